@@ -1,0 +1,152 @@
+"""`hfnet-localize`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hfnet_edge.console import progress, reports_errors, wrote
+from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.files import atomic_write, check_writable
+from hfnet_edge.geometry import Camera
+from hfnet_edge.lists import read_queries, write_poses
+from hfnet_edge.localizer import LocalizationResult, Localizer, Status
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+@reports_errors
+def localize(
+    map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The place, from `hfnet-map build`.")],
+    model: Annotated[Path, typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`.")],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that the names in --queries are in.")
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(metavar="LIST", help="`name MODEL width height params...` a line, as in hloc."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="POSES.txt", help="Poses found.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="F.jsonl", help="One JSON line per query.")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="ONE.jpg", help="One photo instead of a list.")] = None,
+    camera: Annotated[
+        str | None, typer.Option(metavar='"PINHOLE w h fx fy cx cy"', help="The camera of --image.")
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each query with its inliers.")] = None,
+    threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1)] = 2,
+) -> None:
+    """Find the camera's pose in a mapped place.
+
+    Example:
+
+        hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --images photos --queries q.txt -o poses.txt
+
+        hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image a.jpg \\
+            --camera "PINHOLE 640 480 500 500 320 240"
+    """
+    if (image is None) == (queries is None):
+        raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
+    if image is not None:
+        if camera is None:
+            raise InputError("--image needs --camera", 'write --camera "PINHOLE width height fx fy cx cy"')
+        todo, folder = [(image.name, Camera.parse(camera))], image.parent
+    else:
+        if images is None or output is None:
+            raise InputError(
+                "--queries needs --images and -o", "give the folder of the queries and the file for the poses"
+            )
+        if not images.is_dir():
+            raise InputError(f"there is no folder {images}", "check --images")
+        todo, folder = read_queries(queries or Path()), images
+    for path in (output, report):
+        if path is not None:
+            check_writable(path)
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+
+    from hfnet_edge.model import Model  # LiteRT takes longer to import than a wrong option takes to report
+
+    localizer = Localizer(map_, Model(model, threads))
+    missing = [name for name, _ in todo if not (folder / name).is_file()]
+    if missing:
+        raise ImageError(
+            f"{len(missing)} of {len(todo)} queries are not in {folder}, first {missing[0]}", "check --images"
+        )
+    results: list[tuple[str, LocalizationResult]] = []
+    with progress() as bar:
+        for name, one_camera in todo:
+            result = localizer.localize(folder / name, one_camera)
+            results.append((name, result))
+            if pictures is not None:
+                from hfnet_edge.draw import draw_query, write_picture
+
+                picture = draw_query(folder / name, one_camera, result, localizer.map)
+                write_picture(pictures / f"{name.replace('/', '_').rsplit('.', 1)[0]}.jpg", picture)
+            bar("localizing", len(results), len(todo))
+
+    if output is not None:
+        write_poses(output, ((name, r.pose) for name, r in results if r.pose is not None))
+    if report is not None:
+        with atomic_write(report) as file:
+            for name, r in results:
+                file.write((json.dumps(report_line(name, r, localizer.map.image_names)) + "\n").encode())
+    _print_summary(results, output, report, pictures)
+    if image is not None and results[0][1].pose is None:
+        raise typer.Exit(1)
+
+
+def report_line(name: str, result: LocalizationResult, image_names: tuple[str, ...]) -> dict:
+    """What --report says of one query."""
+    pose = result.pose
+    return {
+        "query": name,
+        "status": result.status.value,
+        "qvec": None if pose is None else [float(v) for v in pose.quaternion],
+        "tvec": None if pose is None else [float(v) for v in pose.translation],
+        "inliers": result.inliers,
+        "matches": 0 if result.matches is None else len(result.matches),
+        "confidence": round(result.confidence, 4),
+        "retrieved": [image_names[i] for i in result.prior_frames],
+        "milliseconds": {stage: round(ms, 3) for stage, ms in result.milliseconds.items()},
+    }
+
+
+def _print_summary(results, output, report, pictures) -> None:
+    if len(results) == 1:
+        name, r = results[0]
+        if r.pose is None:
+            print(f"{name}: no pose, {r.status.value} ({r.inliers} inliers)")
+        else:
+            print(f"{name}: {r.inliers} inliers, confidence {r.confidence:.2f}")
+            print("cam_from_world", *(f"{v:.6f}" for v in (*r.pose.quaternion, *r.pose.translation)))
+            print("camera centre ", *(f"{v:.3f}" for v in r.pose.center))
+    localized = sum(r.pose is not None for _, r in results)
+    table = Table(title=f"{localized} of {len(results)} queries localized", title_justify="left")
+    table.add_column("stage")
+    table.add_column("median ms", justify="right")
+    for stage in dict.fromkeys(stage for _, r in results for stage in r.milliseconds):
+        values = [r.milliseconds[stage] for _, r in results if stage in r.milliseconds]
+        table.add_row(stage, f"{median(values):.1f}")
+    table.add_section()
+    table.add_row("whole query", f"{median(sum(r.milliseconds.values()) for _, r in results):.1f}")
+    Console().print(table)
+    for status in Status:
+        count = sum(r.status is status for _, r in results)
+        if count and status is not Status.LOCALIZED:
+            print(f"{count} without a pose: {status.value}")
+    for path in (report, pictures):
+        if path is not None:
+            wrote(path)
+    if output is not None:
+        wrote(output, f"hfnet-eval {output} --reference COLMAP_MODEL --queries LIST")
+
+
+def localize_main() -> None:
+    app()

@@ -1,0 +1,88 @@
+"""What every command shares: errors on one line, a progress bar, and what was written.
+
+A command looks like this:
+
+    @app.command()
+    @reports_errors
+    def build(...) -> None:
+        with progress() as report:
+            ...; report("features", 3, 24)
+        wrote(path, "hfnet-map inspect scene.hfmap")
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from hfnet_edge.errors import HFNetEdgeError
+
+EXIT_ERROR = 2
+
+Report = Callable[[str, int, int], None]  # what is being done, how many are done, how many there are
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A `Report` that shows nothing."""
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turns an `HFNetEdgeError` into ``error: problem; remedy`` on stderr and exit code 2. Anything else is a bug
+    and keeps its traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except HFNetEdgeError as e:
+            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+            raise SystemExit(EXIT_ERROR) from None
+
+    return wrapped
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Yields a `Report` that draws one bar per ``what`` on stderr where that is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: ``812 B``, ``24.1 kB``, ``3.42 MB`` (powers of 1000, three digits)."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def wrote(path: Path | str, then: str = "") -> None:
+    """Prints what was written, how big it is (a folder: its files together), and the next command to run."""
+    path = Path(path)
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
+    print(f"wrote {path} ({size_text(sum(f.stat().st_size for f in files))})")
+    if then:
+        print(f"next: {then}")

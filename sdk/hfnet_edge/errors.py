@@ -1,0 +1,46 @@
+"""One typed error per cause. Every message says what was wrong; ``remedy`` says what to do about it.
+
+The commands print both on one line and exit with code 2.
+"""
+
+from __future__ import annotations
+
+
+class HFNetEdgeError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    def __init__(self, problem: str, remedy: str = ""):
+        self.problem, self.remedy = problem, remedy
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+
+
+class InputError(HFNetEdgeError):
+    """A file, list or option that the user gave is missing, unreadable or malformed."""
+
+
+class ImageError(InputError):
+    """An image is missing, does not decode, or is too small."""
+
+
+class CameraError(InputError):
+    """A camera's model or parameters are not supported or not sensible."""
+
+
+class ModelError(HFNetEdgeError):
+    """A model file is truncated, is not TFLite, or lacks its description."""
+
+
+class MapFormatError(HFNetEdgeError):
+    """A map file is truncated, damaged or not a map."""
+
+
+class MapVersionError(MapFormatError):
+    """A map file was written by a newer major version of the format."""
+
+
+class MismatchError(HFNetEdgeError):
+    """Model and map do not belong together."""
+
+
+class OutputError(HFNetEdgeError):
+    """An output cannot be written."""

@@ -1,0 +1,49 @@
+"""Everything that the pipeline knows of one image once the network has seen it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hfnet_edge.image import Photo
+from hfnet_edge.keypoints import detect, keypoint_scores, quantize, sample_descriptors
+from hfnet_edge.model import Model, RawOutputs
+
+MAX_KEYPOINTS = 2000
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keypoints and descriptors of one image; N keypoints, highest score first.
+
+    Attributes:
+        keypoints: (N, 2) float64, pixels of the image that the camera describes.
+        scores: (N,) float32, the detector's, in [0, 1].
+        descriptors: (N, D) int8, unit length times 127.
+        global_descriptor: (G,) int8, unit length times 127.
+        pixel: size of one pixel of the network's input in pixels of the image; the unit of every pixel threshold.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    descriptors: np.ndarray
+    global_descriptor: np.ndarray
+    pixel: float
+
+
+def decode(raw: RawOutputs, photo: Photo, nms_radius: int, max_keypoints: int = MAX_KEYPOINTS) -> Features:
+    """The network's outputs for a photo as features."""
+    xy, scores = detect(keypoint_scores(raw.keypoint_logits), photo.valid, max_keypoints, nms_radius)
+    return Features(
+        keypoints=photo.to_camera(xy),
+        scores=scores,
+        descriptors=sample_descriptors(raw.local_descriptors, xy),
+        global_descriptor=quantize(raw.global_descriptor[None])[0],
+        pixel=max(photo.scale),
+    )
+
+
+def extract(model: Model, photo: Photo, max_keypoints: int = MAX_KEYPOINTS) -> Features:
+    """Runs the network and decodes: ``extract(model, load_photo(path, model.description.input_size))``."""
+    return decode(model(photo.pixels), photo, model.description.nms_radius, max_keypoints)

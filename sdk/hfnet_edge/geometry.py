@@ -1,0 +1,158 @@
+"""Cameras, poses and the pixel convention.
+
+Pixels: COLMAP's convention everywhere, the centre of the top-left pixel is (0.5, 0.5), so that a point at ``x`` in an
+image of width ``w`` lies at ``x * v / w`` after a resize to width ``v``. Array indices are pixels minus 0.5. This is
+the one place that says so; `hfnet_edge.image` and `hfnet_edge.keypoints` apply it.
+
+Poses: ``cam_from_world``, OpenCV axes (x right, y down, z forward), quaternions (w, x, y, z), metres where the map is
+metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hfnet_edge.errors import CameraError
+
+# COLMAP's models that both PoseLib and OpenCV understand, with the names of their parameters.
+CAMERA_MODELS: dict[str, tuple[str, ...]] = {
+    "SIMPLE_PINHOLE": ("f", "cx", "cy"),
+    "PINHOLE": ("fx", "fy", "cx", "cy"),
+    "SIMPLE_RADIAL": ("f", "cx", "cy", "k"),
+    "RADIAL": ("f", "cx", "cy", "k1", "k2"),
+    "OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2"),
+}
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics as COLMAP and hloc write them.
+
+    Attributes:
+        model: a key of `CAMERA_MODELS`.
+        width, height: of the image, pixels.
+        params: in the order of `CAMERA_MODELS[model]`; focal lengths and centre in pixels.
+
+    Raises:
+        CameraError: unknown model, wrong number of parameters, or values that no camera has.
+    """
+
+    model: str
+    width: int
+    height: int
+    params: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.model not in CAMERA_MODELS:
+            raise CameraError(
+                f"the camera model {self.model!r} is not supported", f"use one of {', '.join(CAMERA_MODELS)}"
+            )
+        names = CAMERA_MODELS[self.model]
+        if len(self.params) != len(names):
+            raise CameraError(
+                f"{self.model} takes {len(names)} parameters, not {len(self.params)}",
+                f"give {' '.join(names)}",
+            )
+        if self.width <= 0 or self.height <= 0:
+            raise CameraError(f"the camera's size {self.width}x{self.height} is not positive", "give width and height")
+        if not np.isfinite(self.params).all() or min(self.focal) <= 0:
+            raise CameraError(f"the camera's parameters {self.params} are not sensible", "focal lengths are positive")
+
+    @classmethod
+    def parse(cls, text: str) -> Camera:
+        """Reads ``"PINHOLE 1024 683 919.8 921.8 507.0 335.9"``."""
+        fields = text.split()
+        if len(fields) < 4:
+            raise CameraError(f"{text!r} is not a camera", 'write it as "PINHOLE width height fx fy cx cy"')
+        try:
+            return cls(fields[0], int(fields[1]), int(fields[2]), tuple(float(value) for value in fields[3:]))
+        except ValueError as e:
+            raise CameraError(f"{text!r} is not a camera: {e}", "write the model, then numbers") from e
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.width} {self.height} {' '.join(f'{value:.6f}' for value in self.params)}"
+
+    @property
+    def focal(self) -> tuple[float, float]:
+        """fx, fy in pixels."""
+        return (self.params[0], self.params[1 if CAMERA_MODELS[self.model][0] == "fx" else 0])
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) float64 calibration matrix, without distortion."""
+        center = 2 if CAMERA_MODELS[self.model][0] == "fx" else 1
+        fx, fy = self.focal
+        return np.array([[fx, 0, self.params[center]], [0, fy, self.params[center + 1]], [0, 0, 1.0]])
+
+    @property
+    def distortion(self) -> np.ndarray:
+        """(4,) float64: k1, k2, p1, p2 as OpenCV orders them."""
+        known = dict(zip(CAMERA_MODELS[self.model], self.params, strict=True))
+        return np.array([known.get("k1", known.get("k", 0.0)), *(known.get(k, 0.0) for k in ("k2", "p1", "p2"))])
+
+    def project(self, xyz: np.ndarray) -> np.ndarray:
+        """(N, 3) points in the camera's frame to (N, 2) pixels; NaN behind the camera."""
+        xyz = np.asarray(xyz, np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x, y = np.where(xyz[:, 2:] > 0, xyz[:, :2] / xyz[:, 2:], np.nan).T
+        k1, k2, p1, p2 = self.distortion
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * k2)
+        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        yd = y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
+        return np.stack([xd, yd], axis=1) @ self.matrix[:2, :2].T + self.matrix[:2, 2]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """``cam_from_world``: maps world points to the camera's frame, ``R @ x + t``.
+
+    Attributes:
+        quaternion: (4,) float64, (w, x, y, z), unit length.
+        translation: (3,) float64, in the world's unit (metres in a metric map).
+    """
+
+    quaternion: np.ndarray
+    translation: np.ndarray
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3, 3) float64 rotation matrix."""
+        w, x, y, z = np.asarray(self.quaternion, np.float64) / np.linalg.norm(self.quaternion)
+        return np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+
+    @property
+    def center(self) -> np.ndarray:
+        """(3,) float64, the camera's position in the world."""
+        return -self.rotation.T @ self.translation
+
+    @classmethod
+    def from_matrix(cls, rotation: np.ndarray, translation: np.ndarray) -> Pose:
+        """From a (3, 3) rotation and a (3,) translation of cam_from_world."""
+        r = np.asarray(rotation, np.float64)
+        # Shepperd's method: divide by the largest of the four components.
+        squares = np.array([r.trace(), *(2 * r[i, i] - r.trace() for i in range(3))]) + 1
+        largest = int(np.argmax(squares))
+        s = 2 * np.sqrt(squares[largest])
+        if largest == 0:
+            q = [s / 4, (r[2, 1] - r[1, 2]) / s, (r[0, 2] - r[2, 0]) / s, (r[1, 0] - r[0, 1]) / s]
+        else:
+            i = largest - 1
+            j, k = (i + 1) % 3, (i + 2) % 3
+            vector = np.zeros(3)
+            vector[i], vector[j], vector[k] = s / 4, (r[j, i] + r[i, j]) / s, (r[k, i] + r[i, k]) / s
+            q = [(r[k, j] - r[j, k]) / s, *vector]
+        quaternion = np.array(q) * (1 if q[0] >= 0 else -1)
+        return cls(quaternion / np.linalg.norm(quaternion), np.asarray(translation, np.float64))
+
+    def transform(self, xyz: np.ndarray) -> np.ndarray:
+        """(N, 3) world points to the camera's frame."""
+        return np.asarray(xyz, np.float64) @ self.rotation.T + self.translation

@@ -1,0 +1,72 @@
+"""The text lists of hloc and of the visual localization benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from hfnet_edge.errors import CameraError, InputError
+from hfnet_edge.files import atomic_write
+from hfnet_edge.geometry import Camera, Pose
+
+
+def read_names(path: Path | str) -> list[str]:
+    """Image names, one a line; anything after the first blank is ignored. Raises InputError."""
+    names = [line.split()[0] for _, line in _lines(path)]
+    if not names:
+        raise InputError(f"{path} lists no images", "write one image name per line")
+    return names
+
+
+def read_queries(path: Path | str) -> list[tuple[str, Camera]]:
+    """hloc's queries with intrinsics: ``name MODEL width height params...`` a line. Raises InputError."""
+    queries = []
+    for number, line in _lines(path):
+        name, _, camera = line.partition(" ")
+        try:
+            queries.append((name, Camera.parse(camera)))
+        except CameraError as e:
+            raise InputError(
+                f"{path}, line {number}: {e.problem}", e.remedy or "write `name MODEL width height params...`"
+            ) from e
+    if not queries:
+        raise InputError(f"{path} lists no queries", "write `name MODEL width height params...` per line")
+    return queries
+
+
+def read_poses(path: Path | str) -> dict[str, Pose]:
+    """``name qw qx qy qz tx ty tz`` a line: cam_from_world. Raises InputError."""
+    poses: dict[str, Pose] = {}
+    for number, line in _lines(path):
+        name, *fields = line.split()
+        try:
+            values = np.array([float(field) for field in fields])
+        except ValueError:
+            values = np.full(7, np.nan)
+        if values.shape != (7,) or not np.isfinite(values).all() or not np.linalg.norm(values[:4]) > 1e-6:
+            raise InputError(f"{path}, line {number} is not a pose", "write `name qw qx qy qz tx ty tz`")
+        if name in poses:
+            raise InputError(f"{path}, line {number}: {name} appears twice", "keep one pose per image")
+        poses[name] = Pose(values[:4] / np.linalg.norm(values[:4]), values[4:])
+    return poses
+
+
+def write_poses(path: Path | str, poses: Iterable[tuple[str, Pose]]) -> None:
+    """Writes what `read_poses` reads, atomically. Raises OutputError."""
+    with atomic_write(path) as file:
+        for name, pose in poses:
+            values = " ".join(f"{value:.12g}" for value in (*pose.quaternion, *pose.translation))
+            file.write(f"{name} {values}\n".encode())
+
+
+def _lines(path: Path | str) -> list[tuple[int, str]]:
+    """Numbered lines that are not empty and not comments."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not text"
+        raise InputError(f"cannot read {path}: {reason}", "check the file's name") from e
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]

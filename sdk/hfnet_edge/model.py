@@ -1,0 +1,216 @@
+"""The network: a .tflite file that carries its own description, run by LiteRT.
+
+`ai_edge_litert` is used where it is installed, else `tflite_runtime`, which has the same Interpreter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hfnet_edge.errors import MismatchError, ModelError
+from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.schema.description_generated import ModelDescription, ModelDescriptionT
+
+METADATA_NAME = "HFNET_EDGE"
+ROLES = ("keypoint_logits", "local_descriptors", "global_descriptor")
+TFLITE_IDENTIFIER = b"TFL3"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model file says of itself (`schema/description.fbs`).
+
+    Attributes:
+        architecture: for people.
+        weights_hash: 32 hex digits; the same weights at another precision or input size have the same hash.
+        precision: "none" (float32), "fp16", "dynamic" or "int8".
+        input_size: height, width in pixels.
+        input_range: what grey levels 0 and 255 are mapped to.
+        local_dim, global_dim: widths of the descriptors.
+        nms_radius: of the keypoint decoding, pixels of the network's input.
+        outputs: role to name in the default signature.
+        toolchain: versions that made the file.
+    """
+
+    architecture: str
+    weights_hash: str
+    precision: str
+    input_size: tuple[int, int]
+    input_range: tuple[float, float]
+    local_dim: int
+    global_dim: int
+    nms_radius: int
+    outputs: dict[str, str]
+    toolchain: tuple[str, ...]
+
+    def scale(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 grey levels to the network's input, (1, H, W, 1) float32 in ``input_range``."""
+        low, high = self.input_range
+        return (pixels.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low))[None, :, :, None]
+
+
+@dataclass(frozen=True)
+class RawOutputs:
+    """What the network returns for one image, dequantized to float32; h = H / 8, w = W / 8.
+
+    Attributes:
+        keypoint_logits: (h, w, 65).
+        local_descriptors: (h, w, D), not normalised.
+        global_descriptor: (G,), unit length.
+    """
+
+    keypoint_logits: np.ndarray
+    local_descriptors: np.ndarray
+    global_descriptor: np.ndarray
+
+
+class Model:
+    """A loaded network.
+
+    Args:
+        path: a .tflite file that `hfnet-export` wrote.
+        threads: of the interpreter. The results do not depend on it.
+        content: what the file would hold, where it is not written yet.
+
+    Raises:
+        ModelError: missing, truncated, not TFLite, or without our description.
+    """
+
+    def __init__(self, path: Path | str, threads: int = 2, content: bytes | None = None):
+        self.path = Path(path)
+        try:
+            content = self.path.read_bytes() if content is None else content
+        except OSError as e:
+            raise ModelError(f"cannot read the model {path}: {e.strerror}", "export one with `hfnet-export`") from e
+        self.description = read_description(content, str(path))
+        interpreter_class = _interpreter_class()
+        try:
+            self._interpreter = interpreter_class(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
+            self._run = self._interpreter.get_signature_runner()
+            (self._input,) = self._run.get_input_details()
+            shapes = {name: tuple(d["shape"]) for name, d in self._run.get_output_details().items()}
+        except Exception as e:  # the interpreter raises whatever it likes
+            raise ModelError(f"{path} cannot be run: {e}", "export it again with `hfnet-export`") from e
+        h, w = (side // 8 for side in self.description.input_size)
+        expected = {
+            "keypoint_logits": (1, h, w, 65),
+            "local_descriptors": (1, h, w, self.description.local_dim),
+            "global_descriptor": (1, self.description.global_dim),
+        }
+        for role, shape in expected.items():
+            if shapes.get(self.description.outputs.get(role, "")) != shape:
+                raise ModelError(f"{path}: no output of shape {shape} is its {role}", "export it again")
+
+    def __call__(self, pixels: np.ndarray) -> RawOutputs:
+        """Runs the network on one grey image (H, W) uint8 of the model's input size."""
+        if pixels.shape != self.description.input_size or pixels.dtype != np.uint8:
+            raise ValueError(f"expected {self.description.input_size} uint8, not {pixels.shape} {pixels.dtype}")
+        outputs = self._run(**{self._input: self.description.scale(pixels)})
+        return RawOutputs(**{role: outputs[name][0] for role, name in self.description.outputs.items()})
+
+
+def check_match(model: Description, m: LocalizationMap) -> None:
+    """The model may query this map: the same weights and widths; another precision is fine.
+
+    Raises:
+        MismatchError: says which of them differs.
+    """
+    ours, theirs = model.weights_hash, m.description.weightsHash
+    if ours != theirs:
+        raise MismatchError(
+            f"the map {m.path or ''} was built with weights {theirs}, the model has {ours}",
+            "localize with the model that built the map, or build the map again with this one",
+        )
+    for name, a, b in (
+        ("local", model.local_dim, m.description.localDim),
+        ("global", model.global_dim, m.description.globalDim),
+    ):
+        if a != b:
+            raise MismatchError(
+                f"the map {m.path or ''} has {b}-D {name} descriptors, the model {a}-D",
+                f"export the model with --{name}-dim {b}, or build the map again",
+            )
+
+
+def read_description(content: bytes, where: str) -> Description:
+    """Finds our metadata in a .tflite file's bytes. Raises ModelError."""
+    if len(content) < 8 or content[4:8] != TFLITE_IDENTIFIER:
+        raise ModelError(f"{where} is not a TFLite model", "export one with `hfnet-export`")
+    try:
+        buffer = _metadata(content, METADATA_NAME)
+    except Exception as e:  # flatbuffers for Python has no verifier: damage shows as any exception
+        raise ModelError(f"{where} is truncated or damaged ({type(e).__name__})", "export it again") from e
+    if buffer is None:
+        raise ModelError(
+            f"{where} is a TFLite model without hfnet-edge's description",
+            "export it with `hfnet-export FILE`",
+        )
+    try:
+        t = ModelDescriptionT.InitFromObj(ModelDescription.GetRootAs(buffer, 0))
+        description = Description(
+            _text(t.architecture),
+            _text(t.weightsHash),
+            _text(t.precision),
+            (t.inputHeight, t.inputWidth),
+            (t.inputLow, t.inputHigh),
+            t.localDim,
+            t.globalDim,
+            t.nmsRadius,
+            {_text(o.role): _text(o.name) for o in t.outputs or []},
+            tuple(_text(line) for line in t.toolchain or []),
+        )
+    except Exception as e:
+        raise ModelError(f"{where}: its description is damaged ({type(e).__name__})", "export it again") from e
+    if sorted(description.outputs) != sorted(ROLES):
+        raise ModelError(f"{where} has outputs {sorted(description.outputs)}", f"an HF-Net has {', '.join(ROLES)}")
+    return description
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
+
+
+def _metadata(content: bytes, name: str) -> bytes | None:
+    """Walks TFLite's schema by hand, so that the runtime needs no generated code for it: Model.metadata (field 6) holds
+    tables of name (0) and buffer index (1) into Model.buffers (4), whose data is field 0."""
+    from flatbuffers import encode, number_types, packer, table
+
+    def follow(t: table.Table, field: int) -> int:
+        return t.Offset(4 + 2 * field)
+
+    root = table.Table(content, encode.Get(packer.uoffset, content, 0))
+
+    def rows(field: int) -> list[table.Table]:
+        o = follow(root, field)
+        if not o:
+            return []
+        start, n = root.Vector(o), root.VectorLen(o)
+        if not 0 <= n <= len(content) // 4:
+            raise ValueError("a vector is longer than the file")
+        return [table.Table(content, root.Indirect(start + 4 * i)) for i in range(n)]
+
+    for row in rows(6):
+        if _text(row.String(follow(row, 0) + row.Pos)) == name:
+            index = row.Get(number_types.Uint32Flags, follow(row, 1) + row.Pos) if follow(row, 1) else 0
+            buffer = rows(4)[index]
+            o = follow(buffer, 0)
+            start, n = buffer.Vector(o), buffer.VectorLen(o)
+            if start < 0 or start + n > len(content):
+                raise ValueError("a buffer ends past the file")
+            return content[start : start + n]
+    return None
+
+
+def _interpreter_class():
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError as e:
+            raise ModelError("no TFLite runtime is installed", "pip install ai-edge-litert") from e
+    return Interpreter

@@ -1,0 +1,18 @@
+"""Prior retrieval: the reference images that look most like the query (HF-Net, section 3)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def retrieve(query: np.ndarray, references: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` nearest reference images by global descriptor, the prior frames.
+
+    Args:
+        query: (G,) int8. references: (M, G) int8. G is at most 1040, so float32 sums of products are exact.
+
+    Returns:
+        (min(count, M),) int64 indices, most similar first; equals by lower index.
+    """
+    similarity = references.astype(np.float32) @ query.astype(np.float32)
+    return np.argsort(-similarity, kind="stable")[:count]

@@ -1,0 +1,17 @@
+"""Shared fixtures. Everything is made by code; tests that want the benchmark scenes skip where they are absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The benchmark data beside the checkout."""
+    if not (SHARED / "scenes").is_dir():
+        pytest.skip(f"the benchmark scenes are not at {SHARED}")
+    return SHARED

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from hfnet_edge.errors import CameraError
+from hfnet_edge.geometry import Camera, Pose
+
+
+def random_pose(rng):
+    q = rng.normal(size=4)
+    return Pose(q / np.linalg.norm(q), rng.normal(size=3))
+
+
+def test_a_pose_maps_its_centre_to_the_origin():
+    pose = random_pose(np.random.default_rng(0))
+    np.testing.assert_allclose(pose.transform(pose.center[None]), np.zeros((1, 3)), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_quaternions_survive_the_matrix(seed):
+    pose = random_pose(np.random.default_rng(seed))
+    back = Pose.from_matrix(pose.rotation, pose.translation)
+    assert abs(back.quaternion @ pose.quaternion) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_half_turns_have_no_singularity(axis):
+    q = np.zeros(4)
+    q[axis + 1] = 1
+    back = Pose.from_matrix(Pose(q, np.zeros(3)).rotation, np.zeros(3))
+    assert abs(back.quaternion @ q) == pytest.approx(1, abs=1e-12)
+
+
+def test_rotation_follows_the_wxyz_convention():
+    quarter_turn_about_z = Pose(np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)]), np.zeros(3))
+    np.testing.assert_allclose(quarter_turn_about_z.transform(np.array([[1.0, 0, 0]])), [[0, 1, 0]], atol=1e-12)
+
+
+def test_distortion_agrees_with_pycolmap():
+    pycolmap = pytest.importorskip("pycolmap")
+    rng = np.random.default_rng(1)
+    points = np.column_stack([rng.uniform(-0.5, 0.5, (50, 2)), rng.uniform(1, 3, 50)])
+    for model, params in [
+        ("SIMPLE_PINHOLE", (500, 320, 240)),
+        ("PINHOLE", (500, 510, 320, 240)),
+        ("SIMPLE_RADIAL", (500, 320, 240, -0.1)),
+        ("RADIAL", (500, 320, 240, -0.1, 0.02)),
+        ("OPENCV", (500, 510, 320, 240, -0.1, 0.02, 0.003, -0.002)),
+    ]:
+        theirs = pycolmap.Camera(model=model, width=640, height=480, params=params).img_from_cam(points)
+        np.testing.assert_allclose(Camera(model, 640, 480, params).project(points), theirs, atol=1e-9)
+
+
+def test_points_behind_the_camera_project_to_nan():
+    camera = Camera("PINHOLE", 640, 480, (500, 500, 320, 240))
+    assert np.isnan(camera.project(np.array([[0.0, 0, -1], [0, 0, 0]]))).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("FISHEYE 640 480 1 2 3 4", "FISHEYE"),
+        ("PINHOLE 640 480 500 320 240", "4 parameters"),
+        ("PINHOLE 640 480 nan 500 320 240", "sensible"),
+        ("PINHOLE 640 480 -500 500 320 240", "sensible"),
+        ("PINHOLE 0 480 500 500 320 240", "0x480"),
+        ("PINHOLE a b c d e f", "not a camera"),
+        ("", "not a camera"),
+    ],
+)
+def test_bad_cameras_are_named(text, word):
+    with pytest.raises(CameraError, match=word):
+        Camera.parse(text)
+
+
+def test_a_camera_survives_its_text():
+    camera = Camera("RADIAL", 1024, 683, (919.5, 507.25, 335.5, 0.125, -0.25))
+    assert Camera.parse(str(camera)) == camera
