@@ -1,0 +1,7 @@
+"""Networks, distillation and export to TFLite. Needs ``pip install hfnet-edge[export]``."""
+
+import os
+
+# Read by Keras and TensorFlow when they are imported, which the modules of this package do.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,82 @@
+"""Weights on disk: one .npz of float16 arrays and a JSON card. The bundled ones are `BUNDLED`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from hfnet_edge.errors import InputError
+from hfnet_export.hfnet import HFNetConfig, build_hfnet
+
+BUNDLED = Path(__file__).parent / "weights" / "hfnet.npz"
+
+
+def save_weights(path: Path, model: keras.Model, config: HFNetConfig, card: dict) -> None:
+    """Writes every variable as float16, with ``config`` and ``card``, atomically."""
+    arrays = {variable.path: np.asarray(variable).astype(np.float16) for variable in model.variables}
+    about = json.dumps({"network": config.as_dict(), "card": card})
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as f:
+        np.savez_compressed(f, __about__=np.frombuffer(about.encode(), np.uint8), **arrays)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def load_weights(path: Path) -> tuple[HFNetConfig, dict[str, np.ndarray], dict]:
+    """Reads what `save_weights` wrote: configuration, arrays by variable path, card.
+
+    Raises:
+        InputError: the file is missing, damaged, or not HF-Net weights.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(arrays.pop("__about__").tobytes())
+        return HFNetConfig(**about["network"]), arrays, about["card"]
+    except FileNotFoundError as e:
+        raise InputError(f"there are no weights at {path}", "train them with hfnet-distill") from e
+    except Exception as e:
+        raise InputError(f"{path} does not hold HF-Net weights ({e})", "give a file that hfnet-distill wrote") from e
+
+
+def hfnet_from_weights(path: Path, input_size: tuple[int, int], global_dim: int | None = None, batch: int | None = None):
+    """The Keras model with its weights, in float32.
+
+    Args:
+        global_dim: keep this many dimensions of the global descriptor; they are ordered by importance.
+
+    Returns:
+        The model, and the hash that identifies the weights whatever the input size or precision.
+
+    Raises:
+        InputError: bad file, or ``global_dim`` is more than the weights have.
+    """
+    config, arrays, _ = load_weights(path)
+    global_dim = config.global_dim if global_dim is None else global_dim
+    if not 1 <= global_dim <= config.global_dim:
+        raise InputError(f"--global-dim {global_dim} is not possible", f"these weights have 1 to {config.global_dim}")
+    model = build_hfnet(HFNetConfig(**{**config.as_dict(), "global_dim": global_dim}), input_size, batch)
+    for variable in model.variables:
+        if variable.path not in arrays:
+            raise InputError(f"{path} lacks {variable.path}", "it was written for another network; train again")
+        array = arrays[variable.path].astype(np.float32)
+        if variable.path.startswith("projection/"):
+            array = array[..., :global_dim]
+        variable.assign(array)
+    return model, weights_hash(arrays)
+
+
+def weights_hash(arrays: dict[str, np.ndarray]) -> str:
+    """32 hex digits over names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], dtype="<f2")
+        digest.update(f"{name}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:32]
