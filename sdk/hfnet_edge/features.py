@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hfnet_edge.image import Photo
-from hfnet_edge.keypoints import detect, keypoint_scores, quantize, sample_descriptors
+from hfnet_edge.keypoints import MIN_SCORE, detect, keypoint_scores, quantize, sample_descriptors
 from hfnet_edge.model import Model, RawOutputs
 
 MAX_KEYPOINTS = 2000
@@ -32,9 +32,15 @@ class Features:
     pixel: float
 
 
-def decode(raw: RawOutputs, photo: Photo, nms_radius: int, max_keypoints: int = MAX_KEYPOINTS) -> Features:
-    """The network's outputs for a photo as features."""
-    xy, scores = detect(keypoint_scores(raw.keypoint_logits), photo.valid, max_keypoints, nms_radius)
+def decode(
+    raw: RawOutputs,
+    photo: Photo,
+    nms_radius: int,
+    max_keypoints: int = MAX_KEYPOINTS,
+    threshold: float = MIN_SCORE,
+) -> Features:
+    """The network's outputs for a photo as features: at most ``max_keypoints`` of at least the score ``threshold``."""
+    xy, scores = detect(keypoint_scores(raw.keypoint_logits), photo.valid, max_keypoints, nms_radius, threshold)
     return Features(
         keypoints=photo.to_camera(xy),
         scores=scores,

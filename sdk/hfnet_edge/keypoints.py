@@ -13,6 +13,7 @@ import numpy as np
 from hfnet_edge.map_file import UNIT
 
 CELL = 8
+MIN_SCORE = 0.005
 LOGIT_STEPS = 256  # steps of the exponential's table per unit of logit
 _TABLE = np.rint(np.exp(-np.arange(12 * LOGIT_STEPS, dtype=np.float64) / LOGIT_STEPS) * 2**16).astype(np.float32)
 REFINE = 2  # radius of the window of the soft-argmax

@@ -21,7 +21,7 @@ from hfnet_edge.image import load_photo
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.matching import Match2D3D, match
 from hfnet_edge.model import Model, check_match
-from hfnet_edge.pose import PoseConfig, estimate_pose
+from hfnet_edge.pose import PoseConfig, PoseEstimate, estimate_pose
 from hfnet_edge.retrieval import retrieve
 
 
@@ -59,13 +59,24 @@ class LocalizationResult:
     milliseconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LocalizationConfig:
+    """Settings of the search.
+
+    Attributes:
+        prior_frames: reference images that are retrieved (appendix C.2: 10).
+        pose: the solver's.
+    """
+
+    prior_frames: int = 10
+    pose: PoseConfig = field(default_factory=PoseConfig)
+
+
 class Localizer:
     """Localizes photos in one map with one model.
 
     Args:
         m: a `.hfmap` file or an open map. model: a `.tflite` file or a loaded model.
-        prior_frames: reference images that are retrieved (appendix C.2: 10).
-        pose_config: the solver's settings.
 
     Raises:
         MapFormatError, ModelError: a file is missing or damaged. MismatchError: they do not belong together.
@@ -75,13 +86,12 @@ class Localizer:
         self,
         m: LocalizationMap | Path | str,
         model: Model | Path | str,
-        prior_frames: int = 10,
-        pose_config: PoseConfig = PoseConfig(),  # noqa: B008 (frozen)
+        config: LocalizationConfig | None = None,
     ):
         self.model = model if isinstance(model, Model) else Model(model)
         self.map = m if isinstance(m, LocalizationMap) else LocalizationMap.open(m)
         check_match(self.model.description, self.map)
-        self.prior_frames, self.pose_config = prior_frames, pose_config
+        self.config = config or LocalizationConfig()
 
     def localize(self, image: Path | str, camera: Camera) -> LocalizationResult:
         """The pose of one photo.
@@ -96,54 +106,62 @@ class Localizer:
             raw = self.model(photo.pixels)
         with clock("decode"):
             features = decode(raw, photo, self.model.description.nms_radius)
-        return self.localize_features(features, camera, clock)
+        return localize_features(self.map, features, camera, self.config, clock)
 
-    def localize_features(self, features: Features, camera: Camera, clock: Clock | None = None) -> LocalizationResult:
-        """The pose for features that are already there: everything after the network."""
-        clock = clock or Clock()
-        if not len(features.keypoints):
-            return LocalizationResult(Status.NO_KEYPOINTS, milliseconds=clock.milliseconds)
-        with clock("retrieve"):
-            priors = retrieve(features.global_descriptor, self.map.global_descriptors, self.prior_frames)
-        with clock("cluster"):
-            places = cluster(self.map, priors)
 
-        best = LocalizationResult(Status.NO_CANDIDATES, prior_frames=priors, milliseconds=clock.milliseconds)
-        for place in places:
-            with clock("match"):
-                matches = match(features, self.map, place)
-            with clock("pose"):
-                max_error = self.pose_config.max_error * features.pixel
-                estimate = estimate_pose(matches, camera, max_error, self.pose_config)
-            result = self._judge(matches, estimate, priors, clock)
-            if best.status is Status.NO_CANDIDATES or result.inliers > best.inliers:
-                best = result
-            if best.status is Status.LOCALIZED:
-                break
-        return best
+def localize_features(
+    m: LocalizationMap,
+    query: Features,
+    camera: Camera,
+    config: LocalizationConfig | None = None,
+    clock: Clock | None = None,
+) -> LocalizationResult:
+    """The pose for features that are already there: everything after the network."""
+    config, clock = config or LocalizationConfig(), clock or Clock()
+    if not len(query.keypoints):
+        return LocalizationResult(Status.NO_KEYPOINTS, milliseconds=clock.milliseconds)
+    with clock("retrieve"):
+        priors = retrieve(query.global_descriptor, m.global_descriptors, config.prior_frames)
+    with clock("cluster"):
+        places = [place for place in cluster(m, priors) if any(m.observation_count(image) for image in place)]
 
-    def _judge(self, matches, estimate, priors, clock) -> LocalizationResult:
-        if estimate is None:
-            status = (
-                Status.TOO_FEW_MATCHES if len(matches) or len(self.map.landmark_positions) else Status.NO_CANDIDATES
-            )
-            return LocalizationResult(status, None, 0, 0.0, priors, matches, None, clock.milliseconds)
-        inliers, least = int(estimate.inliers.sum()), self.pose_config.min_inliers
-        accepted = inliers >= least
-        return LocalizationResult(
-            Status.LOCALIZED if accepted else Status.REJECTED,
-            self._to_world(estimate.pose) if accepted else None,
-            inliers,
-            1 - 0.5 ** (inliers / least),
-            priors,
-            matches,
-            estimate.inliers,
-            clock.milliseconds,
-        )
+    best = LocalizationResult(Status.NO_CANDIDATES, prior_frames=priors, milliseconds=clock.milliseconds)
+    for place in places:
+        with clock("match"):
+            matches = match(query, m, place)
+        with clock("pose"):
+            estimate = estimate_pose(matches, camera, config.pose.max_error * query.pixel, config.pose)
+        result = _judged(m, priors, matches, estimate, config.pose.min_inliers, clock)
+        if best.matches is None or result.inliers > best.inliers:
+            best = result
+        if best.status is Status.LOCALIZED:
+            break
+    return best
 
-    def _to_world(self, pose: Pose) -> Pose:
-        """From the frame of the landmarks (world minus the map's origin) to the world."""
-        return Pose(pose.quaternion, pose.translation - pose.rotation @ self.map.origin)
+
+def _judged(
+    m: LocalizationMap,
+    priors: np.ndarray,
+    matches: Match2D3D,
+    estimate: PoseEstimate | None,
+    min_inliers: int,
+    clock: Clock,
+) -> LocalizationResult:
+    """Accepts a pose by its inliers, and moves it from the landmarks' frame to the world."""
+    if estimate is None:
+        return LocalizationResult(Status.TOO_FEW_MATCHES, None, 0, 0.0, priors, matches, None, clock.milliseconds)
+    inliers, pose = int(estimate.inliers.sum()), estimate.pose
+    accepted = inliers >= min_inliers
+    return LocalizationResult(
+        Status.LOCALIZED if accepted else Status.REJECTED,
+        Pose(pose.quaternion, pose.translation - pose.rotation @ m.origin) if accepted else None,
+        inliers,
+        1 - 0.5 ** (inliers / min_inliers),
+        priors,
+        matches,
+        estimate.inliers,
+        clock.milliseconds,
+    )
 
 
 class Clock:

@@ -98,6 +98,11 @@ class LocalizationMap:
         """The rows of the observation arrays that belong to a reference image."""
         return slice(int(self.observation_offsets[image]), int(self.observation_offsets[image + 1]))
 
+    def observation_count(self, image: int) -> int:
+        """How many landmarks a reference image observes."""
+        rows = self.observations(image)
+        return rows.stop - rows.start
+
 
 @dataclass(frozen=True)
 class SectionEntry:

@@ -9,7 +9,7 @@ import numpy as np
 from hfnet_edge.features import Features
 from hfnet_edge.map_file import LocalizationMap
 
-BLOCK = 256  # query keypoints at a time: their similarities stay in the processor's cache
+BLOCK = 1024  # query keypoints at a time: enough for BLAS to be efficient, little memory
 RATIO_PERCENT = 90
 
 

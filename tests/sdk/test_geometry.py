@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from hfnet_edge.errors import CameraError
 from hfnet_edge.geometry import Camera, Pose
 

@@ -1,10 +1,11 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+
 from hfnet_edge.errors import CameraError, ImageError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image import fit, load_photo
-from PIL import Image
 
 SIZE = (480, 640)
 
@@ -128,5 +129,5 @@ def test_bad_images_are_named_with_a_remedy(tmp_path, name):
 
 
 def test_a_camera_of_another_size_is_refused(tmp_path):
-    with pytest.raises(CameraError, match="640x480.*800x600"):
+    with pytest.raises(CameraError, match=r"640x480.*800x600"):
         load_photo(save(tmp_path / "a.png", scene()), SIZE, Camera("PINHOLE", 800, 600, (500, 500, 400, 300)))

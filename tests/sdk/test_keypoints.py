@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from hfnet_edge.keypoints import detect, keypoint_scores, quantize, sample_descriptors
 
 
@@ -33,7 +34,7 @@ def test_scores_survive_extreme_and_broken_logits():
 def test_a_blob_is_found_to_sub_pixel():
     y, x = np.mgrid[:64, :96] + 0.5
     scores = 0.5 * np.exp(-((x - 41.3) ** 2 + (y - 20.8) ** 2) / 2).astype(np.float32)
-    xy, peak = detect(scores, (64, 96), 10)
+    xy, peak = detect(scores, (64, 96), 10, 4, 0.005)
     assert len(xy) == 1 and peak[0] == scores.max()
     np.testing.assert_allclose(xy[0], [41.3, 20.8], atol=0.1)
 
@@ -59,7 +60,7 @@ def test_detection_agrees_with_brute_force_also_on_plateaus(levels):
     rng = np.random.default_rng(3)
     scores = (rng.integers(1, levels + 1, (48, 56)) / levels).astype(np.float32)
     expected = brute_force_nms(scores, 4, 0.005, 4)
-    xy, peak = detect(scores, (48, 56), 1000)
+    xy, peak = detect(scores, (48, 56), 1000, 4, 0.005)
     assert len(xy) == len(expected)
     np.testing.assert_array_equal(peak, [scores[p] for p in expected])
     centres = np.array(expected)[:, ::-1] + 0.5
@@ -68,11 +69,11 @@ def test_detection_agrees_with_brute_force_also_on_plateaus(levels):
 
 def test_detection_keeps_to_the_valid_part_and_the_count():
     scores = np.random.default_rng(0).random((64, 64)).astype(np.float32)
-    xy, peak = detect(scores, (32, 48), 5)
+    xy, peak = detect(scores, (32, 48), 5, 4, 0.005)
     assert len(xy) == 5 and (np.diff(peak) <= 0).all()
     assert xy[:, 0].max() <= 48 and xy[:, 1].max() <= 32
-    assert len(detect(np.zeros((64, 64), np.float32), (64, 64), 5)[0]) == 0
-    assert len(detect(scores, (5, 64), 5)[0]) == 0
+    assert len(detect(np.zeros((64, 64), np.float32), (64, 64), 5, 4, 0.005)[0]) == 0
+    assert len(detect(scores, (5, 64), 5, 4, 0.005)[0]) == 0
 
 
 def test_descriptors_are_sampled_at_the_right_place():

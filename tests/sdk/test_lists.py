@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.lists import read_names, read_poses, read_queries, write_poses

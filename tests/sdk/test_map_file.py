@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+
 from hfnet_edge.errors import MapFormatError, MapVersionError, OutputError
 from hfnet_edge.map_file import ENTRY, HEADER, LocalizationMap, Section, table_checksum
 from hfnet_maps.writer import write_map
@@ -27,7 +28,7 @@ def open_bytes(tmp_path, content):
 def entry(content, kind):
     for i in range(HEADER.unpack_from(content)[3]):
         at = HEADER.size + i * ENTRY.size
-        found, checksum, offset, length = ENTRY.unpack_from(content, at)
+        found, _checksum, offset, length = ENTRY.unpack_from(content, at)
         if found == kind:
             return at, offset, length
     raise KeyError(kind)

@@ -1,6 +1,7 @@
-import hfnet_edge.pose as pose_module
 import numpy as np
 import pytest
+
+import hfnet_edge.pose as pose_module
 from hfnet_edge.geometry import Camera
 from hfnet_edge.matching import Match2D3D
 from hfnet_edge.pose import PoseConfig, estimate_pose

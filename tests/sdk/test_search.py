@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from hfnet_edge.covisibility import cluster
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Pose

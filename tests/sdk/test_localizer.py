@@ -1,0 +1,86 @@
+"""The composed pipeline on a place without pictures; real pictures are in tests/test_end_to_end.py."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hfnet_edge.errors import MismatchError
+from hfnet_edge.features import Features
+from hfnet_edge.localizer import Localizer, Status, localize_features
+from hfnet_edge.model import Model, check_match
+from synthetic import CAMERA, EXTRACTOR, looking_at, place
+
+OFFSET = np.array([1000.0, -2000.0, 50.0])
+
+
+class NoNetwork(Model):
+    """A model of which only the description is used."""
+
+    def __init__(self, description=EXTRACTOR):
+        self.description = description
+
+
+@pytest.fixture(scope="module")
+def here():
+    p = place()
+    return p, p.map()
+
+
+def query_pose(angle=17.0):
+    a = np.radians(angle)
+    return looking_at(OFFSET + 14 * np.array([np.cos(a), np.sin(a), 0.2]), OFFSET)
+
+
+@pytest.mark.parametrize("angle", [17.0, 100.0, 250.0])
+def test_a_query_is_localized_in_world_coordinates(here, angle):
+    p, m = here
+    truth = query_pose(angle)
+    result = localize_features(m, p.features(truth, noise=1.0, outliers=300), CAMERA)
+    assert result.status is Status.LOCALIZED
+    assert np.linalg.norm(result.pose.center - truth.center) < 0.05
+    assert result.inliers > 100 and result.confidence > 0.9
+    assert set(result.milliseconds) == {"retrieve", "cluster", "match", "pose"}
+
+
+def test_the_answer_is_the_same_every_time(here):
+    p, m = here
+    features = p.features(query_pose(), noise=1.0, outliers=300)
+    a, b = (localize_features(m, features, CAMERA) for _ in range(2))
+    np.testing.assert_array_equal(a.pose.translation, b.pose.translation)
+    np.testing.assert_array_equal(a.matches.landmarks, b.matches.landmarks)
+
+
+def test_a_query_of_another_place_gets_no_pose(here):
+    _, m = here
+    other = place(seed=1)
+    result = localize_features(m, other.features(query_pose(), outliers=500), CAMERA)
+    assert result.pose is None and result.status in (Status.REJECTED, Status.TOO_FEW_MATCHES)
+    assert result.confidence < 0.5
+
+
+def test_every_reason_has_its_status(here):
+    p, m = here
+    features = p.features(query_pose())
+    empty = Features(
+        np.zeros((0, 2)), np.zeros(0, np.float32), np.zeros((0, 32), np.int8), features.global_descriptor, 1.0
+    )
+    assert localize_features(m, empty, CAMERA).status is Status.NO_KEYPOINTS
+    two = replace(
+        features, keypoints=features.keypoints[:2], descriptors=features.descriptors[:2], scores=features.scores[:2]
+    )
+    assert localize_features(m, two, CAMERA).status is Status.TOO_FEW_MATCHES
+    bare = place(landmarks=0).map()
+    assert localize_features(bare, features, CAMERA).status is Status.NO_CANDIDATES
+
+
+def test_a_model_with_other_weights_or_widths_is_refused_by_name(here):
+    _, m = here
+    check_match(replace(EXTRACTOR, precision="int8", input_size=(240, 320)), m)  # the same weights may differ in these
+    for changed, word in [
+        (replace(EXTRACTOR, weights_hash="f" * 32), "ffffffff"),
+        (replace(EXTRACTOR, local_dim=64), "local"),
+        (replace(EXTRACTOR, global_dim=8), "global"),
+    ]:
+        with pytest.raises(MismatchError, match=word):
+            Localizer(m, NoNetwork(changed))
