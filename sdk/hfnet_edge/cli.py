@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.console import progress, reports_errors, wrote
-from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.errors import ImageError, InputError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Camera
 from hfnet_edge.lists import read_queries, write_poses
@@ -69,7 +69,12 @@ def localize(
         if path is not None:
             check_writable(path)
     if pictures is not None:
-        pictures.mkdir(parents=True, exist_ok=True)
+        try:
+            pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise OutputError(
+                f"cannot make the folder {pictures}: {e.strerror}", "choose another for --pictures"
+            ) from e
 
     from hfnet_edge.model import Model  # LiteRT takes longer to import than a wrong option takes to report
 

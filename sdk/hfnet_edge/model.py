@@ -12,6 +12,7 @@ import numpy as np
 
 from hfnet_edge.errors import MismatchError, ModelError
 from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.quiet import quiet
 from hfnet_edge.schema.description_generated import ModelDescription, ModelDescriptionT
 
 METADATA_NAME = "HFNET_EDGE"
@@ -88,8 +89,9 @@ class Model:
         self.description = read_description(content, str(path))
         interpreter_class = _interpreter_class()
         try:
-            self._interpreter = interpreter_class(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with quiet():
+                self._interpreter = interpreter_class(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
             self._run = self._interpreter.get_signature_runner()
             (self._input,) = self._run.get_input_details()
             shapes = {name: tuple(d["shape"]) for name, d in self._run.get_output_details().items()}

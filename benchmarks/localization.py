@@ -1,0 +1,157 @@
+"""Recall and median errors on real scenes, abstention on wrong places, determinism: HF-Net and the RootSIFT yardstick.
+
+    python benchmarks/localization.py [--model hfnet_int8.tflite]
+
+Prints tables and writes benchmarks/results/localization.json. Without --model the bundled weights are exported to int8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from evaluation_tmp import pose_error
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scenes import RESULTS, Extractor, Scene, described, hfnet, load_scenes, rootsift
+
+from hfnet_edge.localizer import localize_features
+from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.model import Model
+from hfnet_maps.build import map_from_features
+from hfnet_maps.writer import write_map
+
+THRESHOLDS = [(0.05, 2.0), (0.1, 2.0), (0.25, 2.0), (0.5, 5.0), (5.0, 10.0)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="an exported .tflite; default: the bundled weights at int8")
+    parser.add_argument("--output", type=Path, default=RESULTS / "localization.json")
+    parser.add_argument("--features", nargs="+", default=["hfnet", "rootsift"], choices=["hfnet", "rootsift"])
+    options = parser.parse_args()
+    console = Console(width=120)
+    scenes = load_scenes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.model
+        if path is None:
+            from hfnet_export.export import export_hfnet
+
+            path = export_hfnet(output=Path(folder) / "hfnet_int8.tflite").file
+        model = Model(path)
+        extractors: dict[str, Extractor] = {"hfnet": hfnet(model)}
+        extractors["rootsift"] = rootsift(extractors["hfnet"])
+        result: dict = {"model": {"precision": model.description.precision, "weights": model.description.weights_hash}}
+        for name in options.features:
+            result[name] = evaluate(name, extractors[name], model, scenes, Path(folder), console)
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"wrote {options.output}")
+
+
+def evaluate(name: str, extract: Extractor, model: Model, scenes: list[Scene], folder: Path, console: Console) -> dict:
+    features = {
+        (s.name, image): extract(s.images / image, camera)
+        for s in scenes
+        for image, camera in track(s.cameras.items(), f"{name}: {s.name}", console=console, transient=True)
+    }
+    maps: dict[str, LocalizationMap] = {}
+    builds = []
+    for s in scenes:
+        for split in s.splits:
+            start = time.perf_counter()
+            m, report = map_from_features(
+                split.map_names,
+                [s.cameras[n] for n in split.map_names],
+                [s.poses[n] for n in split.map_names],
+                [features[s.name, n] for n in split.map_names],
+                described(name, model.description),
+            )
+            path = folder / f"{name}_{split.name.replace('/', '_')}.hfmap"
+            size = write_map(m, path)
+            maps[split.name] = LocalizationMap.open(path)
+            builds.append((split.name, report.landmarks, report.mean_track_length, size, time.perf_counter() - start))
+    accuracy = {s.name: accuracy_of(s, maps, features) for s in scenes}
+    wrong = abstention(scenes, maps, features)
+
+    table = Table(title=f"{name}: recall in %, medians over all queries", title_justify="left")
+    for column in ("scene", "queries", *(f"{m:g} m {d:g}°" for m, d in THRESHOLDS), "median m", "median °", "no pose"):
+        table.add_column(column, justify="right")
+    for scene, row in accuracy.items():
+        table.add_row(
+            scene, str(row["queries"]), *(f"{100 * r:.0f}" for r in row["recall"]),
+            f"{row['median_m']:.3f}", f"{row['median_deg']:.3f}", str(row["abstained"]),
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"{name}: {wrong['accepted']} of {wrong['queries']} queries accepted in a wrong place; most inliers there "
+        f"{wrong['most_inliers']}, fewest inliers of a pose within 5 m, 10° in the right place {wrong['fewest_right']}"
+    )
+    for split, landmarks, track_length, size, seconds in builds:
+        console.print(
+            f"  map {split}: {landmarks} landmarks, track {track_length:.2f}, {size / 1e6:.2f} MB, {seconds:.1f} s"
+        )
+    return {
+        "accuracy": accuracy,
+        "abstention": wrong,
+        "maps": [dict(zip(("split", "landmarks", "track_length", "bytes", "seconds"), b, strict=True)) for b in builds],
+    }
+
+
+def accuracy_of(s: Scene, maps, features) -> dict:
+    errors, inliers = [], []
+    for split in s.splits:
+        for image, camera in split.queries:
+            r = localize_features(maps[split.name], features[s.name, image], camera)
+            errors.append((np.inf, np.inf) if r.pose is None else pose_error(r.pose, s.poses[image]))
+            inliers.append(r.inliers)
+    errors_ = np.array(errors)
+    return {
+        "queries": len(errors),
+        "recall": [float(((errors_[:, 0] <= m) & (errors_[:, 1] <= d)).mean()) for m, d in THRESHOLDS],
+        "thresholds": THRESHOLDS,
+        "median_m": float(np.median(errors_[:, 0])),
+        "median_deg": float(np.median(errors_[:, 1])),
+        "abstained": int(np.isinf(errors_[:, 0]).sum()),
+        "inliers": inliers,
+        "errors_m": [round(float(e), 4) for e in errors_[:, 0]],
+        "errors_deg": [round(float(e), 4) for e in errors_[:, 1]],
+    }
+
+
+def abstention(scenes: list[Scene], maps, features) -> dict:
+    """Every query of every scene against every map of the other scenes."""
+    inliers, accepted = [], 0
+    right = []
+    for s in scenes:
+        queries = {image: camera for split in s.splits for image, camera in split.queries}
+        for other in scenes:
+            if other.name == s.name:
+                continue
+            for split in other.splits:
+                for image, camera in queries.items():
+                    r = localize_features(maps[split.name], features[s.name, image], camera)
+                    accepted += r.pose is not None
+                    inliers.append(r.inliers)
+        for split in s.splits:
+            for image, camera in split.queries:
+                r = localize_features(maps[split.name], features[s.name, image], camera)
+                if r.pose is not None:
+                    m, d = pose_error(r.pose, s.poses[image])
+                    if m <= 5 and d <= 10:
+                        right.append(r.inliers)
+    return {
+        "queries": len(inliers),
+        "accepted": accepted,
+        "most_inliers": max(inliers),
+        "fewest_right": min(right, default=0),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The whole product on a place drawn by code, through the commands that users run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hfnet_edge import Localizer, Model, Status
+from hfnet_edge.features import extract
+from hfnet_edge.image import load_photo
+from hfnet_edge.lists import read_poses, read_queries
+from hfnet_maps.made_place import made_place, write_place
+
+pytest.importorskip("tensorflow")
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str | Path, code: int = 0) -> subprocess.CompletedProcess:
+    """Runs one of our commands as a user would."""
+    result = subprocess.run(
+        [str(BIN / command[0]), *map(str, command[1:])], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    if code == 2:
+        assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+        assert ";" in result.stderr, "a remedy follows the problem"
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="session")
+def square(tmp_path_factory):
+    """A small place, its model and its map."""
+    root = tmp_path_factory.mktemp("square")
+    write_place(root / "place", made_place(map_views=16, query_views=6))
+    run("hfnet-export", "hfnet", "--quantize", "int8", "-o", root / "hfnet_int8.tflite")
+    built = run(
+        "hfnet-map", "build", "--images", root / "place/images", "--reference", root / "place/reference",
+        "--list", root / "place/map.txt", "--model", root / "hfnet_int8.tflite", "-o", root / "square.hfmap",
+    )  # fmt: skip
+    assert "hfnet-localize" in built.stdout, "the next command is named"
+    return root
+
+
+def localize(square: Path, *more: str | Path, code: int = 0):
+    return run(
+        "hfnet-localize", "--map", square / "square.hfmap", "--model", square / "hfnet_int8.tflite", *more, code=code
+    )
+
+
+def queries(square: Path) -> list:
+    return read_queries(square / "place/queries_with_intrinsics.txt")
+
+
+def test_held_out_views_are_localized_and_evaluated(square, tmp_path):
+    listed = square / "place/queries_with_intrinsics.txt"
+    out = localize(
+        square, "--images", square / "place/images", "--queries", listed, "-o", tmp_path / "poses.txt",
+        "--report", tmp_path / "r.jsonl", "--pictures", tmp_path / "pictures",
+    )  # fmt: skip
+    assert "hfnet-eval" in out.stdout
+    run(
+        "hfnet-eval", tmp_path / "poses.txt", "--reference", square / "place/reference", "--queries", listed,
+        "--json", tmp_path / "e.json", "--picture", tmp_path / "map.png", "--map", square / "square.hfmap",
+    )  # fmt: skip
+    truth = {v.name: v.pose for v in made_place(map_views=16, query_views=6).views}
+    poses = read_poses(tmp_path / "poses.txt")
+    errors = [np.linalg.norm(poses[name].center - truth[name].center) for name in poses]
+    assert len(poses) >= 5, "at least five of six queries"
+    assert np.median(errors) < 0.05, "metres"
+    assert max(errors) < 0.25, "metres"
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [line["query"] for line in lines] == [name for name, _ in queries(square)]
+    for line in lines:
+        assert (line["status"] == "LOCALIZED") == (line["query"] in poses)
+        assert len(line["retrieved"]) == 10 and {"load", "extract", "decode"} <= set(line["milliseconds"])
+    assert len(list((tmp_path / "pictures").iterdir())) == 6
+    assert Image.open(tmp_path / "map.png").size[0] > 400
+
+
+def test_a_view_of_another_place_gets_no_pose(square):
+    other = made_place(seed=11, map_views=2, query_views=3)
+    localizer = Localizer(square / "square.hfmap", square / "hfnet_int8.tflite")
+    for view in other.views:
+        Image.fromarray(other.render(view)).save(square / "other.png")
+        result = localizer.localize(square / "other.png", view.camera)
+        assert result.pose is None and result.status in (Status.REJECTED, Status.TOO_FEW_MATCHES), view.name
+
+
+def test_threads_and_repetition_change_nothing(square):
+    name, camera = queries(square)[0]
+    results = []
+    for threads in (1, 2, 2):
+        model = Model(square / "hfnet_int8.tflite", threads)
+        localizer = Localizer(square / "square.hfmap", model)
+        features = extract(model, load_photo(square / "place/images" / name, model.description.input_size, camera))
+        results.append((features, localizer.localize(square / "place/images" / name, camera)))
+    for features, result in results[1:]:
+        for field in ("keypoints", "descriptors", "global_descriptor"):
+            np.testing.assert_array_equal(getattr(features, field), getattr(results[0][0], field))
+        np.testing.assert_array_equal(result.matches.landmarks, results[0][1].matches.landmarks)
+        np.testing.assert_array_equal(result.pose.translation, results[0][1].pose.translation)
+
+
+def test_one_photo_in_one_command(square):
+    name, camera = queries(square)[0]
+    out = localize(square, "--image", square / "place/images" / name, "--camera", str(camera))
+    assert "cam_from_world" in out.stdout and "inliers" in out.stdout
+
+
+def test_a_sideways_photo_gives_the_pose_of_the_camera_as_described(square, tmp_path):
+    """Stored turned by 90 degrees with EXIF 6, and a camera of the stored size: the same place, the camera rolled."""
+    name, camera = queries(square)[0]
+    upright = Image.open(square / "place/images" / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "s.png", exif=exif)
+    fx, fy, cx, cy = camera.params
+    stored = type(camera)("PINHOLE", camera.height, camera.width, (fy, fx, cy, camera.width - cx))
+    localizer = Localizer(square / "square.hfmap", square / "hfnet_int8.tflite")
+    upright.save(tmp_path / "u.png")
+    straight, turned = localizer.localize(tmp_path / "u.png", camera), localizer.localize(tmp_path / "s.png", stored)
+    np.testing.assert_allclose(straight.pose.center, turned.pose.center, atol=0.02)
+    roll = turned.pose.rotation @ straight.pose.rotation.T
+    np.testing.assert_allclose(roll @ [1, 0, 0], [0, -1, 0], atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["black", "white", "noise"])
+def test_an_image_that_shows_nothing_gets_a_reason(square, tmp_path, kind):
+    pixels = {
+        "black": np.zeros((480, 640), np.uint8),
+        "white": np.full((480, 640), 255, np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 256, (480, 640)).astype(np.uint8),
+    }[kind]
+    Image.fromarray(pixels).save(tmp_path / "q.png")
+    out = localize(square, "--image", tmp_path / "q.png", "--camera", "PINHOLE 640 480 554 554 320 240", code=1)
+    assert "no pose" in out.stdout
+
+
+def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
+    """Bad input to hfnet-localize: exit code 2, a line that names the file and the remedy, no output left behind."""
+    images, listed = square / "place/images", square / "place/queries_with_intrinsics.txt"
+    name, camera = queries(square)[0]
+    broken_list, damaged_map, damaged_model = (tmp_path / n for n in ("broken.txt", "damaged.hfmap", "damaged.tflite"))
+    broken_list.write_text(f"{name} {camera}\n{name} PINHOLE 640 480\n")
+    content = bytearray((square / "square.hfmap").read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged_map.write_bytes(bytes(content))
+    damaged_model.write_bytes((square / "hfnet_int8.tflite").read_bytes()[:100_000])
+    truncated = tmp_path / "truncated.jpg"
+    truncated.write_bytes((images / name).read_bytes()[:5000])
+    out = tmp_path / "poses.txt"
+    base = {"--map": square / "square.hfmap", "--model": square / "hfnet_int8.tflite", "--images": images}
+    base |= {"--queries": listed, "-o": out}
+    for change, word in [
+        ({"--queries": broken_list}, "broken.txt, line 2"),
+        ({"--queries": tmp_path / "none.txt"}, "none.txt"),
+        ({"--images": tmp_path / "nowhere"}, "nowhere"),
+        ({"--images": tmp_path}, name),
+        ({"--map": damaged_map}, "damaged.hfmap"),
+        ({"--map": tmp_path / "no.hfmap"}, "no.hfmap"),
+        ({"--model": damaged_model}, "damaged.tflite"),
+        ({"--model": listed}, "queries_with_intrinsics.txt"),
+        ({"-o": tmp_path / "no" / "poses.txt"}, "no"),
+        ({"-o": None}, "-o"),
+    ]:
+        arguments = [v for k, v in (base | change).items() if v is not None for v in (k, v)]
+        assert word in run("hfnet-localize", *arguments, code=2).stderr
+        assert not out.exists()
+    for camera_text, word in [("FISHEYE 640 480 1 2 3", "FISHEYE"), ("PINHOLE 99 99 1 1 1 1", "640x480")]:
+        command = ("hfnet-localize", "--map", base["--map"], "--model", base["--model"])
+        assert word in run(*command, "--image", images / name, "--camera", camera_text, code=2).stderr
+    assert "truncated.jpg" in run(*command, "--image", truncated, "--camera", str(camera), code=2).stderr
+
+
+def test_a_map_for_another_model_is_refused_by_name(square, tmp_path):
+    run("hfnet-export", "hfnet", "--quantize", "none", "--input-size", "96x128", "--global-dim", "16",
+        "-o", tmp_path / "narrow.tflite")  # fmt: skip
+    name, camera = queries(square)[0]
+    out = run(
+        "hfnet-localize", "--map", square / "square.hfmap", "--model", tmp_path / "narrow.tflite",
+        "--image", square / "place/images" / name, "--camera", str(camera), code=2,
+    )  # fmt: skip
+    assert "global" in out.stderr and "square.hfmap" in out.stderr
+
+
+def test_a_map_is_not_built_where_it_cannot_be_written(square, tmp_path):
+    arguments = ("--images", square / "place/images", "--reference", square / "place/reference", "--list",
+                 square / "place/map.txt", "--model", square / "hfnet_int8.tflite")  # fmt: skip
+    assert "nowhere" in run("hfnet-map", "build", *arguments, "-o", tmp_path / "nowhere" / "m.hfmap", code=2).stderr
+    (tmp_path / "folder").mkdir()
+    run("hfnet-map", "build", *arguments, "-o", tmp_path / "folder", code=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder"]
+
+
+def test_the_runtime_needs_no_training_framework():
+    """Importing and using the runtime loads neither TensorFlow nor Keras nor torch, and is quick."""
+    code = (
+        "import sys, time; t = time.perf_counter(); import hfnet_edge; took = time.perf_counter() - t;"
+        "import hfnet_edge.cli, hfnet_edge.draw;"
+        "print(took, [m for m in ('tensorflow', 'keras', 'torch', 'pycolmap') if m in sys.modules])"
+    )
+    out = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    assert all(o.stdout.split(maxsplit=1)[1].strip() == "[]" for o in out)
+    assert min(float(o.stdout.split()[0]) for o in out) < 1.0, "0.5 s is the goal, 1 s allows for a busy machine"
