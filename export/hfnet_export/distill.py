@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_export.hfnet import (
     CELL,
     KEYPOINT_CHANNELS,
@@ -34,8 +34,8 @@ from hfnet_export.hfnet import (
 from hfnet_export.teachers import LocalTeacher, PooledImageNet, Whitening
 from hfnet_export.weights import save_weights
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) as long work goes on."""
+Progress = Callable[..., None]
+"""Called with (what, done, total) as long work goes on, and in training with note="the losses"."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def make_targets(
     if local.descriptor_dim != config.network.local_dim:
         raise InputError(
             f"{local.name} has {local.descriptor_dim}-D descriptors, the network {config.network.local_dim}-D",
-            f"use --local-dim {local.descriptor_dim}",
+            f"set the network's local_dim to {local.descriptor_dim}",
         )
     n, s, k = len(paths) * config.crops_per_image, config.crop, config.keypoints
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
@@ -373,7 +373,9 @@ def distill(
     for step, batch in enumerate(stream, start + 1):
         losses = train_step(batch).numpy()
         if not np.isfinite(losses).all():
-            raise FloatingPointError(f"the loss is not finite at step {step}; lower the learning rate and resume")
+            raise HFNetEdgeError(
+                f"the loss is not finite at step {step}", "train in a new folder, lower --learning-rate"
+            )
         keep = step % checkpoint_every == 0 or step == config.steps
         held = validate() if keep and len(held_rows) else np.full(3, np.nan)
         with log.open("a") as f:
@@ -392,7 +394,8 @@ def distill(
                 "held_out_losses": [None if math.isnan(v) else round(float(v), 5) for v in held],
             }
             save_weights(folder / "weights.npz", model, config.network, trained)
-        progress("training", step, config.steps)
+        note = "global {:.3f}, local {:.3f}, keypoints {:.3f}".format(*losses)
+        progress("training", step, config.steps, note=note)
     return folder / "weights.npz"
 
 

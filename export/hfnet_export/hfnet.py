@@ -228,7 +228,9 @@ def initialise_global_head(model: keras.Model, images: np.ndarray, vectors: np.n
     _, _, centers = cv2.kmeans(rows, vlad.clusters, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
     squared = ((rows[::10, None] - centers) ** 2).sum(axis=-1)
     nearest = np.sort(squared, axis=1)
-    alpha = np.log(100) / 2 / (nearest[:, 1] - nearest[:, 0]).mean()  # the nearest of two centres gets most of a feature
+    alpha = (
+        np.log(100) / 2 / (nearest[:, 1] - nearest[:, 0]).mean()
+    )  # the nearest of two centres gets most of a feature
     vlad.set_weights([2 * alpha * centers.T, -alpha * (centers**2).sum(axis=1), centers])
     x = np.asarray(vlad(features)).astype(np.float64)
     mean, target = x.mean(axis=0), vectors.mean(axis=0)

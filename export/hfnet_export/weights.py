@@ -45,7 +45,9 @@ def load_weights(path: Path) -> tuple[HFNetConfig, dict[str, np.ndarray], dict]:
         raise InputError(f"{path} does not hold HF-Net weights ({e})", "give a file that hfnet-distill wrote") from e
 
 
-def hfnet_from_weights(path: Path, input_size: tuple[int, int], global_dim: int | None = None, batch: int | None = None):
+def hfnet_from_weights(
+    path: Path, input_size: tuple[int, int], global_dim: int | None = None, batch: int | None = None
+):
     """The Keras model with its weights, in float32.
 
     Args:

@@ -1,0 +1,438 @@
+"""Keras HF-Net to .tflite, and proof that the file is what it says.
+
+    Keras ──TensorFlow──> float32 .tflite ──ai-edge-quantizer, `RECIPES`──> .tflite ──`embed`──> with its description
+
+Converters fail without a word: a file with half the weights, float layers where int8 was asked for, layers that the
+fast kernels refuse. So each step is followed by checks, and each check raises `ModelError` and says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+
+import flatbuffers
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.tools import flatbuffer_utils
+from ai_edge_quantizer import qtyping, quantizer
+
+from hfnet_edge.errors import ModelError
+from hfnet_edge.keypoints import detect, keypoint_scores, sample_descriptors
+from hfnet_edge.model import METADATA_NAME, ROLES, Description, RawOutputs, read_description
+from hfnet_edge.schema.description_generated import ModelDescriptionT, OutputT
+from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig
+from hfnet_export.quiet import quiet
+
+NMS_RADIUS = 4
+SIGNATURE, INPUT = "serving_default", "image"
+ALLOWED = {
+    "CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "PAD", "FULLY_CONNECTED", "RESHAPE", "TRANSPOSE", "SOFTMAX", "SUM", "MUL",
+    "SUB", "RSQRT", "MAXIMUM", "SQUARED_DIFFERENCE", "BATCH_MATMUL", "L2_NORMALIZATION", "QUANTIZE", "DEQUANTIZE",
+}  # fmt: skip
+UPGRADE = "install the versions that hfnet-edge is tested with: pip install -U 'hfnet-edge[export]'"
+
+# How an operator computes.
+FLOAT32 = "float32"
+FLOAT16_WEIGHTS = "float16 weights"  # turned back to float32 when the model is loaded
+INT8_WEIGHTS = "int8 weights"  # activations are quantized as they come ("dynamic range")
+INT8 = "int8"  # input, weights and output; bias int32; ranges from calibration
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Operators of kind ``op`` whose output's name holds a match of ``scope`` compute in ``precision``."""
+
+    op: str
+    precision: str
+    scope: str = ".*"
+
+
+ENCODER_ADD = r"/b\d+\.add"  # not the "+ epsilon" of the norms: int8 destroys them
+PROJECTION = r"/projection"  # 96 % of the float file; the soft assignment of NetVLAD stays in float
+
+# What no rule names stays in float32: softmax, norms and NetVLAD's arithmetic. In "dynamic" so do the depthwise
+# convolutions, because with int8 weights alone they do not reach XNNPACK, which makes the model slower than float.
+RECIPES: dict[str, tuple[Rule, ...]] = {
+    "none": (),
+    "fp16": tuple(Rule(op, FLOAT16_WEIGHTS) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")),
+    "dynamic": (Rule("CONV_2D", INT8_WEIGHTS), Rule("FULLY_CONNECTED", INT8_WEIGHTS, PROJECTION)),
+    "int8": (
+        Rule("CONV_2D", INT8),
+        Rule("DEPTHWISE_CONV_2D", INT8),
+        Rule("PAD", INT8),
+        Rule("ADD", INT8, ENCODER_ADD),
+        Rule("FULLY_CONNECTED", INT8_WEIGHTS, PROJECTION),
+    ),
+}
+BYTES_PER_WEIGHT = {"none": 4, "fp16": 2, "dynamic": 1, "int8": 1}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a .tflite file: kind, names of its outputs, and how it computes (`INT8`, ... or "mixed")."""
+
+    kind: str
+    name: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close a model's outputs are to those of the float network, mean over images; 1 is equal.
+
+    Attributes:
+        keypoint_scores: correlation of the score maps.
+        local_descriptors: cosine, at the float network's keypoints.
+        global_descriptor: cosine.
+    """
+
+    keypoint_scores: float
+    local_descriptors: float
+    global_descriptor: float
+
+
+FLOORS: dict[str, Fidelity] = {
+    "none": Fidelity(0.9999, 0.9999, 0.9999),
+    "fp16": Fidelity(0.995, 0.995, 0.995),
+    "dynamic": Fidelity(0.95, 0.97, 0.95),
+    "int8": Fidelity(0.95, 0.97, 0.95),
+}
+
+
+def to_float_tflite(model: keras.Model) -> bytes:
+    """Converts a Keras model of fixed size and batch 1, and checks the file.
+
+    Raises:
+        ModelError: the converter fails, or what it wrote is not this network.
+    """
+    try:
+        with quiet():
+            # not from_concrete_functions: that "succeeds" with a file that lacks the weights
+            content = bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    except Exception as e:
+        raise ModelError(f"TensorFlow cannot convert the network: {e}", UPGRADE) from e
+    check_operators(content)
+    check_size(content, parameter_count(model), "none")
+    check_signature(content, {name: tuple(output.shape) for name, output in model.output.items()})
+    check_precisions(content, "none")
+    return content
+
+
+def parameter_count(model: keras.Model) -> int:
+    """Weights that are left once batch normalisation is folded into the convolutions."""
+    folded = ("gamma", "moving_mean", "moving_variance")
+    return sum(int(np.prod(v.shape)) for v in model.variables if v.path.rsplit("/", 1)[-1] not in folded)
+
+
+def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> bytes:
+    """Applies ``RECIPES[precision]`` to a float32 .tflite and checks the result.
+
+    Args:
+        inputs: (1, H, W, 1) float32 network inputs; used by static rules only.
+
+    Raises:
+        ModelError: the quantizer fails, or left an operator at another precision than the recipe says.
+    """
+    recipe = RECIPES[precision]
+    if not recipe:
+        return content
+    try:
+        with quiet():
+            if Rule("DEPTHWISE_CONV_2D", INT8) in recipe:
+                content = round_depthwise(content)
+            q = quantizer.Quantizer(content)
+            for rule in recipe:
+                _add_rule(q, rule)
+            ranges = _ranges(q, inputs) if q.need_calibration else None
+            quantized = bytes(q.quantize(ranges, enable_progress_report=False).quantized_model or b"")
+    except Exception as e:
+        raise ModelError(f"ai-edge-quantizer cannot quantize the network: {e}", UPGRADE) from e
+    check_operators(quantized)
+    check_precisions(quantized, precision)
+    return quantized
+
+
+def _add_rule(q: quantizer.Quantizer, rule: Rule) -> None:
+    op = qtyping.TFLOperationName(rule.op)
+    if rule.precision == INT8:
+        q.add_static_config(rule.scope, op, activation_num_bits=8, weight_num_bits=8)
+    elif rule.precision == INT8_WEIGHTS:
+        q.add_dynamic_config(rule.scope, op, num_bits=8)
+    else:
+        half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        config = qtyping.OpQuantizationConfig(
+            weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+        )
+        q.update_quantization_recipe(rule.scope, op, config, quantizer.AlgorithmName.FLOAT_CASTING)
+
+
+def _ranges(q: quantizer.Quantizer, inputs: Sequence[np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Each tensor's lowest and highest value, image by image, and of these the 10th and 90th percentile.
+
+    The quantizer's own moving average gives the first image most of the weight, and the plain extremes give the oddest
+    image all of it.
+    """
+    each = [q.calibrate({SIGNATURE: [{INPUT: x}]}, num_threads=2) for x in inputs]
+    return {
+        name: {
+            "min": np.percentile([ranges[name]["min"] for ranges in each], 10, axis=0),
+            "max": np.percentile([ranges[name]["max"] for ranges in each], 90, axis=0),
+        }
+        if seen
+        else {}
+        for name, seen in each[0].items()
+    }
+
+
+def round_depthwise(content: bytes) -> bytes:
+    """Rounds depthwise kernels to what int8 can hold, each kernel's sum kept; the quantizer then has nothing to round.
+
+    Many of these kernels are derivatives, whose nine taps cancel. Rounding tap by tap leaves a sum, so flat areas
+    answer by their brightness, and one such layer near the image costs more than all other rounding of the network
+    together (local descriptors' cosine 0.979 without this, 0.998 with it). So where the rounded sum is off by n steps,
+    the n taps that were nearest to rounding the other way do so.
+    """
+    model = _parse(content)
+    for op in model.subgraphs[0].operators:
+        if flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) != "DEPTHWISE_CONV_2D":
+            continue
+        buffer = model.buffers[model.subgraphs[0].tensors[op.inputs[1]].buffer]
+        channels = len(model.buffers[model.subgraphs[0].tensors[op.inputs[2]].buffer].data) // 4
+        kernels = np.frombuffer(bytes(buffer.data), np.float32).reshape(-1, channels).astype(np.float64)
+        scale = np.maximum(np.abs(kernels).max(axis=0), 1e-12) / 127
+        steps = kernels / scale
+        rounded = np.rint(steps)
+        for k in range(channels):
+            excess = int(np.rint(rounded[:, k].sum() - steps[:, k].sum()))
+            gain = (rounded[:, k] - steps[:, k]) * np.sign(excess)
+            gain[np.abs(rounded[:, k]) == 127] = -1  # the largest tap decides the scale
+            rounded[np.argsort(-gain, kind="stable")[: abs(excess)], k] -= np.sign(excess)
+        buffer.data = (rounded * scale).astype(np.float32).tobytes()
+    return _pack(model)
+
+
+def describe(config: HFNetConfig, weights_hash: str, precision: str, input_size: tuple[int, int]) -> Description:
+    """The description of an HF-Net of this configuration, with the versions of the tools at hand."""
+    return Description(
+        architecture=f"hfnet-mobilenetv2-{config.width}",
+        weights_hash=weights_hash,
+        precision=precision,
+        input_size=input_size,
+        input_range=INPUT_RANGE,
+        local_dim=config.local_dim,
+        global_dim=config.global_dim,
+        nms_radius=NMS_RADIUS,
+        outputs={role: role for role in ROLES},
+        toolchain=toolchain(),
+    )
+
+
+def toolchain() -> tuple[str, ...]:
+    """``name version`` of everything that shapes a model file."""
+    lines = [f"tensorflow {tf.__version__}", f"keras {keras.__version__}"]
+    for name in ("ai-edge-quantizer", "ai-edge-litert", "hfnet-edge"):
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:  # run from a checkout
+            continue
+    return tuple(lines)
+
+
+def embed(content: bytes, description: Description) -> bytes:
+    """The same model with ``description`` as metadata; `hfnet_edge.model.read_description` reads it back.
+
+    Raises:
+        ModelError: it does not come back as it went in.
+    """
+    t = ModelDescriptionT()
+    t.architecture, t.weightsHash, t.precision = (
+        description.architecture,
+        description.weights_hash,
+        description.precision,
+    )
+    t.inputHeight, t.inputWidth = description.input_size
+    t.inputLow, t.inputHigh = description.input_range
+    t.localDim, t.globalDim, t.nmsRadius = description.local_dim, description.global_dim, description.nms_radius
+    t.outputs = [OutputT(role, name) for role, name in description.outputs.items()]
+    t.toolchain = list(description.toolchain)
+    builder = flatbuffers.Builder()
+    builder.Finish(t.Pack(builder))
+
+    model = _parse(content)
+    kept = [row for row in model.metadata or [] if row.name != METADATA_NAME.encode()]
+    model.metadata = [*kept, schema.MetadataT(METADATA_NAME, len(model.buffers))]
+    model.buffers.append(schema.BufferT(data=bytes(builder.Output())))
+    described = _pack(model)
+    if read_description(described, "the new model") != description:
+        raise ModelError("the model's description does not read back", UPGRADE)
+    return described
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer whose data lies at a multiple of 16 bytes: TFLite's schema demands it, its Python code does not."""
+
+    def __init__(self, buffer: schema.BufferT):
+        super().__init__(data=buffer.data)
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        data = None
+        if self.data is not None and len(self.data):
+            raw = bytes(self.data)
+            builder.StartVector(1, len(raw), 16)
+            builder.head -= len(raw)
+            builder.Bytes[builder.head : builder.head + len(raw)] = raw
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def _pack(model: schema.ModelT) -> bytes:
+    model.buffers = [_AlignedBuffer(buffer) for buffer in model.buffers]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _parse(content: bytes) -> schema.ModelT:
+    try:
+        return flatbuffer_utils.read_model_from_bytearray(content)
+    except Exception as e:  # flatbuffers for Python has no verifier: damage shows as any exception
+        raise ModelError(f"the converted model is damaged ({type(e).__name__})", UPGRADE) from e
+
+
+def operators(content: bytes) -> list[Operator]:
+    """The operators of a .tflite file, in order of execution. Custom and Flex operators go by their custom name."""
+    model = _parse(content)
+    (graph,) = model.subgraphs
+    half = {  # tensors that are float16 weights turned to float32
+        int(op.outputs[0]) for op in graph.operators if graph.tensors[op.inputs[0]].type == schema.TensorType.FLOAT16
+    }
+
+    def precision(inputs: list[int], outputs: list[int]) -> str:
+        used = [i for i in [*inputs, *outputs] if i >= 0]
+        types = {graph.tensors[i].type for i in used} - {schema.TensorType.INT32}
+        activations = {graph.tensors[i].type for i in [inputs[0], *outputs]}
+        if types == {schema.TensorType.INT8}:
+            return INT8
+        if activations == {schema.TensorType.FLOAT32} and len(inputs) > 1:
+            if graph.tensors[inputs[1]].type == schema.TensorType.INT8:
+                return INT8_WEIGHTS
+            if inputs[1] in half:
+                return FLOAT16_WEIGHTS
+        return FLOAT32 if types == {schema.TensorType.FLOAT32} else "mixed"
+
+    found = []
+    for op in graph.operators:
+        code = model.operatorCodes[op.opcodeIndex]
+        kind = (code.customCode or b"").decode() or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
+        inputs, outputs = [int(i) for i in op.inputs], [int(i) for i in op.outputs]
+        name = ";".join(graph.tensors[i].name.decode() for i in outputs)
+        found.append(Operator(kind, name, precision(inputs, outputs)))
+    return found
+
+
+def check_operators(content: bytes) -> None:
+    """Only operators that every TFLite runtime has. Raises ModelError for custom, Flex and unexpected ones."""
+    strange = sorted({op.kind for op in operators(content)} - ALLOWED)
+    if strange:
+        raise ModelError(f"the converted model needs {', '.join(strange)}, which phones do not have", UPGRADE)
+
+
+def check_size(content: bytes, parameters: int, precision: str) -> None:
+    """The file is as large as its weights at this precision. Raises ModelError."""
+    expected = parameters * BYTES_PER_WEIGHT[precision]
+    low, high = 0.95 * expected, 1.1 * expected + 400_000  # the graph, scales of int8, weights left in float
+    if not low <= len(content) <= high:
+        raise ModelError(
+            f"the converted model has {len(content)} bytes, its {parameters} weights need about {expected}",
+            "weights were lost or not compressed; " + UPGRADE,
+        )
+
+
+def check_signature(content: bytes, shapes: dict[str, tuple[int, ...]]) -> None:
+    """The default signature takes an image, and has these outputs by name and shape. Raises ModelError."""
+    model = _parse(content)
+    signatures = {s.signatureKey.decode(): s for s in model.signatureDefs or []}
+    if SIGNATURE not in signatures:
+        raise ModelError("the converted model has no signature", UPGRADE)
+    tensors, signature = model.subgraphs[0].tensors, signatures[SIGNATURE]
+    found = {o.name.decode(): tuple(int(n) for n in tensors[o.tensorIndex].shape) for o in signature.outputs}
+    if found != shapes or [i.name.decode() for i in signature.inputs] != [INPUT]:
+        raise ModelError(f"the converted model's outputs are {found}, not {shapes}", UPGRADE)
+
+
+def check_precisions(content: bytes, precision: str) -> None:
+    """Every operator computes as the recipe says, those that it leaves alone in float32. Raises ModelError."""
+    wrong = [
+        f"{op.kind} {op.name.split(';')[-1]} is {op.precision}, not {expected}"
+        for op in operators(content)
+        if op.kind not in ("QUANTIZE", "DEQUANTIZE")
+        for expected in [_expected(op, RECIPES[precision])]
+        if op.precision != expected
+    ]
+    if wrong:
+        raise ModelError(f"{len(wrong)} operators are not as --quantize {precision} says, first {wrong[0]}", UPGRADE)
+
+
+def _expected(op: Operator, recipe: tuple[Rule, ...]) -> str:
+    matching = [rule.precision for rule in recipe if rule.op == op.kind and re.search(rule.scope, op.name)]
+    return matching[-1] if matching else FLOAT32
+
+
+def check_xnnpack(content: bytes) -> None:
+    """LiteRT hands every convolution and matrix product to XNNPACK, its fast kernels. Raises ModelError."""
+    with quiet():
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        nodes = interpreter._get_ops_details()
+    taken = {int(i) for node in nodes if node["op_name"] == "DELEGATE" for i in node["inputs"]}
+    source = {int(n["outputs"][0]): int(n["inputs"][0]) for n in nodes if n["op_name"] == "DEQUANTIZE"}  # of float16
+    heavy = [node for node in nodes if node["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    left = [
+        n["op_name"] for n in heavy for weights in [int(n["inputs"][1])] if not {weights, source.get(weights)} & taken
+    ]
+    if left:
+        raise ModelError(
+            f"{len(left)} of {len(heavy)} convolutions do not run on XNNPACK, first a {left[0]}",
+            "the model would be slow; " + UPGRADE,
+        )
+
+
+def check_float(outputs: RawOutputs, reference: dict[str, np.ndarray], tolerance: float = 1e-3) -> None:
+    """The float .tflite computes what Keras does, within ``tolerance`` of the largest value. Raises ModelError."""
+    for role in ROLES:
+        ours, keras_says = getattr(outputs, role), np.asarray(reference[role])[0]
+        error = np.abs(ours - keras_says).max() / max(1.0, np.abs(keras_says).max())
+        if not error <= tolerance:  # NaN is wrong too
+            raise ModelError(f"{role} of the converted model is off by {error:.2g} from Keras", UPGRADE)
+
+
+def fidelity(outputs: Sequence[RawOutputs], reference: Sequence[RawOutputs]) -> Fidelity:
+    """Compares a model's outputs with the float network's, image by image."""
+    correlations, local_cosines, global_cosines = [], [], []
+    for ours, theirs in zip(outputs, reference, strict=True):
+        scores = keypoint_scores(theirs.keypoint_logits)
+        correlations.append(np.corrcoef(keypoint_scores(ours.keypoint_logits).ravel(), scores.ravel())[0, 1])
+        xy, _ = detect(scores, scores.shape, count=1000, threshold=0.0)
+        a, b = (sample_descriptors(o.local_descriptors, xy).astype(np.float64) for o in (ours, theirs))
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        local_cosines.append(np.mean((a * b).sum(axis=1) / np.maximum(lengths, 1.0)))
+        global_cosines.append(float(ours.global_descriptor @ theirs.global_descriptor))
+    return Fidelity(*(float(np.mean(values)) for values in (correlations, local_cosines, global_cosines)))
+
+
+def check_fidelity(measured: Fidelity, precision: str) -> None:
+    """Every output is as close to the float network's as this precision allows. Raises ModelError."""
+    for field in fields(Fidelity):
+        value, floor = getattr(measured, field.name), getattr(FLOORS[precision], field.name)
+        if not value >= floor:  # NaN is too low
+            raise ModelError(
+                f"{field.name} of the {precision} model agree with the float network to {value:.4f}, below {floor}",
+                "give photos of the place with --calibration, or use --quantize none",
+            )

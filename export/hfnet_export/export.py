@@ -1,0 +1,153 @@
+"""From weights to a .tflite that is checked, compared with the float network and timed: `export_hfnet`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hfnet_edge.errors import InputError
+from hfnet_edge.files import atomic_write, check_writable
+from hfnet_edge.model import Model
+from hfnet_export import convert
+from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
+from hfnet_export.quiet import quiet
+from hfnet_export.weights import BUNDLED, hfnet_from_weights, load_weights
+
+STEPS = 6
+COMPARED = 16  # images for the comparison with the float network
+THREADS = 2
+MIN_SIDE, MAX_SIDE = 64, 4096
+
+OnStep = Callable[[int, str], None]
+"""Called with (number from 1 to `STEPS`, what is done next)."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_hfnet` wrote and measured.
+
+    Attributes:
+        file: the model.
+        bytes: its size; ``float_bytes`` that of the same network in float32.
+        operators: number of operators by how they compute.
+        fidelity: its outputs against the float network's.
+        milliseconds: of one image, median; ``float_milliseconds`` of the float network in the same run.
+        seconds: for everything.
+    """
+
+    file: Path
+    bytes: int
+    float_bytes: int
+    operators: dict[str, int]
+    fidelity: convert.Fidelity
+    milliseconds: float
+    float_milliseconds: float
+    seconds: float
+
+
+def export_hfnet(
+    weights: Path = BUNDLED,
+    output: Path = Path("hfnet.tflite"),
+    quantize: str = "int8",
+    input_size: tuple[int, int] = (480, 640),
+    global_dim: int | None = None,
+    calibration: Path | None = None,
+    on_step: OnStep = lambda *_: None,
+) -> ExportReport:
+    """Exports HF-Net for phones.
+
+    Args:
+        weights: what `hfnet-distill` wrote.
+        output: the .tflite to write.
+        quantize: "none" (float32), "fp16", "dynamic" or "int8", see `hfnet_export.convert.RECIPES`.
+        input_size: height and width, multiples of 32.
+        global_dim: keep this many dimensions of the global descriptor, the most important first.
+        calibration: a folder of photos like those that will be localized; None: images made by code.
+
+    Raises:
+        InputError: an argument, the weights or a photo is not usable.
+        ModelError: the conversion went wrong; nothing is written.
+        OutputError: ``output`` cannot be written.
+    """
+    started = time.monotonic()
+    check_writable(output)
+    if quantize not in convert.RECIPES:
+        raise InputError(f"--quantize {quantize} is not known", f"choose one of {', '.join(convert.RECIPES)}")
+    if any(side % 32 or not MIN_SIDE <= side <= MAX_SIDE for side in input_size):
+        raise InputError(
+            f"--input-size {input_size[0]}x{input_size[1]} is not possible",
+            f"give HEIGHTxWIDTH, multiples of 32 from {MIN_SIDE} to {MAX_SIDE}",
+        )
+
+    config, _, _ = load_weights(weights)
+    config = replace(config, global_dim=config.global_dim if global_dim is None else global_dim)
+    origin = "bundled weights" if weights == BUNDLED else str(weights)
+    on_step(1, f"building HF-Net from {origin} ({config.local_dim}-D local, {config.global_dim}-D global)")
+    network, weights_hash = hfnet_from_weights(weights, input_size, config.global_dim, batch=1)
+    parameters = convert.parameter_count(network)
+
+    on_step(2, f"converting {parameters / 1e6:.1f} M weights to float32 TFLite, {input_size[0]}x{input_size[1]}")
+    description = convert.describe(config, weights_hash, "none", input_size)
+    float_content = convert.to_float_tflite(network)
+    float_model = _load(convert.embed(float_content, description))
+
+    if calibration is None:
+        on_step(3, f"making {BUILT_IN} images; photos of the place are better: --calibration DIR")
+        images = built_in_images(input_size)
+    else:
+        on_step(3, f"reading up to {MAX_PHOTOS} photos from {calibration}")
+        images = photos(calibration, input_size)
+    inputs = [description.scale(image) for image in images]
+    compared = images[:: max(1, len(images) // COMPARED)][:COMPARED]
+
+    rules = ", ".join(f"{rule.op} {rule.precision}" for rule in convert.RECIPES[quantize]) or "all float32"
+    on_step(4, f"quantizing: {rules}")
+    description = replace(description, precision=quantize)
+    content = convert.embed(convert.quantize(float_content, quantize, inputs), description)
+
+    on_step(5, f"checking operators, size, XNNPACK, and outputs on {len(compared)} images")
+    convert.check_size(content, parameters, quantize)
+    convert.check_xnnpack(content)
+    reference = [float_model(image) for image in compared]
+    for outputs, image in list(zip(reference, compared, strict=True))[:2]:
+        convert.check_float(outputs, network(description.scale(image), training=False))
+    model = _load(content)
+    measured = convert.fidelity([model(image) for image in compared], reference)
+    convert.check_fidelity(measured, quantize)
+
+    on_step(6, f"timing it and the float network, {THREADS} threads")
+    float_ms, ms = _interleaved([float_model, model], images[0])
+    with atomic_write(output) as file:
+        file.write(content)
+    counted = Counter(op.precision for op in convert.operators(content) if op.kind not in ("QUANTIZE", "DEQUANTIZE"))
+    return ExportReport(
+        file=output,
+        bytes=len(content),
+        float_bytes=len(float_content),
+        operators=dict(counted.most_common()),
+        fidelity=measured,
+        milliseconds=ms,
+        float_milliseconds=float_ms,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _load(content: bytes) -> Model:
+    with quiet():
+        return Model("the new model", THREADS, content)
+
+
+def _interleaved(models: list[Model], image: np.ndarray, rounds: int = 25) -> list[float]:
+    """Median milliseconds of each model, in turns so that other load falls on all of them alike."""
+    times = np.empty((rounds + 3, len(models)))
+    for row in times:
+        for k, model in enumerate(models):
+            start = time.perf_counter()
+            model(image)
+            row[k] = time.perf_counter() - start
+    return [float(ms) for ms in np.median(times[3:], axis=0) * 1000]  # the first three warm up

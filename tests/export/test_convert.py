@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from conftest import CONFIG, SIZE
+from hfnet_edge.errors import ModelError
+from hfnet_edge.model import Model, read_description
+from hfnet_export import convert
+from hfnet_export.convert import INT8, INT8_WEIGHTS, RECIPES, Fidelity, Rule
+from hfnet_export.weights import hfnet_from_weights
+
+PRECISIONS = list(RECIPES)
+
+
+def scaled(exported) -> list[np.ndarray]:
+    description = read_description(exported.described["none"], "test")
+    return [description.scale(image) for image in exported.images]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_description_round_trip(exported, weights, precision):
+    d = read_description(exported.described[precision], "test")
+    assert (d.precision, d.input_size, d.local_dim, d.global_dim) == (precision, SIZE, 16, 12)
+    assert d.weights_hash == hfnet_from_weights(weights, (64, 64))[1]  # whatever the precision and the input size
+    assert any(line.startswith("tensorflow ") for line in d.toolchain)
+
+
+def test_describing_again_replaces_the_description(exported):
+    first = exported.described["int8"]
+    changed = replace(read_description(first, "test"), nms_radius=7)
+    again = convert.embed(first, changed)
+    assert read_description(again, "test") == changed
+    assert abs(len(again) - len(first)) < 1000
+
+
+def test_buffers_are_aligned(exported):
+    packed = schema.Model.GetRootAs(exported.described["int8"], 0)
+    for i in range(packed.BuffersLength()):
+        buffer = packed.Buffers(i)
+        if not buffer.DataIsNone():
+            assert buffer._tab.Vector(buffer._tab.Offset(4)) % 16 == 0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_operators_are_as_the_recipe_says(exported, precision):
+    convert.check_precisions(exported.described[precision], precision)
+    convert.check_size(exported.described[precision], convert.parameter_count(exported.network), precision)
+    convert.check_xnnpack(exported.described[precision])
+    for other in PRECISIONS:
+        if other != precision:
+            with pytest.raises(ModelError, match="operators are not as"):
+                convert.check_precisions(exported.described[precision], other)
+
+
+def test_int8_is_int8(exported):
+    """Independent of the check: the interpreter's own types."""
+    model = Model("test", content=exported.described["int8"])
+    types = {t["index"]: t["dtype"] for t in model._interpreter.get_tensor_details()}
+    heavy = 0
+    for node in model._interpreter._get_ops_details():
+        if node["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            heavy += 1
+            assert [types[i] for i in (*node["inputs"][:2], node["outputs"][0])] == [np.int8] * 3
+        if node["op_name"] in ("SOFTMAX", "RSQRT", "SQUARED_DIFFERENCE", "L2_NORMALIZATION", "BATCH_MATMUL"):
+            assert types[node["outputs"][0]] == np.float32
+    assert heavy == 55
+
+
+def test_a_norm_in_int8_is_noticed(exported, monkeypatch):
+    careless = (*RECIPES["int8"][:3], Rule("ADD", INT8), RECIPES["int8"][4])
+    with monkeypatch.context() as patch:
+        patch.setitem(RECIPES, "int8", careless)
+        content = convert.quantize(exported.float_tflite, "int8", scaled(exported)[:2])
+    with pytest.raises(ModelError, match=r"ADD .*netvlad.* is .*, not float32"):
+        convert.check_precisions(content, "int8")
+
+
+def test_depthwise_off_xnnpack_is_noticed(exported, monkeypatch):
+    slow = (*RECIPES["dynamic"], Rule("DEPTHWISE_CONV_2D", INT8_WEIGHTS))
+    monkeypatch.setitem(RECIPES, "dynamic", slow)
+    content = convert.quantize(exported.float_tflite, "dynamic", [])
+    with pytest.raises(ModelError, match="17 of 57 convolutions do not run on XNNPACK, first a DEPTHWISE_CONV_2D"):
+        convert.check_xnnpack(content)
+
+
+def test_strange_operators_are_noticed(exported):
+    model = convert._parse(exported.float_tflite)
+    (softmax,) = [c for c in model.operatorCodes if c.builtinCode == schema.BuiltinOperator.SOFTMAX]
+    softmax.builtinCode = softmax.deprecatedBuiltinCode = schema.BuiltinOperator.COS
+    with pytest.raises(ModelError, match="needs COS"):
+        convert.check_operators(convert._pack(model))
+    softmax.builtinCode = softmax.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    softmax.customCode = b"FlexSoftmax"
+    with pytest.raises(ModelError, match="needs FlexSoftmax"):
+        convert.check_operators(convert._pack(model))
+
+
+def test_lost_weights_are_noticed(exported):
+    model = convert._parse(exported.float_tflite)
+    for buffer in model.buffers:
+        buffer.data = None
+    with pytest.raises(ModelError, match="weights were lost"):
+        convert.check_size(convert._pack(model), convert.parameter_count(exported.network), "none")
+    with pytest.raises(ModelError, match="not compressed"):
+        convert.check_size(exported.float_tflite, convert.parameter_count(exported.network), "int8")
+
+
+def test_a_truncated_file_is_noticed(exported):
+    for size in (3, 100, len(exported.float_tflite) // 3):
+        with pytest.raises(ModelError):
+            convert.check_operators(exported.float_tflite[:size])
+
+
+def test_a_missing_signature_is_noticed(exported):
+    shapes = {name: tuple(output.shape) for name, output in exported.network.output.items()}
+    convert.check_signature(exported.described["int8"], shapes)
+    with pytest.raises(ModelError, match="outputs are"):
+        convert.check_signature(exported.float_tflite, {**shapes, "global_descriptor": (1, 13)})
+    model = convert._parse(exported.float_tflite)
+    model.signatureDefs = None
+    with pytest.raises(ModelError, match="no signature"):
+        convert.check_signature(convert._pack(model), shapes)
+
+
+def test_outputs_are_those_of_keras(exported):
+    model = Model("test", content=exported.described["none"])
+    image = exported.images[0]
+    reference = exported.network(model.description.scale(image), training=False)
+    convert.check_float(model(image), reference)
+    for wrong in (0.01, np.nan):
+        with pytest.raises(ModelError, match=r"local_descriptors .* off by"):
+            convert.check_float(
+                model(image), {**reference, "local_descriptors": reference["local_descriptors"] + wrong}
+            )
+
+
+def test_fidelity(exported):
+    models = {p: Model("test", content=exported.described[p]) for p in PRECISIONS}
+    reference = [models["none"](image) for image in exported.images]
+    for precision, model in models.items():
+        convert.check_fidelity(convert.fidelity([model(image) for image in exported.images], reference), precision)
+    equal = convert.fidelity(reference, reference)
+    assert np.allclose([equal.keypoint_scores, equal.local_descriptors, equal.global_descriptor], 1)
+    shuffled = convert.fidelity(reference[::-1], reference)
+    with pytest.raises(ModelError, match=r"keypoint_scores .* --calibration"):
+        convert.check_fidelity(shuffled, "int8")
+    with pytest.raises(ModelError):
+        convert.check_fidelity(Fidelity(1.0, float("nan"), 1.0), "int8")
+
+
+def test_depthwise_rounding_keeps_sums(exported):
+    def kernels(content: bytes) -> list[np.ndarray]:
+        model = convert._parse(content)
+        tensors = model.subgraphs[0].tensors
+        return [
+            np.frombuffer(bytes(model.buffers[tensors[op.inputs[1]].buffer].data), np.float32).reshape(9, -1)
+            for op in model.subgraphs[0].operators
+            if convert.flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) == "DEPTHWISE_CONV_2D"
+        ]
+
+    before, after = kernels(exported.float_tflite), kernels(convert.round_depthwise(exported.float_tflite))
+    assert len(before) == 17
+    for a, b in zip(before, after, strict=True):
+        step = np.abs(a).max(axis=0) / 127
+        assert np.allclose(b / step, np.rint(b / step), atol=1e-3)
+        assert np.all(np.abs(b - a) <= 1.001 * step)
+        assert np.all(np.abs((b - a).sum(axis=0)) <= 0.501 * step)
+        assert np.allclose(np.abs(b).max(axis=0), np.abs(a).max(axis=0))
+
+
+def test_fewer_global_dimensions_are_the_first_ones(exported, weights):
+    narrow, narrow_hash = hfnet_from_weights(weights, SIZE, global_dim=5)
+    x = scaled(exported)[0]
+    full = np.asarray(exported.network(x, training=False)["global_descriptor"])[0]
+    cut = np.asarray(narrow(x, training=False)["global_descriptor"])[0]
+    assert np.allclose(cut, full[:5] / np.linalg.norm(full[:5]), atol=1e-5)
+    assert narrow_hash == read_description(exported.described["none"], "test").weights_hash
+    assert CONFIG.global_dim == 12
