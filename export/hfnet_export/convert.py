@@ -100,8 +100,8 @@ class Fidelity:
 FLOORS: dict[str, Fidelity] = {
     "none": Fidelity(0.9999, 0.9999, 0.9999),
     "fp16": Fidelity(0.995, 0.995, 0.995),
-    "dynamic": Fidelity(0.95, 0.97, 0.95),
-    "int8": Fidelity(0.95, 0.97, 0.95),
+    "dynamic": Fidelity(0.95, 0.97, 0.9),
+    "int8": Fidelity(0.95, 0.97, 0.9),
 }
 
 
@@ -150,7 +150,9 @@ def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> by
             for rule in recipe:
                 _add_rule(q, rule)
             ranges = _ranges(q, inputs) if q.need_calibration else None
-            quantized = bytes(q.quantize(ranges, enable_progress_report=False).quantized_model or b"")
+            quantized = bytes(
+                q.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model or b""
+            )
     except Exception as e:
         raise ModelError(f"ai-edge-quantizer cannot quantize the network: {e}", UPGRADE) from e
     check_operators(quantized)

@@ -54,9 +54,9 @@ class DistillConfig:
 
     network: HFNetConfig = field(default_factory=HFNetConfig)
     crop: int = 320
-    crops_per_image: int = 3
-    keypoints: int = 256
-    steps: int = 4000
+    crops_per_image: int = 2
+    keypoints: int = 400
+    steps: int = 2400
     batch: int = 8
     learning_rate: float = 1e-3
     warmup: int = 100
@@ -100,8 +100,8 @@ def keypoint_labels(scores: np.ndarray, radius: int = 2) -> tuple[np.ndarray, np
     """Soft labels for the detector from a teacher's score map (H, W).
 
     Peaks (non-maximum suppression of ``radius``) are refined to sub-pixel by the soft-argmax of their window, then
-    splatted on the four pixels around, so that the label's expectation is the sub-pixel position. A cell's 64 labels are
-    the squared peaks normalised, times the cell's highest score; the 65th is the rest.
+    splatted on the four pixels around, so that the label's expectation is the sub-pixel position. A cell's 64 labels
+    are the squared peaks normalised, times the cell's highest score; the 65th is the rest.
 
     Returns:
         cells (H/8, W/8, 65) float32 that sum to one, xy (M, 2) float32 with pixel centres at 0.5, peak scores (M,);
@@ -221,7 +221,7 @@ def make_targets(
 
 def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise, motion blur, brightness and contrast, in random order (appendix A.2). (S, S) uint8 in and out."""
-    x = image.astype(np.float32)
+    x: np.ndarray = image.astype(np.float32)
     for change in rng.permutation(4):
         if change == 0:
             x = x + rng.normal(0, rng.uniform(0, 8), x.shape).astype(np.float32)
@@ -322,7 +322,7 @@ def distill(
     schedule = keras.optimizers.schedules.CosineDecay(
         1e-5, config.steps - config.warmup, alpha=1e-3, warmup_target=config.learning_rate, warmup_steps=config.warmup
     )
-    # The projection's 7680 inputs are small and correlated: at the full rate one step would move its output by its length.
+    # The projection's 7680 inputs are small and correlated: at the full rate one step moves its output by its length.
     slow = keras.optimizers.schedules.CosineDecay(config.learning_rate / 10, config.steps, alpha=1e-3)
     projection = model.get_layer("projection").trainable_variables
     others = [v for v in model.trainable_variables if not any(v is p for p in projection)]

@@ -225,7 +225,7 @@ def initialise_global_head(model: keras.Model, images: np.ndarray, vectors: np.n
     rows = rows[:: max(1, len(rows) // 40_000)]
     criteria = (cv2.TERM_CRITERIA_MAX_ITER, 30, 0.0)
     cv2.setRNGSeed(0)
-    _, _, centers = cv2.kmeans(rows, vlad.clusters, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
+    _, _, centers = cv2.kmeans(rows, vlad.clusters, np.zeros(0, np.int32), criteria, 1, cv2.KMEANS_PP_CENTERS)
     squared = ((rows[::10, None] - centers) ** 2).sum(axis=-1)
     nearest = np.sort(squared, axis=1)
     alpha = (

@@ -1,7 +1,7 @@
 """The networks that HF-Net learns from, each behind one small interface.
 
-A local teacher maps RGB crops to a score map and dense descriptors, a global teacher maps them to one vector each. Their
-weights are third-party files that the user points at; none is shipped.
+A local teacher maps RGB crops to a score map and dense descriptors, a global teacher maps them to one vector each.
+Their weights are third-party files that the user points at; none is shipped.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def save_weights(path: Path, model: keras.Model, config: HFNetConfig, card: dict
     about = json.dumps({"network": config.as_dict(), "card": card})
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as f:
-        np.savez_compressed(f, __about__=np.frombuffer(about.encode(), np.uint8), **arrays)
+        np.savez_compressed(f, __about__=np.frombuffer(about.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         f.flush()
         os.fsync(f.fileno())
     os.replace(temporary, path)

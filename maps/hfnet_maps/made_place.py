@@ -25,6 +25,8 @@ GUTTER = 32  # texels of replicated border around a texture, so that the mip lev
 SUN_MAP, SUN_REACH = 2048, 22.0  # shadow map: pixels along a side, metres from its middle to its border
 
 Array = np.ndarray
+Pair = tuple[float, float]
+Triple = tuple[float, float, float]
 Box = tuple[float, float, float, float]
 
 BRICK = np.array([(156, 84, 62), (140, 72, 56), (172, 100, 74), (124, 70, 60), (164, 110, 86)])
@@ -113,7 +115,7 @@ def shaded(picture: Array, factor: Array) -> Array:
 def embossed(picture: Array, relief: Array, strength: float) -> Array:
     """Lights a relief (h, w) float32 from the upper left."""
     kernel = strength * np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
-    return shaded(picture, 1 + cv2.filter2D(cv2.GaussianBlur(relief, None, 1.2), -1, kernel))
+    return shaded(picture, 1 + cv2.filter2D(cv2.GaussianBlur(relief, (0, 0), 1.2), -1, kernel))
 
 
 def weathered(rng: Generator, picture: Array, amount: float) -> Array:
@@ -197,14 +199,14 @@ def plaster(rng: Generator, shape: tuple[int, int], colour: Array) -> Array:
     picture = plain(shape, colour)
     for x, y, w, h in rng.uniform(0, 1, (12, 4)) * (*shape[::-1], TEXELS, TEXELS):
         fill(picture, (x, y, x + w, y + h), varied(rng, colour, 0.04))
-    for _ in range(rng.integers(10, 20)):
+    for _ in range(rng.integers(16, 30)):
         steps = np.cumsum(rng.normal(0, 6, (rng.integers(20, 90), 2)) + rng.normal(0, 3, 2), axis=0)
         crack = (steps + rng.uniform(0, 1, 2) * shape[::-1]).astype(np.int32)
         cv2.polylines(picture, [crack], False, ink(colour * 0.6), 1, cv2.LINE_AA)
     near_ends = 0.6 * np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None] ** 2
-    whole = np.clip((rng.uniform(1.7, 2.1) - noise(rng, shape, persistence=0.55) - near_ends) * 12, 0, 1)
+    whole = np.clip((rng.uniform(1.4, 1.9) - noise(rng, shape, persistence=0.55) - near_ends) * 12, 0, 1)
     bricks, mask = 0.85 * masonry(rng, shape, 0.075, 0.23, BRICK), whole[..., None]
-    return embossed((mask * weathered(rng, picture, 0.07) + (1 - mask) * bricks).astype(np.uint8), whole, 0.16)
+    return embossed((mask * weathered(rng, picture, 0.09) + (1 - mask) * bricks).astype(np.uint8), whole, 0.16)
 
 
 def timbered(rng: Generator, shape: tuple[int, int], colour: Array) -> Array:
@@ -251,7 +253,7 @@ def poster(rng: Generator, width: float, height: float) -> Array:
             cv2.fillPoly(picture, [corners], ink(colours[i % 4 + 1]), cv2.LINE_AA)
     for _ in range(rng.integers(2, 4)):
         box = (0.08 * w, rng.uniform(0.03, 0.75) * h, 0.84 * w, rng.uniform(0.08, 0.16) * h)
-        letter(rng, picture, word(rng, rng.integers(2, 5)), box, colours[5])
+        letter(rng, picture, word(rng, int(rng.integers(2, 5))), box, colours[5])
     cv2.rectangle(picture, (0, 0), (w - 1, h - 1), ink(WHITE), max(2, w // 40))
     return weathered(rng, picture, 0.05)
 
@@ -261,7 +263,7 @@ def board(rng: Generator, width: float, height: float, colour: Array) -> Array:
     h, w = shape_of(width, height)
     picture, contrast = plain((h, w), colour), WHITE if colour.mean() < 120 else IRON
     cv2.rectangle(picture, (3, 3), (w - 4, h - 4), ink(contrast), 2)
-    text = " ".join(word(rng, rng.integers(2, 4)) for _ in range(1 + (width > 4 * height)))
+    text = " ".join(word(rng, int(rng.integers(2, 4))) for _ in range(1 + (width > 4 * height)))
     letter(rng, picture, text, (0.08 * w, 0.18 * h, 0.84 * w, 0.6 * h), contrast)
     return weathered(rng, picture, 0.06)
 
@@ -329,15 +331,15 @@ def door(rng: Generator, width: float, height: float, colour: Array) -> Array:
     if rng.random() < 0.6:
         paste(picture, glazing(rng, 0.7 * width, 0.3 * height, varied(rng, colour)), round(0.15 * w), round(0.05 * h))
     cv2.circle(picture, (round(0.9 * w), round(0.52 * h)), 5, (206, 178, 96), -1, cv2.LINE_AA)
-    fill(picture, (0.36 * w, 0.62 * h, 0.64 * w, 0.65 * h), (190, 166, 100))
+    fill(picture, (0.36 * w, 0.62 * h, 0.64 * w, 0.65 * h), WOOD * 1.4)
     return picture
 
 
-def papered(rng: Generator, picture: Array, count: int, x: tuple[float, float], y: tuple[float, float]) -> Array:
+def papered(rng: Generator, picture: Array, count: int, x: tuple[int, int], y: tuple[int, int]) -> Array:
     """The picture with posters whose upper left corners lie within x and y."""
     for _ in range(count):
         sheet = poster(rng, rng.uniform(0.35, 0.7), rng.uniform(0.5, 0.9))
-        paste(picture, sheet, *rng.integers(*zip(x, y, strict=True)).tolist())
+        paste(picture, sheet, int(rng.integers(*x)), int(rng.integers(*y)))
     return picture
 
 
@@ -353,7 +355,7 @@ def scrawl(rng: Generator, picture: Array) -> None:
     letter(rng, picture, word(rng, 2), (*origin, 1.6 * size, 0.7 * size), varied(rng, colour))
 
 
-def leaves(rng: Generator, picture: Array, centre: Sequence[float], radius: float, count: int) -> None:
+def leaves(rng: Generator, picture: Array, centre: Pair | Array, radius: float, count: int) -> None:
     """A patch of leaves around the centre."""
     greens = varied(rng, LEAF[rng.integers(len(LEAF), size=count)], 0.2)
     for (x, y), green in zip(rng.normal(centre, 0.45 * radius, (count, 2)), greens, strict=True):
@@ -378,11 +380,11 @@ def facade(rng: Generator, width: float, height: float, openings: Sequence[Box])
             fill(streaks, (x, h - y0 * TEXELS, x + wide, h - y0 * TEXELS + tall), rng.uniform(0.75, 0.93))
     damp = np.clip(1 - np.arange(h, 0, -1, dtype=np.float32)[:, None] / (1.1 * TEXELS), 0, 1) ** 2
     dirt = 1 - damp * np.clip(0.22 + 0.12 * noise(rng, shape), 0, 1)
-    picture = shaded(picture, cv2.GaussianBlur(streaks, None, 3) * dirt)
+    picture = shaded(picture, cv2.GaussianBlur(streaks, (0, 0), 3) * dirt)
     if rng.random() < 0.5:
         box = (0.1 * w, h - rng.uniform(3.0, 3.2) * TEXELS, 0.8 * w, 0.4 * TEXELS)
         letter(rng, picture, f"{word(rng, 3)} & {word(rng, 2)}", box, varied(rng, WOOD * 0.5))
-    papered(rng, picture, rng.integers(3, 6), (0, w - TEXELS), (h - 2 * TEXELS, h - TEXELS))
+    papered(rng, picture, int(rng.integers(5, 9)), (0, w - TEXELS), (h - 2 * TEXELS, h - TEXELS))
     for _ in range(rng.integers(0, 3)):
         scrawl(rng, picture)
     if rng.random() < 0.55:
@@ -451,7 +453,9 @@ class Scene:
         h, w = self.pictures[skin].shape[:2]
         return (0, 0, w, h)
 
-    def face(self, frame: Frame, corner: Box, right: Box, down: Box, skin: int, piece: Box | None = None) -> None:
+    def face(
+        self, frame: Frame, corner: Triple, right: Triple, down: Triple, skin: int, piece: Box | None = None
+    ) -> None:
         """A parallelogram by its upper left corner and its edges (3,), as seen from the side that shows.
 
         Without a piece of the texture it shows a random one in its true size.
@@ -462,7 +466,7 @@ class Scene:
             piece = (*(self.rng.uniform(0, 1, 2) * (np.array((w, h)) - size)), *size)
         self.quads.append((np.stack([frame.point(*corner), frame.axes @ right, frame.axes @ down]), skin, piece))
 
-    def block(self, frame: Frame, x: Box, y: Box, z: Box, skin: int, front: int | None = None) -> None:
+    def block(self, frame: Frame, x: Pair, y: Pair, z: Pair, skin: int, front: int | None = None) -> None:
         """A box between pairs of x, y and z; the texture ``front`` covers its front."""
         (x0, x1), (y0, y1), (z0, z1) = x, y, z
         across, up, out = (x1 - x0, 0, 0), (0, y0 - y1, 0), (0, 0, z1 - z0)
@@ -482,7 +486,7 @@ class Scene:
             holes = sorted((box[0], box[2]) for box in openings if box[1] <= y0 and y1 <= box[3])
             edges = [0.0, *(x for hole in holes for x in hole), width]
             for x0, x1 in zip(edges[::2], edges[1::2], strict=True):
-                piece = tuple(TEXELS * v for v in (x0, height - y1, x1 - x0, y1 - y0))
+                piece = (x0 * TEXELS, (height - y1) * TEXELS, (x1 - x0) * TEXELS, (y1 - y0) * TEXELS)
                 self.face(frame, (x0, y1, 0), (x1 - x0, 0, 0), (0, y0 - y1, 0), skin, piece)
 
     def recess(self, frame: Frame, box: Box, depth: float, skin: int, back: int) -> None:
@@ -503,7 +507,7 @@ class Scene:
             self.face(side, (-edge / 2, high, radius), (edge, 0, 0), (0, low - high, 0), skin, piece)
             self.face(side, (-edge / 2, high, -radius), (edge, 0, 0), (0, 0, 2 * radius), skin)
 
-    def bush(self, frame: Frame, size: Box, count: int) -> None:
+    def bush(self, frame: Frame, size: Triple, count: int) -> None:
         """Leafy sheets at random angles in an ellipsoid around the frame's origin."""
         for direction in self.rng.normal(size=(count, 3)):
             offset = size * direction / np.linalg.norm(direction) * self.rng.uniform(0.5, 1)
@@ -557,7 +561,7 @@ def house(scene: Scene, frame: Frame, width: float, height: float, depth: float 
     scene.block(frame, (x, x + 0.7), (height, ridge + 0.9), (-2.2, -1.6), scene.stone)
     x = rng.choice([0.12, width - 0.2])
     scene.block(frame, (x, x + 0.09), (0, height - 0.2), (0, 0.1), wood)
-    for x in rng.uniform(0.2, width - 0.6, rng.integers(1, 4)):  # boxes on the wall, and a sign that sticks out
+    for x in rng.uniform(0.2, width - 0.6, rng.integers(2, 5)):  # boxes on the wall, and a sign that sticks out
         y, w, h = rng.uniform((0.8, 0.2, 0.25), (2.0, 0.4, 0.6))
         sign = scene.add(board(rng, w, h, one_of(rng, np.concatenate([JOINERY, STONE]))))
         scene.block(frame, (x, x + w), (y, y + h), (0, rng.uniform(0.05, 0.2)), wood, sign)
@@ -605,9 +609,9 @@ def opening(scene: Scene, frame: Frame, box: Box, kind: str, trim: int, wood: in
             scene.bush(Frame(frame.point((x0 + x1) / 2, y0 + 0.22, 0.1), frame.angle), (w / 2, 0.1, 0.1), 16)
 
 
-def furnish(scene: Scene, kind: str, x: float, y: float, angle: float) -> None:
-    """One free-standing thing at (x, y) that faces the angle."""
-    rng, frame, radius = scene.rng, Frame(np.array([x, y, 0.0]), angle), 0.7
+def furnish(scene: Scene, kind: str, frame: Frame) -> None:
+    """One free-standing thing on the ground at the frame's origin."""
+    rng, radius = scene.rng, 0.7
     stone, wood, iron = scene.stone, scene.wood, scene.iron
     if kind == "pillar":  # with posters all around
         strip = papered(rng, plain(shape_of(2.9, 2.2), STONE[2]), 32, (0, 330), (0, 220))
@@ -624,7 +628,7 @@ def furnish(scene: Scene, kind: str, x: float, y: float, angle: float) -> None:
         scene.block(frame, (-0.8, 0.8), (0.75, 0.8), (0.6, 0.9), wood)
     elif kind == "planter":
         scene.block(frame, (-0.6, 0.6), (0, 0.5), (-0.3, 0.3), stone)
-        scene.bush(Frame(frame.point(0, 0.75, 0), angle), (0.55, 0.35, 0.28), 90)
+        scene.bush(Frame(frame.point(0, 0.75, 0), frame.angle), (0.55, 0.35, 0.28), 90)
     elif kind == "bench":
         for y0, y1, z0, z1 in ((0.4, 0.45, -0.2, 0.31), (0.6, 0.74, -0.26, -0.22), (0.78, 0.92, -0.26, -0.22)):
             scene.block(frame, (-0.8, 0.8), (y0, y1), (z0, z1), wood)
@@ -633,7 +637,8 @@ def furnish(scene: Scene, kind: str, x: float, y: float, angle: float) -> None:
     elif kind == "crates":
         for low in (0, 0, 0, 0.45, 0.45):
             (w, h, d), label = rng.uniform(0.35, 0.6, 3), one_of(rng, VIVID)
-            local = Frame(frame.point(rng.uniform(-0.4, 0.4), low, rng.uniform(-0.4, 0.4)), angle + rng.normal(0, 0.4))
+            spot = frame.point(rng.uniform(-0.4, 0.4), low, rng.uniform(-0.4, 0.4))
+            local = Frame(spot, frame.angle + rng.normal(0, 0.4))
             front = scene.add(board(rng, w, h, label))
             scene.block(local, (-w / 2, w / 2), (0, h), (-d / 2, d / 2), wood, front)
     elif kind == "lamp":
@@ -659,7 +664,7 @@ def furnish(scene: Scene, kind: str, x: float, y: float, angle: float) -> None:
             scene.block(frame.turned(turn * np.pi / 2), (-0.4, 0.4), (0.6, 1.8), (0.3, 0.4), stone, plate)
         scene.column(frame, 0.24, 1.8, 4.2, scene.add(rubble(rng, shape_of(1.6, 2.4), 0.15, SLATE)), 10)
         scene.block(frame, (-0.4, 0.4), (4.2, 4.5), (-0.4, 0.4), stone)
-    scene.footprints.append((x, y, radius))
+    scene.footprints.append((*frame.origin[:2].tolist(), radius))
 
 
 def pavement(scene: Scene, half: Array) -> None:
@@ -679,7 +684,7 @@ def pavement(scene: Scene, half: Array) -> None:
         centre = np.array([half[0] + x, half[1] - y]) * TEXELS / 8
         cv2.circle(small, centre.astype(int).tolist(), int(radius * 0.75 * TEXELS / 8), 0.5, -1)
     cv2.rectangle(small, (0, 0), (w // 8, h // 8), 0.4, int(0.15 * TEXELS))
-    paving = scene.add(shaded(picture, cv2.resize(cv2.GaussianBlur(small, None, 4), (w, h))))
+    paving = scene.add(shaded(picture, cv2.resize(cv2.GaussianBlur(small, (0, 0), 4), (w, h))))
     far = scene.add(weathered(rng, plain((1024, 1024), SLATE[2]), 0.15))
     lying, (x, y) = Frame(np.zeros(3), -np.pi / 2), half
     scene.face(lying, (-x, 0, -y), (2 * x, 0, 0), (0, 0, 2 * y), paving, scene.whole(paving))
@@ -690,7 +695,7 @@ def town(rng: Generator) -> tuple[Scene, Array]:
     """The surfaces of a place, and the half sizes (2,) of its square in metres."""
     scene, half = Scene(rng), rng.uniform(7.0, 8.5, 2)
     middle = ("fountain", "monument", "pillar")[rng.integers(3)]
-    furnish(scene, middle, *rng.uniform(-0.2, 0.2, 2), rng.uniform(0, 2 * np.pi))
+    furnish(scene, middle, Frame(rng.uniform(-0.2, 0.2, 3) * (1, 1, 0), rng.uniform(0, 2 * np.pi)))
     for side in range(4):
         angle, odd = side * np.pi / 2, side % 2
         distance, length = half[odd], half[1 - odd]
@@ -710,7 +715,7 @@ def town(rng: Generator) -> tuple[Scene, Array]:
         for i, kind in enumerate(kinds):
             along = (i - 1 + rng.uniform(-0.25, 0.25)) * length * 0.55
             away = {"bench": 0.9, "planter": 0.8, "crates": 0.9, "kiosk": 1.0, "pillar": 1.1}.get(kind, 1.5)
-            furnish(scene, kind, *row.point(along, 0, away - distance)[:2], angle + rng.normal(0, 0.15))
+            furnish(scene, kind, Frame(row.point(along, 0, away - distance), angle + rng.normal(0, 0.15)))
     pavement(scene, half + 1.2)
     return scene, half
 
@@ -754,7 +759,7 @@ def walk(rng: Generator, half: Array, footprints: Array, counts: tuple[int, int]
         position, target = rng.uniform(0.92, 1.08) * (0.40, 0.62)[i % 2] * heading, (1.5, -0.5)[i % 2] * heading
         while not free(position):  # between the laps nothing stands
             position = (1.03, 0.97)[i % 2] * position
-        yaw = np.arctan2(*(target - position)[::-1]) + rng.normal(0, np.deg2rad(4))
+        yaw = np.arctan2(*(target - position)[::-1]) + rng.normal(0, np.deg2rad(2))
         stands[i] = *position, rng.normal(1.6, 0.04), yaw
         pose = camera_pose(stands[i, :3], yaw, *rng.normal((0.05, 0), 0.025))
         views.append(PlaceView(f"map_{i:03d}.jpg", pose, camera, False, Light()))
@@ -842,8 +847,8 @@ def sample(levels: Sequence[Array], x: Array, y: Array, lod: Array) -> Array:
         weight = 1 - np.abs(lod - level)
         picked = np.flatnonzero(weight > 0)
         if len(picked):
-            at = [(v[picked] / 2**level - 0.5)[None] for v in (x, y)]
-            colour[picked] += weight[picked, None] * cv2.remap(picture, *at, cv2.INTER_LINEAR)[0]
+            u, v = (texel[picked][None] / 2**level - 0.5 for texel in (x, y))
+            colour[picked] += weight[picked, None] * cv2.remap(picture, u, v, cv2.INTER_LINEAR)[0]
     return colour
 
 
@@ -915,17 +920,17 @@ class MadePlace:
             for dx, dy in ((-0.8, -0.3), (0.3, -0.8), (0.8, 0.3), (-0.3, 0.8)):
                 column, row = (np.clip(p, 0, SUN_MAP - 1).astype(np.intp) for p in (sun_x + dx, sun_y + dy))
                 lit += shadow[row, column] - slack[i] < height
-            colour = albedo * np.outer(facing[i] * lit / 4, np.float32(light.sun))
-            colour += albedo * np.outer(openness[i], np.float32(light.sky))
+            colour = albedo * np.outer(facing[i] * lit / 4, np.array(light.sun, np.float32))
+            colour += albedo * np.outer(openness[i], np.array(light.sky, np.float32))
             above = np.flatnonzero(i == sky)
             if len(above):
                 rx, ry, rz = (a * x[above] + b * y[above] + c for a, b, c, _ in to_world[:3])
                 up = np.maximum(rz / np.sqrt(rx**2 + ry**2 + rz**2), 0.02)
-                at = [(60 * r / np.maximum(rz, 0.05))[None] for r in (rx, ry)]
-                cover = cv2.remap(clouds, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT).T
+                east, north = ((60 * r / np.maximum(rz, 0.05))[None] for r in (rx, ry))
+                cover = cv2.remap(clouds, east, north, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT).T
                 cover = np.clip(cover * 0.5 + 0.2, 0, 1)
-                blue = np.float32([0.28, 0.45, 0.80]) + np.outer((1 - up) ** 4, np.float32([0.5, 0.42, 0.2]))
-                colour[above] = (blue + cover * (0.95 - blue)) * np.float32(light.sky) * 1.1
+                blue = np.array([0.28, 0.45, 0.80]) + np.outer((1 - up) ** 4, [0.5, 0.42, 0.2])
+                colour[above] = (blue + cover * (0.95 - blue)) * light.sky * 1.1
             return colour.reshape(h, w, 3)
 
         return shade
@@ -947,8 +952,9 @@ def pack(pictures: Sequence[Array]) -> tuple[tuple[Array, ...], Array]:
         corners[i], x, shelf = (x + GUTTER, y + GUTTER), x + w, max(shelf, h)
     atlas = np.zeros((-(-(y + shelf) // 32) * 32, width, 3), np.uint8)
     for (x, y), picture in zip(corners, pictures, strict=True):
-        paste(atlas, cv2.copyMakeBorder(picture, *[GUTTER] * 4, cv2.BORDER_REPLICATE), x - GUTTER, y - GUTTER)
-    levels = [atlas]
+        framed = cv2.copyMakeBorder(picture, GUTTER, GUTTER, GUTTER, GUTTER, cv2.BORDER_REPLICATE)
+        paste(atlas, framed, x - GUTTER, y - GUTTER)
+    levels: list[Array] = [atlas]
     while len(levels) < 6:
         levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
     return tuple(levels), corners

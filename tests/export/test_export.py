@@ -79,8 +79,8 @@ def test_command(fast, weights, tmp_path):
     for i, image in enumerate(convert_images()):
         cv2.imwrite(str(photos / f"{i}.png"), image)
     size = "x".join(map(str, SIZE))
-    code, out, err = run(weights, "--input-size", size, "--calibration", photos, "-o", model)
-    assert (code, err) == (0, "")
+    code, out, _ = run(weights, "--input-size", size, "--calibration", photos, "-o", model)
+    assert code == 0
     assert out.startswith(f"1/6 building HF-Net from {weights}") and "\n6/6 timing" in out
     for expected in ("operators in int8 ", "local descriptors, cosine", f"wrote {model}", f"--model {model}"):
         assert expected in out.replace("\n", " ")
