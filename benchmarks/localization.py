@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from evaluation_tmp import pose_error
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,6 +23,7 @@ from hfnet_edge.localizer import localize_features
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
 from hfnet_maps.build import map_from_features
+from hfnet_maps.evaluation import pose_error
 from hfnet_maps.writer import write_map
 
 THRESHOLDS = [(0.05, 2.0), (0.1, 2.0), (0.25, 2.0), (0.5, 5.0), (5.0, 10.0)]

@@ -81,7 +81,6 @@ def main() -> None:
             built[of_map] = build(raw, options.places, model, settings)
         rows[label] = evaluate(raw, *built[of_map], settings)
         table.add_row(label, *(f"{v:.3g}" for v in rows[label].values()))
-        console.print(label, rows[label])
     console.print(table)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "validation.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -15,7 +15,7 @@ from rich.table import Table
 from hfnet_edge.console import progress, reports_errors, size_text, wrote
 from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_edge.files import check_writable
-from hfnet_export.quiet import quiet
+from hfnet_edge.quiet import quiet
 
 if TYPE_CHECKING:
     from hfnet_export.export import ExportReport

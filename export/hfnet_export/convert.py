@@ -8,7 +8,9 @@ fast kernels refuse. So each step is followed by checks, and each check raises `
 
 from __future__ import annotations
 
+import copy
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -25,9 +27,9 @@ from ai_edge_quantizer import qtyping, quantizer
 from hfnet_edge.errors import ModelError
 from hfnet_edge.keypoints import detect, keypoint_scores, sample_descriptors
 from hfnet_edge.model import METADATA_NAME, ROLES, Description, RawOutputs, read_description
+from hfnet_edge.quiet import quiet
 from hfnet_edge.schema.description_generated import ModelDescriptionT, OutputT
 from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig
-from hfnet_export.quiet import quiet
 
 NMS_RADIUS = 4
 SIGNATURE, INPUT = "serving_default", "image"
@@ -134,7 +136,7 @@ def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> by
     """Applies ``RECIPES[precision]`` to a float32 .tflite and checks the result.
 
     Args:
-        inputs: (1, H, W, 1) float32 network inputs; used by static rules only.
+        inputs: (1, H, W, 1) float32 network inputs, for calibration.
 
     Raises:
         ModelError: the quantizer fails, or left an operator at another precision than the recipe says.
@@ -142,10 +144,10 @@ def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> by
     recipe = RECIPES[precision]
     if not recipe:
         return content
+    if precision != "fp16":
+        content = round_weights(content, precision, inputs)
     try:
         with quiet():
-            if Rule("DEPTHWISE_CONV_2D", INT8) in recipe:
-                content = round_depthwise(content)
             q = quantizer.Quantizer(content)
             for rule in recipe:
                 _add_rule(q, rule)
@@ -192,31 +194,79 @@ def _ranges(q: quantizer.Quantizer, inputs: Sequence[np.ndarray]) -> dict[str, d
     }
 
 
-def round_depthwise(content: bytes) -> bytes:
-    """Rounds depthwise kernels to what int8 can hold, each kernel's sum kept; the quantizer then has nothing to round.
+def round_weights(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> bytes:
+    """Rounds the kernels that become int8 so that rounding does not shift the layers' outputs.
 
-    Many of these kernels are derivatives, whose nine taps cancel. Rounding tap by tap leaves a sum, so flat areas
-    answer by their brightness, and one such layer near the image costs more than all other rounding of the network
-    together (local descriptors' cosine 0.979 without this, 0.998 with it). So where the rounded sum is off by n steps,
-    the n taps that were nearest to rounding the other way do so.
+    Inputs of a convolution are far from zero mean, so an error in the kernel's sum acts like an error of the bias, and
+    near the image that costs more than all other rounding of the network together. Two remedies:
+
+    - Many depthwise kernels are derivatives, whose nine taps cancel. Rounded tap by tap they answer to brightness. So
+      where the sum of a kernel is off by n steps, the n taps that were nearest to rounding the other way do so.
+    - What is left on average is taken off the bias (Nagel et al. 2019, section 4.2), with the mean of each input
+      channel over the calibration images.
+
+    Cosines of local and global descriptors on photos, bundled weights: 0.994 and 0.962 without either, 0.9984 and 0.995
+    with the second, 0.9988 and 0.996 with both. Early in training the first alone did most of it (0.979 to 0.998).
+
+    The quantizer, which scales each kernel by its largest tap, then finds nothing to round.
     """
+    quantized = {op.name for op in operators(content) if _expected(op, RECIPES[precision]) in (INT8, INT8_WEIGHTS)}
+    means = _channel_means(content, inputs)
     model = _parse(content)
-    for op in model.subgraphs[0].operators:
-        if flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) != "DEPTHWISE_CONV_2D":
+    (graph,) = model.subgraphs
+    shared = Counter(graph.tensors[i].buffer for op in graph.operators for i in op.inputs if i >= 0)
+    for op in graph.operators:
+        kind, name = flatbuffer_utils.opcode_to_name(model, op.opcodeIndex), _name(graph, op)
+        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or name not in quantized:
             continue
-        buffer = model.buffers[model.subgraphs[0].tensors[op.inputs[1]].buffer]
-        channels = len(model.buffers[model.subgraphs[0].tensors[op.inputs[2]].buffer].data) // 4
-        kernels = np.frombuffer(bytes(buffer.data), np.float32).reshape(-1, channels).astype(np.float64)
-        scale = np.maximum(np.abs(kernels).max(axis=0), 1e-12) / 127
-        steps = kernels / scale
-        rounded = np.rint(steps)
-        for k in range(channels):
-            excess = int(np.rint(rounded[:, k].sum() - steps[:, k].sum()))
-            gain = (rounded[:, k] - steps[:, k]) * np.sign(excess)
-            gain[np.abs(rounded[:, k]) == 127] = -1  # the largest tap decides the scale
-            rounded[np.argsort(-gain, kind="stable")[: abs(excess)], k] -= np.sign(excess)
-        buffer.data = (rounded * scale).astype(np.float32).tobytes()
+        x, weights, bias = (graph.tensors[i] for i in op.inputs)
+        kernel = np.frombuffer(bytes(model.buffers[weights.buffer].data), np.float32).astype(np.float64)
+        kernel = kernel.reshape(weights.shape)  # OHWI; depthwise: 1HWO
+        depthwise = kind == "DEPTHWISE_CONV_2D"
+        columns = kernel.reshape(-1, kernel.shape[-1]) if depthwise else kernel.reshape(kernel.shape[0], -1).T
+        scale = np.maximum(np.abs(columns).max(axis=0), 1e-12) / 127
+        rounded = (_round_keeping_sums(columns / scale) if depthwise else np.rint(columns / scale)) * scale
+        error = rounded - columns  # (taps, outputs)
+        mean = means[x.name]
+        shift = error.sum(axis=0) * mean if depthwise else np.tile(mean, kernel[0, ..., 0].size) @ error
+        model.buffers[weights.buffer].data = (rounded if depthwise else rounded.T).astype(np.float32).tobytes()
+        corrected = np.frombuffer(bytes(model.buffers[bias.buffer].data), np.float32) - shift
+        if shared[bias.buffer] > 1:  # layers with equal biases share one
+            bias = copy.copy(bias)
+            bias.name, bias.buffer = f"{name}/bias".encode(), len(model.buffers)
+            op.inputs = [*op.inputs[:2], len(graph.tensors)]
+            graph.tensors.append(bias)
+            model.buffers.append(schema.BufferT())
+        model.buffers[bias.buffer].data = corrected.astype(np.float32).tobytes()
     return _pack(model)
+
+
+def _channel_means(content: bytes, inputs: Sequence[np.ndarray]) -> dict[bytes, np.ndarray]:
+    """Mean of each channel of each 4-D tensor over images and pixels, by the tensor's name."""
+    with quiet():
+        interpreter = Interpreter(model_content=content, num_threads=2, experimental_preserve_all_tensors=True)
+        interpreter.allocate_tensors()
+    (image,) = interpreter.get_input_details()
+    maps = {t["name"].encode(): t["index"] for t in interpreter.get_tensor_details() if len(t["shape"]) == 4}
+    total: dict[bytes, np.ndarray] = {}
+    for x in inputs:
+        interpreter.set_tensor(image["index"], x)
+        interpreter.invoke()
+        for name, index in maps.items():
+            mean = interpreter.get_tensor(index).mean(axis=(0, 1, 2), dtype=np.float64)
+            total[name] = total.get(name, 0) + mean / len(inputs)
+    return total
+
+
+def _round_keeping_sums(steps: np.ndarray) -> np.ndarray:
+    """Rounds (taps, kernels) to integers; a column's sum stays within half of what it was."""
+    rounded = np.rint(steps)
+    for k in range(steps.shape[1]):
+        excess = int(np.rint(rounded[:, k].sum() - steps[:, k].sum()))
+        gain = (rounded[:, k] - steps[:, k]) * np.sign(excess)
+        gain[np.abs(rounded[:, k]) == 127] = -1  # the largest tap decides the scale
+        rounded[np.argsort(-gain, kind="stable")[: abs(excess)], k] -= np.sign(excess)
+    return rounded
 
 
 def describe(config: HFNetConfig, weights_hash: str, precision: str, input_size: tuple[int, int]) -> Description:
@@ -334,9 +384,12 @@ def operators(content: bytes) -> list[Operator]:
         code = model.operatorCodes[op.opcodeIndex]
         kind = (code.customCode or b"").decode() or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
         inputs, outputs = [int(i) for i in op.inputs], [int(i) for i in op.outputs]
-        name = ";".join(graph.tensors[i].name.decode() for i in outputs)
-        found.append(Operator(kind, name, precision(inputs, outputs)))
+        found.append(Operator(kind, _name(graph, op), precision(inputs, outputs)))
     return found
+
+
+def _name(graph: schema.SubGraphT, op: schema.OperatorT) -> str:
+    return ";".join(graph.tensors[i].name.decode() for i in op.outputs)
 
 
 def check_operators(content: bytes) -> None:

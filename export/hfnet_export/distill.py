@@ -184,7 +184,8 @@ def make_targets(
         "descriptors": ((n, k, local.descriptor_dim), np.float16),
         "vectors": ((n, config.network.global_dim), np.float32),
     }
-    key = json.dumps([[p.name for p in paths], local.name, global_.name, s, config.crops_per_image, k, config.seed])
+    asked = [[p.name for p in paths], local.name, global_.name, config.crops_per_image, config.seed, shapes]
+    key = json.dumps(asked, default=str)
     done = folder / "done.json"
     if not done.exists() or done.read_text() != key:
         folder.mkdir(parents=True, exist_ok=True)

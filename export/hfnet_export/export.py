@@ -13,9 +13,9 @@ import numpy as np
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.model import Model
+from hfnet_edge.quiet import quiet
 from hfnet_export import convert
 from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
-from hfnet_export.quiet import quiet
 from hfnet_export.weights import BUNDLED, hfnet_from_weights, load_weights
 
 STEPS = 6

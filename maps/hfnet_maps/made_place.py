@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from hfnet_edge.errors import OutputError
 from hfnet_edge.geometry import Camera, Pose
 
 TEXELS = 128  # per metre
@@ -998,7 +999,9 @@ def write_place(
     model = pycolmap.Reconstruction()
     for number, view in enumerate(place.views, 1):
         picture = cv2.cvtColor(place.render(view), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(directory / "images" / view.name), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        path = directory / "images" / view.name
+        if not cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise OutputError(f"cannot write {path}", "check the folder, permissions, free space")
         c, pose = view.camera, view.pose
         camera = pycolmap.Camera(camera_id=number, model=c.model, width=c.width, height=c.height, params=c.params)
         image = pycolmap.Image(name=view.name, camera_id=number, image_id=number)

@@ -134,7 +134,7 @@ def check_match(model: Description, m: LocalizationMap) -> None:
         if a != b:
             raise MismatchError(
                 f"the map {m.path or ''} has {b}-D {name} descriptors, the model {a}-D",
-                f"export the model with --{name}-dim {b}, or build the map again",
+                f"export the model with {b}-D {name} descriptors, or build the map again",
             )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -82,7 +83,7 @@ def test_a_norm_in_int8_is_noticed(exported, monkeypatch):
 def test_depthwise_off_xnnpack_is_noticed(exported, monkeypatch):
     slow = (*RECIPES["dynamic"], Rule("DEPTHWISE_CONV_2D", INT8_WEIGHTS))
     monkeypatch.setitem(RECIPES, "dynamic", slow)
-    content = convert.quantize(exported.float_tflite, "dynamic", [])
+    content = convert.quantize(exported.float_tflite, "dynamic", scaled(exported)[:1])
     with pytest.raises(ModelError, match="17 of 57 convolutions do not run on XNNPACK, first a DEPTHWISE_CONV_2D"):
         convert.check_xnnpack(content)
 
@@ -152,24 +153,40 @@ def test_fidelity(exported):
         convert.check_fidelity(Fidelity(1.0, float("nan"), 1.0), "int8")
 
 
-def test_depthwise_rounding_keeps_sums(exported):
-    def kernels(content: bytes) -> list[np.ndarray]:
-        model = convert._parse(content)
-        tensors = model.subgraphs[0].tensors
-        return [
-            np.frombuffer(bytes(model.buffers[tensors[op.inputs[1]].buffer].data), np.float32).reshape(9, -1)
-            for op in model.subgraphs[0].operators
-            if convert.flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) == "DEPTHWISE_CONV_2D"
-        ]
+def test_rounding_keeps_sums():
+    kernels = np.random.default_rng(0).normal(size=(9, 200))
+    steps = (kernels - kernels.mean(axis=0)) / np.abs(kernels - kernels.mean(axis=0)).max(axis=0) * 127
+    rounded = convert._round_keeping_sums(steps)
+    assert np.array_equal(rounded, np.rint(rounded))
+    assert np.abs(np.rint(steps).sum(axis=0)).max() > 1.5  # what it is for
+    assert np.abs(rounded.sum(axis=0)).max() < 0.5
+    assert np.abs(rounded - steps).max() < 1.5
+    assert np.array_equal(np.abs(rounded).max(axis=0), np.full(200, 127))
 
-    before, after = kernels(exported.float_tflite), kernels(convert.round_depthwise(exported.float_tflite))
-    assert len(before) == 17
-    for a, b in zip(before, after, strict=True):
-        step = np.abs(a).max(axis=0) / 127
-        assert np.allclose(b / step, np.rint(b / step), atol=1e-3)
-        assert np.all(np.abs(b - a) <= 1.001 * step)
-        assert np.all(np.abs((b - a).sum(axis=0)) <= 0.501 * step)
-        assert np.allclose(np.abs(b).max(axis=0), np.abs(a).max(axis=0))
+
+def test_rounding_does_not_shift_the_mean(exported):
+    """By hand for one layer, the linear 1x1 convolution of the first block."""
+
+    def kernel_and_bias(content: bytes) -> list[np.ndarray]:
+        model = convert._parse(content)
+        (graph,) = model.subgraphs
+        (op,) = [op for op in graph.operators if "/b0.proj" in convert._name(graph, op)]
+        tensors = [graph.tensors[i] for i in op.inputs[1:]]
+        return [np.frombuffer(bytes(model.buffers[t.buffer].data), np.float32).reshape(t.shape) for t in tensors]
+
+    inputs = scaled(exported)
+    layers = exported.network.get_layer("b0.dw.relu").output
+    x = np.concatenate([keras.Model(exported.network.input, layers)(image) for image in inputs])
+    (w, b), (w8, b8) = (
+        kernel_and_bias(c)
+        for c in (exported.float_tflite, convert.round_weights(exported.float_tflite, "int8", inputs))
+    )
+    mean = x.mean(axis=(0, 1, 2), dtype=np.float64)
+    before, rounded, after = (k[:, 0, 0] @ mean + bias for k, bias in ((w, b), (w8, b), (w8, b8)))
+    assert np.abs(rounded - before).max() > 1e-3
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    steps = w8[:, 0, 0] / np.abs(w8[:, 0, 0]).max(axis=1, keepdims=True) * 127
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
 
 
 def test_fewer_global_dimensions_are_the_first_ones(exported, weights):
