@@ -139,7 +139,6 @@ def distill(
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,
-        warmup=min(100, max(1, steps // 10)),
         seed=seed,
     )
     try:

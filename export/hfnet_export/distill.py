@@ -48,7 +48,7 @@ class DistillConfig:
         keypoints: teacher keypoints per crop at which descriptors are taught.
         steps: optimiser steps; the learning rate follows a cosine over them.
         batch: crops per step.
-        learning_rate: Adam's, at its peak after ``warmup`` steps.
+        learning_rate: Adam's, at its peak after ``warmup`` steps (a tenth of short runs).
         held_out: every n-th image is kept for validation.
     """
 
@@ -320,8 +320,9 @@ def distill(
         raise InputError(f"{len(rows)} crops do not fill a batch of {config.batch}", "add images or lower --batch")
 
     model = build_hfnet(config.network, size)
+    warmup = min(config.warmup, max(1, config.steps // 10))
     schedule = keras.optimizers.schedules.CosineDecay(
-        1e-5, config.steps - config.warmup, alpha=1e-3, warmup_target=config.learning_rate, warmup_steps=config.warmup
+        1e-5, config.steps - warmup, alpha=1e-3, warmup_target=config.learning_rate, warmup_steps=warmup
     )
     # The projection's 7680 inputs are small and correlated: at the full rate one step moves its output by its length.
     slow = keras.optimizers.schedules.CosineDecay(config.learning_rate / 10, config.steps, alpha=1e-3)
