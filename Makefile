@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test test-slow lint schema benchmark clean
 
 demo: .venv/.demo
-	mkdir -p demo
+	rm -rf demo && mkdir demo
 	$(BIN)/hfnet-export hfnet --quantize int8 -o demo/hfnet_int8.tflite
 	$(BIN)/hfnet-map example -o demo/place
 	$(BIN)/hfnet-map build --images demo/place/images --reference demo/place/reference --list demo/place/map.txt \

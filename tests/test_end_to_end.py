@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,55 @@ def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
         command = ("hfnet-localize", "--map", base["--map"], "--model", base["--model"])
         assert word in run(*command, "--image", images / name, "--camera", camera_text, code=2).stderr
     assert "truncated.jpg" in run(*command, "--image", truncated, "--camera", str(camera), code=2).stderr
+
+
+def test_no_output_destroys_an_input(square, tmp_path):
+    images, listed = square / "place/images", tmp_path / "q.txt"
+    shutil.copy(square / "place/queries_with_intrinsics.txt", listed)
+    before = {p: p.read_bytes() for p in (square / "square.hfmap", square / "hfnet_int8.tflite", listed)}
+    for target in before:
+        localize(square, "--images", images, "--queries", listed, "-o", target, code=2)
+        localize(square, "--images", images, "--queries", listed, "-o", tmp_path / "o", "--report", target, code=2)
+    localize(square, "--images", images, "--queries", listed, "-o", "o", "--report", "o", code=2)
+    localize(square, "--images", images, "--queries", listed, "-o", tmp_path / "o", "--pictures", images, code=2)
+    assert {p: p.read_bytes() for p in before} == before
+    assert not (tmp_path / "o").exists()
+
+
+def test_one_bad_photo_does_not_lose_the_others(square, tmp_path):
+    (first, camera), (second, _) = queries(square)[:2]
+    (tmp_path / "images").mkdir()
+    shutil.copy(square / "place/images" / first, tmp_path / "images")
+    (tmp_path / "images" / second).write_bytes((square / "place/images" / second).read_bytes()[:4000])
+    # As a Windows editor writes it: a byte order mark and carriage returns.
+    (tmp_path / "q.txt").write_bytes(f"\ufeff{second} {camera}\r\n{first}\t{camera}\r\n".encode())
+    out = localize(
+        square, "--images", tmp_path / "images", "--queries", tmp_path / "q.txt", "-o", tmp_path / "p.txt", code=2
+    )
+    assert second in out.stderr and "1 of 2" in out.stderr
+    assert list(read_poses(tmp_path / "p.txt")) == [first]
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (("hfnet-export", "--quantize", "int4", "-o", "x.tflite"), "int4"),
+        (("hfnet-export", "--input-size", "480", "-o", "x.tflite"), "480"),
+        (("hfnet-export", "--input-size", "481x640", "-o", "x.tflite"), "481"),
+        (("hfnet-export", "--global-dim", "9999", "-o", "x.tflite"), "9999"),
+        (("hfnet-export", "net.keras", "-o", "x.tflite"), "net.keras"),
+        (("hfnet-map", "build"), "--images"),
+        (("hfnet-localize", "--map", "a", "--model", "b", "--threads", "100000", "--image", "c"), "--threads"),
+        (
+            ("hfnet-distill", "--images", "nowhere", "--local-teacher", "a", "--global-teacher", "b", "-o", "r"),
+            "nowhere",
+        ),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, monkeypatch, command, word):
+    monkeypatch.chdir(tmp_path)
+    assert word in run(*command, code=2).stderr
+    assert not (tmp_path / "x.tflite").exists()
 
 
 def test_a_map_for_another_model_is_refused_by_name(square, tmp_path):

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hfnet_edge.console import progress, reports_errors, size_text, wrote
+from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_edge.files import check_writable
 from hfnet_edge.quiet import quiet
@@ -60,7 +60,7 @@ def export(
             f"cannot export {network}: this version exports HF-Net weights; Keras and ONNX files come in a later one",
             "give `hfnet` or an .npz that hfnet-distill wrote",
         )
-    check_writable(output)
+    check_writable(output, network)
     with _export_extra():
         from hfnet_export.export import STEPS, export_hfnet
         from hfnet_export.weights import BUNDLED
@@ -164,8 +164,8 @@ def _export_extra() -> Iterator[None]:
 
 
 def export_main() -> None:
-    export_app()
+    run(export_app)
 
 
 def distill_main() -> None:
-    distill_app()
+    run(distill_app)

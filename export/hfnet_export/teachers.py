@@ -44,6 +44,8 @@ class Alike:
     def __init__(self, path: Path):
         self.weights = {name: tf.constant(array) for name, array in _arrays(path).items()}
         self.name = Path(path).stem
+        if "convhead2.weight" not in self.weights:
+            raise InputError(f"{path} does not hold ALIKE's weights", "give an .npz of arrays with PyTorch's names")
         self.descriptor_dim = self.weights["convhead2.weight"].shape[0] - 1
         self._network = tf.function(self._forward, reduce_retracing=True)
 
@@ -92,7 +94,10 @@ class XFeat:
 
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as e:
+            raise InputError(f"ONNX Runtime cannot load {path}: {str(e).splitlines()[0]}", "give xfeat.onnx") from e
         self.name = Path(path).stem
 
     def __call__(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +126,8 @@ class PooledImageNet:
     def __init__(self, path: Path):
         self.name = Path(path).stem
         self.weights = _arrays(path)
+        if "Conv_1.weight" not in self.weights:
+            raise InputError(f"{path} does not hold MobileNetV2's weights", "give mobilenetv2_1.0_imagenet.npz")
         self._models: dict[tuple[int, int], keras.Model] = {}
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
@@ -193,5 +200,5 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError) as e:
+    except Exception as e:  # numpy raises BadZipFile, EOFError, ValueError, ...
         raise InputError(f"cannot read the teacher's weights {path}: {e}", "give an .npz file of arrays") from e

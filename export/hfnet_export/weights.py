@@ -70,6 +70,8 @@ def hfnet_from_weights(
         array = arrays[variable.path].astype(np.float32)
         if variable.path.startswith("projection/"):
             array = array[..., :global_dim]
+        if array.shape != variable.shape or not np.isfinite(array).all():
+            raise InputError(f"{path}: {variable.path} is damaged", "train again, or use the bundled weights")
         variable.assign(array)
     return model, weights_hash(arrays)
 

@@ -12,6 +12,7 @@ the principal point, so that one threshold suits images of all sizes.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def build_map(
         raise InputError(f"the list names {min(repeated)} more than once", "keep one line per image")
     poses = [model_of_place.pose(name) for name in names]
     cameras = [model_of_place.camera(name) for name in names]
-    missing = [name for name in names if not (images / name).is_file()]
+    missing = [name for name in names if not os.path.isfile(images / name)]
     if missing:
         raise ImageError(
             f"{len(missing)} of {len(names)} images are not in {images}, first {missing[0]}", "check --images"

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hfnet_edge.console import progress, reports_errors, size_text, wrote
+from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.lists import read_names, read_poses
@@ -44,7 +44,7 @@ def build(
 
         hfnet-map build --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
     """
-    check_writable(output)
+    check_writable(output, list_, model)
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
     names = read_names(list_)
@@ -123,8 +123,8 @@ def example(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} is there already and not an empty folder", "name a new folder")
+    check_writable(output.with_name(f"{output.name} "))  # the folder above
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    check_writable(unfinished)
     from hfnet_maps.made_place import write_place
 
     try:
@@ -171,7 +171,11 @@ def evaluate(
         raise InputError("--map is only for the picture", "give --picture F.png too")
     for path in (json_, picture):
         if path is not None:
-            check_writable(path)
+            check_writable(path, poses, queries, map_)
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise InputError(f"--picture {picture} is not a .png", "give a name that ends in .png")
+    if json_ is not None and json_ == picture:
+        raise InputError("--json and --picture name the same file", "give two names")
     limits = parse_thresholds(thresholds)
     m = None if map_ is None else LocalizationMap.open(map_)
     names = read_names(queries)  # of whichever list: intrinsics may follow
@@ -200,3 +204,11 @@ def evaluate(
 
 def _lengths(errors: tuple[float, float]) -> str:
     return f"{errors[0]:.3f} m, {errors[1]:.3f}°"
+
+
+def map_main() -> None:
+    run(main)
+
+
+def evaluate_main() -> None:
+    run(eval_main)

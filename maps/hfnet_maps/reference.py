@@ -137,7 +137,7 @@ def _assemble(
 
 
 def _text_cameras(path: Path) -> Iterator[tuple[int, Intrinsics]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             fields = line.split()
             try:
@@ -149,7 +149,7 @@ def _text_cameras(path: Path) -> Iterator[tuple[int, Intrinsics]]:
 
 def _text_images(path: Path) -> Iterator[tuple[str, np.ndarray, int]]:
     """Two lines an image: pose, camera and name; then the keypoints, perhaps none."""
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
     for number, line in lines:
         if line.strip() and not line.startswith("#"):
             fields = line.split(maxsplit=9)

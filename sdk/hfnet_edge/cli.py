@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -11,12 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hfnet_edge.console import progress, reports_errors, wrote
-from hfnet_edge.errors import ImageError, InputError, OutputError
+from hfnet_edge.console import progress, reports_errors, run, wrote
+from hfnet_edge.errors import CameraError, HFNetEdgeError, ImageError, InputError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Camera
 from hfnet_edge.lists import read_queries, write_poses
 from hfnet_edge.localizer import LocalizationResult, Localizer, Status
+from hfnet_edge.map_file import LocalizationMap
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,7 +42,7 @@ def localize(
         str | None, typer.Option(metavar='"PINHOLE w h fx fy cx cy"', help="The camera of --image.")
     ] = None,
     pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each query with its inliers.")] = None,
-    threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1)] = 2,
+    threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1, max=64)] = 2,
 ) -> None:
     """Find the camera's pose in a mapped place.
 
@@ -54,47 +56,59 @@ def localize(
     if (image is None) == (queries is None):
         raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
     if image is not None:
-        if camera is None:
-            raise InputError("--image needs --camera", 'write --camera "PINHOLE width height fx fy cx cy"')
+        if camera is None or images is not None:
+            raise InputError("--image needs --camera alone", 'write --camera "PINHOLE width height fx fy cx cy"')
+        if not image.is_file():
+            raise ImageError(f"there is no image {image}", "check --image")
         todo, folder = [(image.name, Camera.parse(camera))], image.parent
     else:
-        if images is None or output is None:
+        if images is None or output is None or camera is not None:
             raise InputError(
-                "--queries needs --images and -o", "give the folder of the queries and the file for the poses"
+                "--queries needs --images and -o, without --camera",
+                "give the folder of the queries and the file for the poses",
             )
         if not images.is_dir():
             raise InputError(f"there is no folder {images}", "check --images")
         todo, folder = read_queries(queries or Path()), images
     for path in (output, report):
         if path is not None:
-            check_writable(path)
-    if pictures is not None:
-        try:
-            pictures.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise OutputError(
-                f"cannot make the folder {pictures}: {e.strerror}", "choose another for --pictures"
-            ) from e
+            check_writable(path, map_, model, queries, *({output, report} - {path}))
+    if pictures is not None and pictures.resolve() == folder.resolve():
+        raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
+    if output is not None and output == report:
+        raise InputError("-o and --report name the same file", "give two names")
 
     from hfnet_edge.model import Model  # LiteRT takes longer to import than a wrong option takes to report
 
     localizer = Localizer(map_, Model(model, threads))
-    missing = [name for name, _ in todo if not (folder / name).is_file()]
+    missing = [name for name, _ in todo if not os.path.isfile(folder / name)]  # False for impossible names too
     if missing:
         raise ImageError(
             f"{len(missing)} of {len(todo)} queries are not in {folder}, first {missing[0]}", "check --images"
         )
     results: list[tuple[str, LocalizationResult]] = []
+    unreadable: list[HFNetEdgeError] = []
     with progress() as bar:
-        for name, one_camera in todo:
-            result = localizer.localize(folder / name, one_camera)
+        for done, (name, one_camera) in enumerate(todo, 1):
+            try:
+                result = localizer.localize(folder / name, one_camera)
+            except (ImageError, CameraError) as e:  # one bad photo does not lose the others' poses
+                if len(todo) == 1:
+                    raise
+                unreadable.append(e)
+                continue
             results.append((name, result))
             if pictures is not None:
-                from hfnet_edge.draw import draw_query, write_picture
-
-                picture = draw_query(folder / name, one_camera, result, localizer.map)
-                write_picture(pictures / f"{name.replace('/', '_').rsplit('.', 1)[0]}.jpg", picture)
-            bar("localizing", len(results), len(todo))
+                _draw(
+                    folder / name,
+                    one_camera,
+                    result,
+                    localizer.map,
+                    pictures / (name if Path(name).suffix.lower() in (".jpg", ".png") else f"{name}.jpg"),
+                )
+            bar("localizing", done, len(todo))
+    if not results:
+        raise unreadable[0]
 
     if output is not None:
         write_poses(output, ((name, r.pose) for name, r in results if r.pose is not None))
@@ -103,8 +117,24 @@ def localize(
             for name, r in results:
                 file.write((json.dumps(report_line(name, r, localizer.map.image_names)) + "\n").encode())
     _print_summary(results, output, report, pictures)
+    if unreadable:
+        raise ImageError(
+            f"{len(unreadable)} of {len(todo)} queries were left out: {unreadable[0].problem}", unreadable[0].remedy
+        )
     if image is not None and results[0][1].pose is None:
         raise typer.Exit(1)
+
+
+def _draw(image: Path, camera: Camera, result: LocalizationResult, m: LocalizationMap, picture: Path) -> None:
+    from hfnet_edge.draw import draw_query, write_picture
+
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputError(
+            f"cannot make the folder {picture.parent}: {e.strerror}", "name another for --pictures"
+        ) from e
+    write_picture(picture, draw_query(image, camera, result, m))
 
 
 def report_line(name: str, result: LocalizationResult, image_names: tuple[str, ...]) -> dict:
@@ -154,4 +184,4 @@ def _print_summary(results, output, report, pictures) -> None:
 
 
 def localize_main() -> None:
-    app()
+    run(app)

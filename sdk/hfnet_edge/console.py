@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from hfnet_edge.errors import HFNetEdgeError
 
@@ -46,6 +46,25 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(EXIT_ERROR) from None
 
     return wrapped
+
+
+def run(app: Any) -> None:
+    """Runs a typer app: wrong options are one line on stderr too, and an interruption is no traceback."""
+    import typer
+
+    usage_error: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries inside from 0.26 on
+    try:
+        code = app(standalone_mode=False)
+    except usage_error as e:
+        if type(e).__name__ == "NoArgsIsHelpError":
+            e.show()
+        else:
+            print(f"error: {' '.join(e.format_message().split()).rstrip('.')}; see --help", file=sys.stderr)
+        code = EXIT_ERROR
+    except typer.Abort:
+        print("stopped", file=sys.stderr)
+        code = 130
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 @contextmanager

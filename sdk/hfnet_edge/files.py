@@ -18,7 +18,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the folder is missing or cannot be written, or the disk is full.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # through a link to the file that it names
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -32,12 +32,16 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
 
 
-def check_writable(path: Path | str) -> None:
-    """Fails early, before hours of work, where ``path`` could not be written later. Raises OutputError."""
+def check_writable(path: Path | str, *others: Path | str | None) -> None:
+    """Fails early, before hours of work, where ``path`` could not be written later, or is one of ``others``: the
+    inputs, which it would destroy, and the other outputs. Raises OutputError."""
     path = Path(path)
     if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", "create it first")
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", "give a file name")
+        why = f"{path.parent} is a file" if path.parent.exists() else f"there is no folder {path.parent}"
+        raise OutputError(f"cannot write {path}: {why}", "name a folder that is there")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is a folder or a device", "give a file name")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: {path.parent} is not writable", "choose another folder")
+    if any(other is not None and Path(other).resolve() == path.resolve() for other in others):
+        raise OutputError(f"cannot write {path}: another option names the same file", "choose another name")

@@ -45,6 +45,12 @@ class Camera:
     params: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        try:  # numbers of numpy and JSON are welcome
+            object.__setattr__(self, "width", int(self.width))
+            object.__setattr__(self, "height", int(self.height))
+            object.__setattr__(self, "params", tuple(float(value) for value in self.params))
+        except (TypeError, ValueError) as e:
+            raise CameraError(f"{self.width}, {self.height}, {self.params} are not numbers", "give w, h, (...)") from e
         if self.model not in CAMERA_MODELS:
             raise CameraError(
                 f"the camera model {self.model!r} is not supported", f"use one of {', '.join(CAMERA_MODELS)}"
@@ -57,7 +63,7 @@ class Camera:
             )
         if self.width <= 0 or self.height <= 0:
             raise CameraError(f"the camera's size {self.width}x{self.height} is not positive", "give width and height")
-        if not np.isfinite(self.params).all() or min(self.focal) <= 0:
+        if not np.isfinite(self.params).all() or not 1e-3 < min(self.focal) <= max(self.focal) < 1e9:
             raise CameraError(f"the camera's parameters {self.params} are not sensible", "focal lengths are positive")
 
     @classmethod

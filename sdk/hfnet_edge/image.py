@@ -20,7 +20,7 @@ from hfnet_edge.errors import CameraError, ImageError
 from hfnet_edge.geometry import Camera
 
 MIN_SIDE = 32  # below this the encoder's last layer has no pixel of its own
-MAX_PIXELS = 250_000_000
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # where Pillow takes an image for a decompression bomb
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 # EXIF orientation to what brings the stored image upright (EXIF 2.3, tag 0x0112).
@@ -78,7 +78,7 @@ def load_photo(path: Path | str, input_size: tuple[int, int], camera: Camera | N
         ImageError: missing, empty, damaged, too small or too large.
         CameraError: the camera's size is neither the upright nor the stored size.
     """
-    grey, orientation, stored = _decode(Path(path), input_size)
+    grey, orientation, stored = _decode(path, input_size)
     size = stored[::-1] if orientation in TURNED else stored
     if camera is not None:
         if (camera.width, camera.height) == size:
@@ -108,21 +108,21 @@ def fit(grey: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, tupl
     return cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REFLECT_101), valid
 
 
-def _decode(path: Path, input_size: tuple[int, int]) -> tuple[np.ndarray, int, tuple[int, int]]:
+def _decode(path: Path | str, input_size: tuple[int, int]) -> tuple[np.ndarray, int, tuple[int, int]]:
     """Upright grey pixels (perhaps already reduced), the EXIF orientation, and the stored (width, height)."""
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as e:
-        raise ImageError(f"cannot read the image {path}: {e.strerror}", "check the name and --images") from e
+        raise ImageError(f"cannot read the image {path}: {e.strerror}", "check the file's name") from e
+    except TypeError as e:
+        raise ImageError(f"a {type(path).__name__} is not the path of an image", "give a file name") from e
     if not content:
         raise ImageError(f"the image {path} is empty (0 bytes)", "copy it again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # Pillow's remarks on palettes and EXIF
             image = Image.open(io.BytesIO(content))
             stored = image.size
-            if stored[0] * stored[1] > MAX_PIXELS:
-                raise ImageError(f"{path} is {stored[0]}x{stored[1]}, more than {MAX_PIXELS // 10**6} Mpx", "reduce it")
             if min(stored) < MIN_SIDE:
                 raise ImageError(f"{path} is {stored[0]}x{stored[1]}, below {MIN_SIDE} pixels", "give a larger image")
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.files import atomic_write
-from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
 
 
 def read_names(path: Path | str) -> list[str]:
@@ -22,18 +22,22 @@ def read_names(path: Path | str) -> list[str]:
 
 def read_queries(path: Path | str) -> list[tuple[str, Camera]]:
     """hloc's queries with intrinsics: ``name MODEL width height params...`` a line. Raises InputError."""
-    queries = []
+    queries: dict[str, Camera] = {}
     for number, line in _lines(path):
-        name, _, camera = line.partition(" ")
+        name, *fields = line.split()
+        if len(fields) > 1 and fields[0] not in CAMERA_MODELS and set(fields) & set(CAMERA_MODELS):
+            raise InputError(f"{path}, line {number}: the image's name holds a blank", "rename the file")
+        if name in queries:
+            raise InputError(f"{path}, line {number}: {name} appears twice", "keep one line per query")
         try:
-            queries.append((name, Camera.parse(camera)))
+            queries[name] = Camera.parse(" ".join(fields))
         except CameraError as e:
             raise InputError(
                 f"{path}, line {number}: {e.problem}", e.remedy or "write `name MODEL width height params...`"
             ) from e
     if not queries:
         raise InputError(f"{path} lists no queries", "write `name MODEL width height params...` per line")
-    return queries
+    return list(queries.items())
 
 
 def read_poses(path: Path | str) -> dict[str, Pose]:
@@ -64,7 +68,7 @@ def write_poses(path: Path | str, poses: Iterable[tuple[str, Pose]]) -> None:
 def _lines(path: Path | str) -> list[tuple[int, str]]:
     """Numbered lines that are not empty and not comments."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors put a mark before the text
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not text"
         raise InputError(f"cannot read {path}: {reason}", "check the file's name") from e

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hfnet_edge.covisibility import cluster
+from hfnet_edge.errors import CameraError
 from hfnet_edge.features import Features, decode
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
@@ -99,6 +100,8 @@ class Localizer:
         Raises:
             ImageError, CameraError: the image cannot be read, or the camera is of another size.
         """
+        if not isinstance(camera, Camera):
+            raise CameraError(f"{camera!r} is not a Camera", 'write Camera.parse("PINHOLE width height fx fy cx cy")')
         clock = Clock()
         with clock("load"):
             photo = load_photo(image, self.model.description.input_size, camera)

@@ -82,6 +82,8 @@ class Model:
 
     def __init__(self, path: Path | str, threads: int = 2, content: bytes | None = None):
         self.path = Path(path)
+        if not 1 <= threads <= 64:  # LiteRT crashes on absurd numbers
+            raise ModelError(f"{threads} threads are not between 1 and 64", "give the number of cores")
         try:
             content = self.path.read_bytes() if content is None else content
         except OSError as e:

@@ -75,3 +75,10 @@ def test_bad_cameras_are_named(text, word):
 def test_a_camera_survives_its_text():
     camera = Camera("RADIAL", 1024, 683, (919.5, 507.25, 335.5, 0.125, -0.25))
     assert Camera.parse(str(camera)) == camera
+
+
+def test_numbers_of_numpy_and_json_are_welcome_words_are_not():
+    camera = Camera("PINHOLE", np.float64(640), 480.0, np.array([500, 500, 320, 240]))
+    assert camera == Camera("PINHOLE", 640, 480, (500.0, 500.0, 320.0, 240.0))
+    with pytest.raises(CameraError, match="not numbers"):
+        Camera("PINHOLE", 640, 480, 500)

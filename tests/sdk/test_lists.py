@@ -21,6 +21,8 @@ def test_poses_survive_the_file(tmp_path):
     [
         (read_queries, "a.jpg PINHOLE 640 480 500 500 320 240\nb.jpg PINHOLE 640\n", "line 2"),
         (read_queries, "a.jpg WIDE 640 480 500 500 320 240\n", "line 1.*WIDE"),
+        (read_queries, "a.jpg PINHOLE 6 4 5 5 3 2\na.jpg PINHOLE 6 4 5 5 3 2\n", "line 2.*twice"),
+        (read_queries, "my photo.jpg PINHOLE 6 4 5 5 3 2\n", "line 1.*blank"),
         (read_queries, "# only a comment\n\n", "no queries"),
         (read_names, "", "no images"),
         (read_poses, "a.jpg 1 0 0 0 0 0\n", "line 1"),
