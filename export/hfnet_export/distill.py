@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,9 +21,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import HFNetEdgeError, InputError
+from hfnet_edge.files import atomic_write
+from hfnet_edge.keypoints import CELL
 from hfnet_export.hfnet import (
-    CELL,
     KEYPOINT_CHANNELS,
     HFNetConfig,
     build_hfnet,
@@ -33,9 +34,6 @@ from hfnet_export.hfnet import (
 )
 from hfnet_export.teachers import LocalTeacher, PooledImageNet, Whitening
 from hfnet_export.weights import save_weights
-
-Progress = Callable[..., None]
-"""Called with (what, done, total) as long work goes on, and in training with note="the losses"."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def make_targets(
     global_: PooledImageNet,
     config: DistillConfig,
     folder: Path,
-    progress: Progress = lambda *_: None,
+    progress: Report = silent,
 ) -> Targets:
     """Runs the teachers over all crops, or maps what an earlier run with the same configuration left in ``folder``.
 
@@ -303,7 +301,7 @@ def distill(
     folder: Path,
     imagenet: dict[str, np.ndarray],
     card: dict,
-    progress: Progress = lambda *_: None,
+    progress: Report = silent,
     checkpoint_every: int = 200,
 ) -> Path:
     """Trains, or resumes from the last checkpoint in ``folder``.
@@ -442,7 +440,6 @@ def plot_losses(log: Path, picture: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     fig.tight_layout()
-    temporary = picture.with_name(f".{picture.name}")
-    fig.savefig(temporary, dpi=110, format="png")
+    with atomic_write(picture) as f:
+        fig.savefig(f, dpi=110, format="png")
     plt.close(fig)
-    os.replace(temporary, picture)

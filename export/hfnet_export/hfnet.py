@@ -20,7 +20,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-CELL = 8
+from hfnet_edge.keypoints import CELL
+
 KEYPOINT_CHANNELS = CELL * CELL + 1  # one per pixel of a cell, the last one says "no keypoint here"
 INPUT_RANGE = (-1.0, 1.0)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from hfnet_edge.errors import InputError
+from hfnet_edge.files import atomic_write
 from hfnet_export.hfnet import HFNetConfig, build_hfnet
 
 BUNDLED = Path(__file__).parent / "weights" / "hfnet.npz"
@@ -20,12 +20,8 @@ def save_weights(path: Path, model: keras.Model, config: HFNetConfig, card: dict
     """Writes every variable as float16, with ``config`` and ``card``, atomically."""
     arrays = {variable.path: np.asarray(variable).astype(np.float16) for variable in model.variables}
     about = json.dumps({"network": config.as_dict(), "card": card})
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as f:
+    with atomic_write(path) as f:
         np.savez_compressed(f, __about__=np.frombuffer(about.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
 
 
 def load_weights(path: Path) -> tuple[HFNetConfig, dict[str, np.ndarray], dict]:

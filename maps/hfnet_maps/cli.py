@@ -169,13 +169,13 @@ def evaluate(
 
     if map_ is not None and picture is None:
         raise InputError("--map is only for the picture", "give --picture F.png too")
-    for path in (json_, picture):
-        if path is not None:
-            check_writable(path, poses, queries, map_)
+    inputs = (poses, queries, map_)
+    if json_ is not None:
+        check_writable(json_, *inputs)
+    if picture is not None:
+        check_writable(picture, *inputs, json_)
     if picture is not None and picture.suffix.lower() != ".png":
         raise InputError(f"--picture {picture} is not a .png", "give a name that ends in .png")
-    if json_ is not None and json_ == picture:
-        raise InputError("--json and --picture name the same file", "give two names")
     limits = parse_thresholds(thresholds)
     m = None if map_ is None else LocalizationMap.open(map_)
     names = read_names(queries)  # of whichever list: intrinsics may follow

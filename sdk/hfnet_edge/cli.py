@@ -19,6 +19,7 @@ from hfnet_edge.geometry import Camera
 from hfnet_edge.lists import read_queries, write_poses
 from hfnet_edge.localizer import LocalizationResult, Localizer, Status
 from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.model import Model
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -70,15 +71,13 @@ def localize(
         if not images.is_dir():
             raise InputError(f"there is no folder {images}", "check --images")
         todo, folder = read_queries(queries or Path()), images
-    for path in (output, report):
-        if path is not None:
-            check_writable(path, map_, model, queries, *({output, report} - {path}))
+    inputs = (map_, model, queries, image)
+    if output is not None:
+        check_writable(output, *inputs)
+    if report is not None:
+        check_writable(report, *inputs, output)
     if pictures is not None and pictures.resolve() == folder.resolve():
         raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
-    if output is not None and output == report:
-        raise InputError("-o and --report name the same file", "give two names")
-
-    from hfnet_edge.model import Model  # LiteRT takes longer to import than a wrong option takes to report
 
     localizer = Localizer(map_, Model(model, threads))
     missing = [name for name, _ in todo if not os.path.isfile(folder / name)]  # False for impossible names too
