@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_edge.files import check_writable
 from hfnet_edge.quiet import quiet
+from hfnet_export.roles import parse_outputs
 
 if TYPE_CHECKING:
     from hfnet_export.export import ExportReport
@@ -29,7 +31,11 @@ distill_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def export(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.tflite", help="The model to write.")],
     network: Annotated[
-        str, typer.Argument(metavar="[hfnet | FILE]", help="`hfnet`, the bundled weights, or an .npz of hfnet-distill.")
+        str,
+        typer.Argument(
+            metavar="[hfnet | FILE]",
+            help="`hfnet`, the bundled weights; an .npz of hfnet-distill; a .keras, .h5, .onnx or SavedModel.",
+        ),
     ] = "hfnet",
     quantize: Annotated[
         Literal["none", "fp16", "dynamic", "int8"],
@@ -41,8 +47,22 @@ def export(
     global_dim: Annotated[
         int | None, typer.Option(metavar="N", help="Keep N dimensions of the global descriptor.", min=1)
     ] = None,
+    pca: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Reference photos of the place, whose PCA decides the N.")
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Photos of the place; without, images made by code.")
+    ] = None,
+    input_range: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="What your HF-Net takes for black and white: 0,255 or 0,1 or -1,1."),
+    ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE=NAME,...",
+            help="Outputs of your HF-Net: scores, logits, local_descriptors, global_descriptor.",
+        ),
     ] = None,
 ) -> None:
     """Export HF-Net as a .tflite that is checked against the float network and timed.
@@ -52,14 +72,13 @@ def export(
         hfnet-export --quantize int8 -o hfnet_int8.tflite
 
         hfnet-export run/weights.npz --quantize int8 --calibration photos --input-size 480x640 -o hfnet_int8.tflite
+
+        hfnet-export mine.onnx --input-range 0,255 --quantize int8 --calibration photos -o mine_int8.tflite
     """
     if not (size := re.fullmatch(r"(\d+)x(\d+)", input_size)):
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
-    if network != "hfnet" and Path(network).suffix != ".npz":
-        raise InputError(
-            f"cannot export {network}: this version exports HF-Net weights; Keras and ONNX files come in a later one",
-            "give `hfnet` or an .npz that hfnet-distill wrote",
-        )
+    grey = None if input_range is None else _range(input_range)
+    named = None if outputs is None else parse_outputs(outputs)
     check_writable(output, network)
     with _export_extra():
         from hfnet_export.export import STEPS, export_hfnet
@@ -71,11 +90,24 @@ def export(
         quantize,
         (int(size[1]), int(size[2])),
         global_dim,
+        pca,
         calibration,
+        grey,
+        named,
         on_step=lambda number, what: print(f"{number}/{STEPS} {what}", flush=True),
     )
     _print_report(report, quantize)
     wrote(output, f"hfnet-map build --images DIR --reference COLMAP_MODEL --model {output} -o scene.hfmap")
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not (math.isfinite(high - low) and low < high):
+        raise InputError(f"--input-range {text} is not LOW,HIGH", "write 0,255 or 0,1 or -1,1")
+    return low, high
 
 
 def _print_report(report: ExportReport, precision: str) -> None:
@@ -110,14 +142,9 @@ def distill(
         Path, typer.Option(metavar="FILE", help="Image descriptor to copy: mobilenetv2_1.0_imagenet.npz.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN_DIR", help="Everything of this run.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 2400,
-    batch: Annotated[int, typer.Option(help="Crops per step.", min=1)] = 8,
-    crop: Annotated[int, typer.Option(help="Side of the crops, pixels, a multiple of 32.")] = 320,
-    crops_per_image: Annotated[int, typer.Option(help="Crops cut from each image.", min=1)] = 2,
-    keypoints: Annotated[int, typer.Option(help="Keypoints per crop at which descriptors are taught.", min=1)] = 400,
-    learning_rate: Annotated[float, typer.Option(help="Adam's, at its peak.", min=0)] = 1e-3,
-    global_dim: Annotated[int, typer.Option(help="Width of the global descriptor.", min=1)] = 512,
-    seed: Annotated[int, typer.Option(help="Of crops, order and augmentation.", min=0)] = 0,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Steps, rates, losses (TOML); default: the bundled weights'.")
+    ] = None,
 ) -> None:
     """Teach HF-Net from a local and a global teacher. The same command again resumes a run.
 
@@ -127,29 +154,17 @@ def distill(
             --global-teacher mobilenetv2_1.0_imagenet.npz -o run
     """
     with _export_extra():
-        from hfnet_export.distill import DistillConfig
-        from hfnet_export.hfnet import HFNetConfig
+        from hfnet_export.recipe import BUNDLED_RECIPE
         from hfnet_export.runs import run_distillation
 
-    config = DistillConfig(
-        network=HFNetConfig(global_dim=global_dim),
-        crop=crop,
-        crops_per_image=crops_per_image,
-        keypoints=keypoints,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
     try:
         with progress() as report:
-            weights = run_distillation(images, local_teacher, global_teacher, output, config, report)
+            weights = run_distillation(images, local_teacher, global_teacher, output, recipe or BUNDLED_RECIPE, report)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint")
         raise typer.Exit(130) from None
-    for name in ("losses.png", "losses.csv"):
-        if (output / name).exists():
-            wrote(output / name)
+    for name in ("losses.png", "local.csv", "global.csv"):
+        wrote(output / name)
     wrote(weights, f"hfnet-export {weights} --quantize int8 --calibration {images} -o hfnet_int8.tflite")
 
 

@@ -1,6 +1,6 @@
-"""Keras HF-Net to .tflite, and proof that the file is what it says.
+"""A network to .tflite, and proof that the file is what it says.
 
-    Keras ──TensorFlow──> float32 .tflite ──ai-edge-quantizer, `RECIPES`──> .tflite ──`embed`──> with its description
+    `sources` ──> float32 .tflite ──ai-edge-quantizer, `RECIPES`──> .tflite ──`embed`──> with its description
 
 Converters fail without a word: a file with half the weights, float layers where int8 was asked for, layers that the
 fast kernels refuse. So each step is followed by checks, and each check raises `ModelError` and says what to do.
@@ -9,12 +9,15 @@ fast kernels refuse. So each step is followed by checks, and each check raises `
 from __future__ import annotations
 
 import copy
+import math
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 
+import cv2
 import flatbuffers
 import keras
 import numpy as np
@@ -25,8 +28,8 @@ from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import qtyping, quantizer
 
 from hfnet_edge.errors import ModelError
-from hfnet_edge.keypoints import detect, keypoint_scores, sample_descriptors
-from hfnet_edge.model import METADATA_NAME, ROLES, Description, RawOutputs, read_description
+from hfnet_edge.keypoints import detect, sample_descriptors
+from hfnet_edge.model import METADATA_NAME, Description, RawOutputs, read_description
 from hfnet_edge.quiet import quiet
 from hfnet_edge.schema.description_generated import ModelDescriptionT, OutputT
 from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig
@@ -34,9 +37,20 @@ from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig
 NMS_RADIUS = 4
 SIGNATURE, INPUT = "serving_default", "image"
 ALLOWED = {
+    # our HF-Net
     "CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "PAD", "FULLY_CONNECTED", "RESHAPE", "TRANSPOSE", "SOFTMAX", "SUM", "MUL",
     "SUB", "RSQRT", "MAXIMUM", "SQUARED_DIFFERENCE", "BATCH_MATMUL", "L2_NORMALIZATION", "QUANTIZE", "DEQUANTIZE",
+    # other encoders: activations, pooling, skip connections at another resolution, squeeze and excitation
+    "RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH", "LOGISTIC", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN",
+    "CONCATENATION", "SPLIT", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE_CONV", "PADV2",
+    # norms and NetVLAD as other exporters write them
+    "SQUARE", "SQRT", "DIV", "ABS", "POW", "EXP", "MINIMUM", "REDUCE_MAX", "EXPAND_DIMS", "SQUEEZE", "BROADCAST_TO",
+    "TILE", "PACK", "UNPACK",
+    # dense scores: without the dustbin, cells unfolded to pixels, suppressed by pooling and comparing
+    "SLICE", "STRIDED_SLICE", "DEPTH_TO_SPACE", "EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
+    "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "SELECT", "SELECT_V2", "CAST", "ZEROS_LIKE", "FILL",
 }  # fmt: skip
+NO_PRECISION = {schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL}  # of indices and comparisons
 UPGRADE = "install the versions that hfnet-edge is tested with: pip install -U 'hfnet-edge[export]'"
 
 # How an operator computes.
@@ -47,41 +61,58 @@ INT8 = "int8"  # input, weights and output; bias int32; ranges from calibration
 
 
 @dataclass(frozen=True)
+class Operator:
+    """One operator of a .tflite file.
+
+    Attributes:
+        kind: "CONV_2D", ...; custom and Flex operators go by their custom name.
+        name: of its outputs.
+        precision: how it computes, `INT8`, ... or "mixed".
+        activations: shapes of the inputs that depend on the image.
+        weights: number of values in the others.
+    """
+
+    kind: str
+    name: str
+    precision: str
+    activations: tuple[tuple[int, ...], ...]
+    weights: int
+
+
+@dataclass(frozen=True)
 class Rule:
-    """Operators of kind ``op`` whose output's name holds a match of ``scope`` compute in ``precision``."""
+    """Operators of kind ``op`` for which ``where`` holds compute in ``precision``."""
 
     op: str
     precision: str
-    scope: str = ".*"
+    where: Callable[[Operator], bool] = lambda op: True
 
 
-ENCODER_ADD = r"/b\d+\.add"  # not the "+ epsilon" of the norms: int8 destroys them
-PROJECTION = r"/projection"  # 96 % of the float file; the soft assignment of NetVLAD stays in float
+def adds_maps(op: Operator) -> bool:
+    """A shortcut of the encoder, not the "+ epsilon" of a norm, which int8 destroys."""
+    return len(op.activations) == 2 and op.activations[0] == op.activations[1] and len(op.activations[0]) == 4
+
+
+def is_large(op: Operator) -> bool:
+    """The projection, 96 % of our float file, not the soft assignment of NetVLAD, which stays in float."""
+    return len(op.activations) == 1 and op.weights >= 2**14
+
 
 # What no rule names stays in float32: softmax, norms and NetVLAD's arithmetic. In "dynamic" so do the depthwise
 # convolutions, because with int8 weights alone they do not reach XNNPACK, which makes the model slower than float.
 RECIPES: dict[str, tuple[Rule, ...]] = {
     "none": (),
     "fp16": tuple(Rule(op, FLOAT16_WEIGHTS) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")),
-    "dynamic": (Rule("CONV_2D", INT8_WEIGHTS), Rule("FULLY_CONNECTED", INT8_WEIGHTS, PROJECTION)),
+    "dynamic": (Rule("CONV_2D", INT8_WEIGHTS), Rule("FULLY_CONNECTED", INT8_WEIGHTS, is_large)),
     "int8": (
         Rule("CONV_2D", INT8),
         Rule("DEPTHWISE_CONV_2D", INT8),
         Rule("PAD", INT8),
-        Rule("ADD", INT8, ENCODER_ADD),
-        Rule("FULLY_CONNECTED", INT8_WEIGHTS, PROJECTION),
+        Rule("ADD", INT8, adds_maps),
+        Rule("FULLY_CONNECTED", INT8_WEIGHTS, is_large),
     ),
 }
 BYTES_PER_WEIGHT = {"none": 4, "fp16": 2, "dynamic": 1, "int8": 1}
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator of a .tflite file: kind, names of its outputs, and how it computes (`INT8`, ... or "mixed")."""
-
-    kind: str
-    name: str
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -119,11 +150,48 @@ def to_float_tflite(model: keras.Model) -> bytes:
             content = bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     except Exception as e:
         raise ModelError(f"TensorFlow cannot convert the network: {e}", UPGRADE) from e
-    check_operators(content)
-    check_size(content, parameter_count(model), "none")
-    check_signature(content, {name: tuple(output.shape) for name, output in model.output.items()})
-    check_precisions(content, "none")
+    shapes = {name: tuple(output.shape) for name, output in model.output.items()}
+    check_converted(content, parameter_count(model), shapes)
     return content
+
+
+def function_to_float_tflite(function, parameters: int, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """Converts a `tf.function` from `INPUT` to a dict of outputs, and checks the file.
+
+    Args:
+        function: with an input signature, and weights that are constants: variables could be lost without a word.
+        parameters, shapes: see `check_converted`.
+
+    Raises:
+        ModelError: the converter fails, or what it wrote is not this network.
+    """
+    try:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            tf.saved_model.save(tf.Module(), folder, signatures={SIGNATURE: function})
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+            # what TFLite lacks shall become an operator that `check_operators` can name
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+            converter.allow_custom_ops = True
+            content = bytes(converter.convert())
+    except Exception as e:
+        raise ModelError(f"TensorFlow cannot convert the network: {str(e)[:400]}", UPGRADE) from e
+    check_converted(content, parameters, shapes)
+    return content
+
+
+def check_converted(content: bytes, parameters: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A float32 .tflite as the other steps need it: known operators, all weights, one image in, these outputs.
+
+    Args:
+        parameters: number of weights, see `check_size`. shapes: of each output, by name.
+
+    Raises:
+        ModelError: says what is not so.
+    """
+    check_operators(content)
+    check_size(content, parameters, "none")
+    check_signature(content, shapes)
+    check_precisions(content, "none")
 
 
 def parameter_count(model: keras.Model) -> int:
@@ -150,7 +218,7 @@ def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> by
         with quiet():
             q = quantizer.Quantizer(content)
             for rule in recipe:
-                _add_rule(q, rule)
+                _add_rule(q, rule, operators(content))
             ranges = _ranges(q, inputs) if q.need_calibration else None
             quantized = bytes(
                 q.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model or b""
@@ -162,18 +230,21 @@ def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> by
     return quantized
 
 
-def _add_rule(q: quantizer.Quantizer, rule: Rule) -> None:
-    op = qtyping.TFLOperationName(rule.op)
+def _add_rule(q: quantizer.Quantizer, rule: Rule, graph: Sequence[Operator]) -> None:
+    names = [re.escape(op.name) for op in graph if op.kind == rule.op and rule.where(op)]
+    if not names:
+        return
+    op, scope = qtyping.TFLOperationName(rule.op), f"^({'|'.join(names)});?$"
     if rule.precision == INT8:
-        q.add_static_config(rule.scope, op, activation_num_bits=8, weight_num_bits=8)
+        q.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
     elif rule.precision == INT8_WEIGHTS:
-        q.add_dynamic_config(rule.scope, op, num_bits=8)
+        q.add_dynamic_config(scope, op, num_bits=8)
     else:
         half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         config = qtyping.OpQuantizationConfig(
             weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
         )
-        q.update_quantization_recipe(rule.scope, op, config, quantizer.AlgorithmName.FLOAT_CASTING)
+        q.update_quantization_recipe(scope, op, config, quantizer.AlgorithmName.FLOAT_CASTING)
 
 
 def _ranges(q: quantizer.Quantizer, inputs: Sequence[np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
@@ -220,6 +291,8 @@ def round_weights(content: bytes, precision: str, inputs: Sequence[np.ndarray]) 
         if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or name not in quantized:
             continue
         x, weights, bias = (graph.tensors[i] for i in op.inputs)
+        if x.shape[-1] != weights.shape[-1]:  # in groups, or several kernels a channel: not in any HF-Net
+            continue
         kernel = np.frombuffer(bytes(model.buffers[weights.buffer].data), np.float32).astype(np.float64)
         kernel = kernel.reshape(weights.shape)  # OHWI; depthwise: 1HWO
         depthwise = kind == "DEPTHWISE_CONV_2D"
@@ -280,7 +353,7 @@ def describe(config: HFNetConfig, weights_hash: str, precision: str, input_size:
         local_dim=config.local_dim,
         global_dim=config.global_dim,
         nms_radius=NMS_RADIUS,
-        outputs={role: role for role in ROLES},
+        outputs={role: role for role in ("keypoint_logits", "local_descriptors", "global_descriptor")},
         toolchain=toolchain(),
     )
 
@@ -359,16 +432,19 @@ def _parse(content: bytes) -> schema.ModelT:
 
 
 def operators(content: bytes) -> list[Operator]:
-    """The operators of a .tflite file, in order of execution. Custom and Flex operators go by their custom name."""
+    """The operators of a .tflite file, in order of execution."""
     model = _parse(content)
-    (graph,) = model.subgraphs
+    graph = model.subgraphs[0]  # others are the bodies of loops and branches, which `ALLOWED` lacks
     half = {  # tensors that are float16 weights turned to float32
         int(op.outputs[0]) for op in graph.operators if graph.tensors[op.inputs[0]].type == schema.TensorType.FLOAT16
+    }
+    constant = {
+        i for i, t in enumerate(graph.tensors) if (data := model.buffers[t.buffer].data) is not None and len(data)
     }
 
     def precision(inputs: list[int], outputs: list[int]) -> str:
         used = [i for i in [*inputs, *outputs] if i >= 0]
-        types = {graph.tensors[i].type for i in used} - {schema.TensorType.INT32}
+        types = {graph.tensors[i].type for i in used} - NO_PRECISION
         activations = {graph.tensors[i].type for i in [inputs[0], *outputs]}
         if types == {schema.TensorType.INT8}:
             return INT8
@@ -377,14 +453,20 @@ def operators(content: bytes) -> list[Operator]:
                 return INT8_WEIGHTS
             if inputs[1] in half:
                 return FLOAT16_WEIGHTS
-        return FLOAT32 if types == {schema.TensorType.FLOAT32} else "mixed"
+        return FLOAT32 if types <= {schema.TensorType.FLOAT32} else "mixed"
+
+    def shape(i: int) -> tuple[int, ...]:
+        return tuple(int(n) for n in graph.tensors[i].shape)
 
     found = []
     for op in graph.operators:
         code = model.operatorCodes[op.opcodeIndex]
         kind = (code.customCode or b"").decode() or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
         inputs, outputs = [int(i) for i in op.inputs], [int(i) for i in op.outputs]
-        found.append(Operator(kind, _name(graph, op), precision(inputs, outputs)))
+        weights = [i for i in inputs if i in constant | half]
+        activations = tuple(shape(i) for i in inputs if i >= 0 and i not in weights)
+        size = sum(math.prod(shape(i)) for i in weights)
+        found.append(Operator(kind, _name(graph, op), precision(inputs, outputs), activations, size))
     return found
 
 
@@ -396,7 +478,10 @@ def check_operators(content: bytes) -> None:
     """Only operators that every TFLite runtime has. Raises ModelError for custom, Flex and unexpected ones."""
     strange = sorted({op.kind for op in operators(content)} - ALLOWED)
     if strange:
-        raise ModelError(f"the converted model needs {', '.join(strange)}, which phones do not have", UPGRADE)
+        raise ModelError(
+            f"the converted model needs {', '.join(strange)}, which hfnet-edge does not know from HF-Nets",
+            "leave them out, keypoints are picked outside of the network; or " + UPGRADE,
+        )
 
 
 def check_size(content: bytes, parameters: int, precision: str) -> None:
@@ -410,7 +495,7 @@ def check_size(content: bytes, parameters: int, precision: str) -> None:
         )
 
 
-def check_signature(content: bytes, shapes: dict[str, tuple[int, ...]]) -> None:
+def check_signature(content: bytes, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """The default signature takes an image, and has these outputs by name and shape. Raises ModelError."""
     model = _parse(content)
     signatures = {s.signatureKey.decode(): s for s in model.signatureDefs or []}
@@ -418,7 +503,7 @@ def check_signature(content: bytes, shapes: dict[str, tuple[int, ...]]) -> None:
         raise ModelError("the converted model has no signature", UPGRADE)
     tensors, signature = model.subgraphs[0].tensors, signatures[SIGNATURE]
     found = {o.name.decode(): tuple(int(n) for n in tensors[o.tensorIndex].shape) for o in signature.outputs}
-    if found != shapes or [i.name.decode() for i in signature.inputs] != [INPUT]:
+    if found != dict(shapes) or [i.name.decode() for i in signature.inputs] != [INPUT]:
         raise ModelError(f"the converted model's outputs are {found}, not {shapes}", UPGRADE)
 
 
@@ -436,7 +521,7 @@ def check_precisions(content: bytes, precision: str) -> None:
 
 
 def _expected(op: Operator, recipe: tuple[Rule, ...]) -> str:
-    matching = [rule.precision for rule in recipe if rule.op == op.kind and re.search(rule.scope, op.name)]
+    matching = [rule.precision for rule in recipe if rule.op == op.kind and rule.where(op)]
     return matching[-1] if matching else FLOAT32
 
 
@@ -459,27 +544,57 @@ def check_xnnpack(content: bytes) -> None:
         )
 
 
-def check_float(outputs: RawOutputs, reference: dict[str, np.ndarray], tolerance: float = 1e-3) -> None:
-    """The float .tflite computes what Keras does, within ``tolerance`` of the largest value. Raises ModelError."""
-    for role in ROLES:
-        ours, keras_says = getattr(outputs, role), np.asarray(reference[role])[0]
-        error = np.abs(ours - keras_says).max() / max(1.0, np.abs(keras_says).max())
+def check_float(outputs: RawOutputs, reference: Mapping[str, np.ndarray], tolerance: float = 1e-3) -> None:
+    """The float .tflite computes what the original does, within ``tolerance`` of the largest value.
+
+    Of score maps one pixel in a thousand may differ more: suppression makes a hard choice between equals.
+
+    Raises:
+        ModelError: an output is off, or not a number.
+    """
+    for role, original in reference.items():
+        ours, theirs = getattr(outputs, role), np.asarray(original)[0]
+        difference = np.abs(ours - theirs)
+        worst = float(np.quantile(difference, 0.999 if role == "keypoint_scores" else 1.0))
+        error = worst / max(1.0, float(np.abs(theirs).max()))
         if not error <= tolerance:  # NaN is wrong too
-            raise ModelError(f"{role} of the converted model is off by {error:.2g} from Keras", UPGRADE)
+            raise ModelError(f"{role} of the converted model is off by {error:.2g} from the original", UPGRADE)
+
+
+def check_values(outputs: RawOutputs) -> None:
+    """The keypoint output holds what its role says. Raises ModelError."""
+    logits, scores = outputs.keypoint_logits, outputs.keypoint_scores
+    if logits is not None and logits.min() >= 0 and np.allclose(logits.sum(axis=-1), 1, atol=1e-3):
+        raise ModelError(
+            "the keypoint logits are probabilities already", "name the dense scores instead: --outputs scores=NAME"
+        )
+    if scores is not None and not (scores.min() >= -1e-3 and scores.max() <= 1 + 1e-3):
+        raise ModelError(
+            f"the keypoint scores lie between {scores.min():.3g} and {scores.max():.3g}, but are probabilities",
+            "name the right output: --outputs scores=NAME, or export it after the softmax",
+        )
 
 
 def fidelity(outputs: Sequence[RawOutputs], reference: Sequence[RawOutputs]) -> Fidelity:
     """Compares a model's outputs with the float network's, image by image."""
     correlations, local_cosines, global_cosines = [], [], []
     for ours, theirs in zip(outputs, reference, strict=True):
-        scores = keypoint_scores(theirs.keypoint_logits)
-        correlations.append(np.corrcoef(keypoint_scores(ours.keypoint_logits).ravel(), scores.ravel())[0, 1])
-        xy, _ = detect(scores, scores.shape, count=1000, threshold=0.0)
+        scores = theirs.scores()
+        correlations.append(np.corrcoef(_spread(ours.scores()).ravel(), _spread(scores).ravel())[0, 1])
+        xy, _ = detect(scores, scores.shape, count=1000, threshold=1e-6)
         a, b = (sample_descriptors(o.local_descriptors, xy).astype(np.float64) for o in (ours, theirs))
         lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         local_cosines.append(np.mean((a * b).sum(axis=1) / np.maximum(lengths, 1.0)))
-        global_cosines.append(float(ours.global_descriptor @ theirs.global_descriptor))
+        a, b = (o.global_descriptor.astype(np.float64) for o in (ours, theirs))
+        global_cosines.append(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
     return Fidelity(*(float(np.mean(values)) for values in (correlations, local_cosines, global_cosines)))
+
+
+def _spread(scores: np.ndarray) -> np.ndarray:
+    """A score map to compare. After suppression its peaks are widened to 5x5 pixels, for some move by one; as they are
+    the bundled network at int8 correlates with itself in float to 0.928, widened 0.975, before suppression 0.994."""
+    suppressed = np.count_nonzero(scores) < 0.1 * scores.size
+    return cv2.dilate(scores, np.ones((5, 5), np.uint8)) if suppressed else scores
 
 
 def check_fidelity(measured: Fidelity, precision: str) -> None:

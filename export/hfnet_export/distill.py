@@ -1,19 +1,13 @@
-"""Multi-task distillation: one student copies a local and a global teacher (section 4.2, equation 1).
+"""Multi-task distillation in two stages: local heads with layers 1-7, then the global head (section 4.2, equation 1).
 
-Teachers see the clean crops once; their targets are kept on disk. The student sees the same crops with other light,
-noise and blur. Three losses, and the weights that balance them are learned too.
+Stage `local` decides the poses' precision, so layers 1-7 learn for it alone; stage `global` leaves them as they are.
+Each stage computes only what it trains, which on a CPU is worth more steps than training everything at once.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import queue
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -22,18 +16,55 @@ import numpy as np
 import tensorflow as tf
 
 from hfnet_edge.console import Report, silent
-from hfnet_edge.errors import HFNetEdgeError, InputError
+from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
-from hfnet_edge.keypoints import CELL
-from hfnet_export.hfnet import (
-    KEYPOINT_CHANNELS,
-    HFNetConfig,
-    build_hfnet,
-    initialise_encoder,
-    initialise_global_head,
-)
-from hfnet_export.teachers import LocalTeacher, PooledImageNet, Whitening
+from hfnet_edge.map_file import UNIT
+from hfnet_export import losses
+from hfnet_export.hfnet import HFNetConfig, build_hfnet, initialise_encoder
+from hfnet_export.pca import PCA
+from hfnet_export.stage import Progress, Stage, train
+from hfnet_export.targets import Targets
+from hfnet_export.teachers import STRIDE
+from hfnet_export.views import cells_inside, change_light, keypoint_labels, random_homography, transform, warp
 from hfnet_export.weights import save_weights
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Stage `local`: layers 1-7, detector, descriptors.
+
+    Attributes:
+        steps: of the optimiser. batch: views per step. side: of a square view, pixels, a multiple of 32.
+        keypoints: per view, at which positions and descriptors are taught; drawn from the best two thirds more.
+        learning_rate: Adam's, at its peak.
+        warped: share of views through a random homography; the others are windows of the image as it is.
+        terms: the losses, of `hfnet_export.losses.LOCAL_TERMS`.
+    """
+
+    steps: int = 8000
+    batch: int = 8
+    side: int = 320
+    keypoints: int = 400
+    learning_rate: float = 1e-3
+    warped: float = 0.7
+    terms: tuple[str, ...] = ("keypoints", "descriptors", "contrast")
+
+
+@dataclass(frozen=True)
+class GlobalConfig:
+    """Stage `global`: layers 8-18, for a global head that is fitted to the teacher in closed form.
+
+    Attributes:
+        steps, batch, learning_rate: as in `LocalConfig`.
+        window: height and width of what is seen of an image, pixels, multiples of 32.
+        whitening: of the descriptor's PCA, see `hfnet_export.pca.PCA.fit`.
+    """
+
+    steps: int = 4500
+    batch: int = 6
+    window: tuple[int, int] = (384, 512)
+    learning_rate: float = 2e-3
+    whitening: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,258 +72,216 @@ class DistillConfig:
     """A training run. Together with the images and the teachers it decides the weights.
 
     Attributes:
-        crop: side of the square training crops, pixels, a multiple of 32.
-        crops_per_image: crops cut from each image; cut once, so that targets are computed once.
-        keypoints: teacher keypoints per crop at which descriptors are taught.
-        steps: optimiser steps; the learning rate follows a cosine over them.
-        batch: crops per step.
-        learning_rate: Adam's, at its peak after ``warmup`` steps (a tenth of short runs).
+        seed: of the order of images, of views and of light.
         held_out: every n-th image is kept for validation.
     """
 
     network: HFNetConfig = field(default_factory=HFNetConfig)
-    crop: int = 320
-    crops_per_image: int = 2
-    keypoints: int = 400
-    steps: int = 2400
-    batch: int = 8
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    held_out: int = 50
+    local: LocalConfig = field(default_factory=LocalConfig)
+    global_: GlobalConfig = field(default_factory=GlobalConfig)
     seed: int = 0
+    held_out: int = 50
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Crops and what the teachers say of them, memory-mapped; N crops of side S, K keypoints each.
-
-    Attributes:
-        grey: (N, S, S) uint8, the clean crops.
-        cells: (N, S/8, S/8, 65) uint8, soft keypoint labels x255.
-        xy: (N, K, 2) float16, keypoints in pixels of the crop, pixel centres at 0.5; NaN where there are fewer.
-        descriptors: (N, K, D) float16, the local teacher's, unit length.
-        vectors: (N, G) float32, the global teacher's, whitened, unit length.
-    """
-
-    grey: np.ndarray
-    cells: np.ndarray
-    xy: np.ndarray
-    descriptors: np.ndarray
-    vectors: np.ndarray
+def split(count: int, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images to train on and of those held out."""
+    index = np.arange(count)
+    is_held = index % held_out == held_out - 1
+    return index[~is_held], index[is_held]
 
 
-def random_crops(image: np.ndarray, config: DistillConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """Squares of random place and scale (up to 1.5x the crop), resized to the crop's side."""
-    h, w = image.shape[:2]
-    crops = []
-    for _ in range(config.crops_per_image):
-        side = int(min(h, w, rng.integers(config.crop, config.crop * 3 // 2 + 1)))
-        y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)
-        crop = image[y : y + side, x : x + side]
-        interpolation = cv2.INTER_AREA if side >= config.crop else cv2.INTER_CUBIC
-        crops.append(cv2.resize(crop, (config.crop, config.crop), interpolation=interpolation))
-    return crops
+def local_view(targets: Targets, i: int, config: LocalConfig, rng: np.random.Generator, train: bool) -> tuple:
+    """Image ``i`` through a random homography and light, and its targets: grey (S, S), labels (s, s, 65), inside
+    (s, s), xy (K, 2), valid (K,), descriptors (K, D) float32."""
+    image, side, k = targets.image(i), config.side, config.keypoints
+    homography = random_homography(image.shape, side, rng, train and rng.random() < config.warped)
+    view = warp(image, homography, side)
+    rows = slice(targets.peak_start[i], targets.peak_start[i + 1])
+    xy = transform(homography, targets.xy[rows])
+    in_view = np.flatnonzero(((xy > 0) & (xy < side)).all(axis=1))
+    labels = keypoint_labels(xy[in_view], targets.scores[rows][in_view], side)
+    best = in_view[: k * 5 // 3]
+    chosen = np.sort(rng.permutation(best)[:k])
+    positions, descriptors = np.zeros((k, 2), np.float32), np.zeros((k, targets.descriptors.shape[1]), np.float32)
+    positions[: len(chosen)] = xy[chosen]
+    descriptors[: len(chosen)] = targets.descriptors[rows][chosen] / np.float32(UNIT)
+    valid = (np.arange(k) < len(chosen)).astype(np.float32)
+    inside = cells_inside(homography, image.shape, side).astype(np.float32)
+    return change_light(view, rng) if train else view, labels, inside, positions, valid, descriptors
 
 
-def keypoint_labels(scores: np.ndarray, radius: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Soft labels for the detector from a teacher's score map (H, W).
-
-    Peaks (non-maximum suppression of ``radius``) are refined to sub-pixel by the soft-argmax of their window, then
-    splatted on the four pixels around, so that the label's expectation is the sub-pixel position. A cell's 64 labels
-    are the squared peaks normalised, times the cell's highest score; the 65th is the rest.
-
-    Returns:
-        cells (H/8, W/8, 65) float32 that sum to one, xy (M, 2) float32 with pixel centres at 0.5, peak scores (M,);
-        peaks in order of decreasing score.
-    """
-    h, w = scores.shape
-    window = 2 * radius + 1
-    is_peak = (scores == cv2.dilate(scores, np.ones((window, window), np.uint8))) & (scores > 0.01)
-    is_peak[:radius], is_peak[-radius:], is_peak[:, :radius], is_peak[:, -radius:] = False, False, False, False
-    y, x = np.nonzero(is_peak)
-    offsets = np.arange(-radius, radius + 1)
-    patches = scores[y[:, None, None] + offsets[None, :, None], x[:, None, None] + offsets[None, None, :]]
-    patches = np.exp((patches - patches.max(axis=(1, 2), keepdims=True)) / 0.1)
-    patches /= patches.sum(axis=(1, 2), keepdims=True)
-    px = x + (patches.sum(axis=1) * offsets).sum(axis=1)
-    py = y + (patches.sum(axis=2) * offsets).sum(axis=1)
-    peak = scores[y, x]
-
-    splat, highest = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
-    x0, y0 = np.floor(px).astype(int), np.floor(py).astype(int)
-    for dy in (0, 1):
-        for dx in (0, 1):
-            weight = (1 - np.abs(px - (x0 + dx))) * (1 - np.abs(py - (y0 + dy)))
-            at = np.clip(y0 + dy, 0, h - 1), np.clip(x0 + dx, 0, w - 1)
-            np.add.at(splat, at, weight * peak**2)
-    np.maximum.at(highest, (np.round(py).astype(int), np.round(px).astype(int)), peak)
-    cells = to_cells(splat)
-    best = to_cells(highest).max(axis=-1, keepdims=True)
-    total = cells.sum(axis=-1, keepdims=True)
-    cells = np.divide(cells * best, total, out=np.zeros_like(cells), where=(total > 0) & (best > 0))
-    cells = np.concatenate([cells, 1 - cells.sum(axis=-1, keepdims=True)], axis=-1)
-    order = np.argsort(-peak, kind="stable")
-    return cells, np.stack([px, py], axis=1)[order].astype(np.float32) + 0.5, peak[order]
-
-
-def to_cells(image: np.ndarray) -> np.ndarray:
-    """(H, W) to (H/8, W/8, 64), row-major inside a cell."""
-    h, w = image.shape
-    return image.reshape(h // CELL, CELL, w // CELL, CELL).transpose(0, 2, 1, 3).reshape(h // CELL, w // CELL, CELL**2)
-
-
-def sample(dense: np.ndarray, xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear samples of a dense map (h, w, D) at pixels ``xy`` (M, 2) of an image of ``size`` (H, W), unit length."""
-    h, w = dense.shape[:2]
-    x = np.clip(xy[:, 0] * w / size[1] - 0.5, 0, w - 1)
-    y = np.clip(xy[:, 1] * h / size[0] - 0.5, 0, h - 1)
-    x0, y0 = np.minimum(x.astype(int), w - 2), np.minimum(y.astype(int), h - 2)
-    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    top = dense[y0, x0] * (1 - fx) + dense[y0, x0 + 1] * fx
-    bottom = dense[y0 + 1, x0] * (1 - fx) + dense[y0 + 1, x0 + 1] * fx
-    out = top * (1 - fy) + bottom * fy
-    return out / (np.linalg.norm(out, axis=1, keepdims=True) + 1e-12)
-
-
-def make_targets(
-    paths: list[Path],
-    local: LocalTeacher,
-    global_: PooledImageNet,
-    config: DistillConfig,
-    folder: Path,
-    progress: Report = silent,
-) -> Targets:
-    """Runs the teachers over all crops, or maps what an earlier run with the same configuration left in ``folder``.
-
-    Raises:
-        InputError: no images, one does not decode, or the teacher's width is not the network's.
-    """
-    if not paths:
-        raise InputError("there are no training images", "give a folder of .jpg or .png files")
-    if local.descriptor_dim != config.network.local_dim:
-        raise InputError(
-            f"{local.name} has {local.descriptor_dim}-D descriptors, the network {config.network.local_dim}-D",
-            f"set the network's local_dim to {local.descriptor_dim}",
-        )
-    n, s, k = len(paths) * config.crops_per_image, config.crop, config.keypoints
-    shapes: dict[str, tuple[tuple[int, ...], type]] = {
-        "grey": ((n, s, s), np.uint8),
-        "cells": ((n, s // CELL, s // CELL, KEYPOINT_CHANNELS), np.uint8),
-        "xy": ((n, k, 2), np.float16),
-        "descriptors": ((n, k, local.descriptor_dim), np.float16),
-        "vectors": ((n, config.network.global_dim), np.float32),
-    }
-    asked = [[p.name for p in paths], local.name, global_.name, config.crops_per_image, config.seed, shapes]
-    key = json.dumps(asked, default=str)
-    done = folder / "done.json"
-    if not done.exists() or done.read_text() != key:
-        folder.mkdir(parents=True, exist_ok=True)
-        done.unlink(missing_ok=True)
-        out = {
-            name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-            for name, (shape, dtype) in shapes.items()
-        }
-        pooled = np.empty((n, global_.dim), np.float32)
-        rng = np.random.default_rng(config.seed)
-        for i, path in enumerate(paths):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise InputError(f"{path} is not an image that OpenCV can read", "remove it from the folder")
-            crops = np.stack(random_crops(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), config, rng))
-            rows = slice(i * config.crops_per_image, (i + 1) * config.crops_per_image)
-            scores, dense = local(crops)
-            pooled[rows] = global_(crops)
-            for row, crop, score, descriptors in zip(range(rows.start, rows.stop), crops, scores, dense, strict=True):
-                cells, xy, _ = keypoint_labels(score)
-                xy = xy[:k]
-                out["grey"][row] = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-                out["cells"][row] = np.round(cells * 255)
-                out["xy"][row] = np.nan
-                out["xy"][row, : len(xy)] = xy
-                out["descriptors"][row, : len(xy)] = sample(descriptors, xy, score.shape)
-            progress("teachers", i + 1, len(paths))
-        out["vectors"][:] = Whitening.fit(pooled, config.network.global_dim)(pooled)
-        for array in out.values():
-            array.flush()
-        done.write_text(key)
-    return Targets(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in shapes})
-
-
-def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise, motion blur, brightness and contrast, in random order (appendix A.2). (S, S) uint8 in and out."""
-    x: np.ndarray = image.astype(np.float32)
-    for change in rng.permutation(4):
-        if change == 0:
-            x = x + rng.normal(0, rng.uniform(0, 8), x.shape).astype(np.float32)
-        elif change == 1 and rng.random() < 0.3:
-            length, angle = rng.integers(2, 6), rng.uniform(0, math.pi)
-            kernel = np.zeros((2 * length + 1, 2 * length + 1), np.float32)
-            d = np.array([math.cos(angle), math.sin(angle)]) * length / 2
-            a, b = np.round(length - d).astype(int), np.round(length + d).astype(int)
-            cv2.line(kernel, tuple(map(int, a)), tuple(map(int, b)), 1.0)
-            x = cv2.filter2D(x, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
-        elif change == 2:
-            x = x + rng.uniform(-50, 50)
-        elif change == 3:
-            x = (x - x.mean()) * np.exp(rng.uniform(-0.7, 0.5)) + x.mean()
-    return np.clip(x, 0, 255).astype(np.uint8)
-
-
-def batches(targets: Targets, rows: np.ndarray, config: DistillConfig, first_step: int) -> Iterator[tuple]:
-    """Endless batches from step ``first_step`` on; step s of a run holds the same crops whether resumed or not."""
-    epoch, per_epoch = -1, len(rows) // config.batch
-    for step in range(first_step, config.steps):
+def batches(make, rows: np.ndarray, batch: int, steps: int, seed: int, first_step: int) -> Iterator[tuple]:
+    """Batches of ``make(image, rng)`` from step ``first_step`` on; a step's batch is the same in a resumed run."""
+    epoch, per_epoch = -1, len(rows) // batch
+    for step in range(first_step, steps):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            order = np.random.default_rng((config.seed, epoch)).permutation(rows)
-        pick = np.sort(order[step % per_epoch * config.batch :][: config.batch])
-        rng = np.random.default_rng((config.seed, 1, step))
-        yield tensors(targets, pick, [augment(targets.grey[i], rng) for i in pick])
+            order = np.random.default_rng((seed, epoch)).permutation(rows)
+        rng = np.random.default_rng((seed, 1, step))
+        yield stack([make(i, rng) for i in order[step % per_epoch * batch :][:batch]])
 
 
-def tensors(targets: Targets, pick: np.ndarray, images: list[np.ndarray] | np.ndarray) -> tuple:
-    """A batch as the training step takes it."""
-    xy = targets.xy[pick].astype(np.float32)
-    return (
-        np.stack(list(images)).astype(np.float32)[..., None] / 127.5 - 1,
-        targets.cells[pick].astype(np.float32) / 255,
-        np.nan_to_num(xy),
-        np.isfinite(xy[..., 0]).astype(np.float32),
-        targets.descriptors[pick].astype(np.float32),
-        targets.vectors[pick],
+def stack(examples: list[tuple]) -> tuple:
+    """Examples to a batch; grey levels (first) to the network's input."""
+    grey, *others = (np.stack(column) for column in zip(*examples, strict=True))
+    return (grey[..., None].astype(np.float32) / np.float32(127.5) - 1, *others)
+
+
+def local_stage(model: keras.Model, targets: Targets, config: DistillConfig) -> Stage:
+    """Keypoints and descriptors as the local teacher has them."""
+    c = config.local
+    rows, held = split(len(targets.sizes), config.held_out)
+    if len(rows) < c.batch:
+        raise InputError(f"{len(rows)} images do not fill a batch of {c.batch}", "add images, or lower local.batch")
+    heads = keras.Model(model.input, [model.get_layer(n).output for n in ("keypoint_logits", "local_descriptors")])
+    terms = tuple(losses.LOCAL_TERMS[name] for name in c.terms)
+
+    def local_losses(batch, training):
+        images, labels, inside, xy, valid, descriptors = batch
+        logits, dense = heads(images, training=training)
+        distance, contrast = losses.descriptor_losses(dense, xy, valid, descriptors)
+        values = {
+            "keypoints": losses.keypoint_loss(logits, labels, inside),
+            "position": losses.position_loss(logits, xy, valid),
+            "descriptors": distance,
+            "contrast": contrast,
+        }
+        return tf.stack([values[name] for name in c.terms])
+
+    rng = np.random.default_rng((config.seed, 2))
+    clean = [local_view(targets, i, c, rng, train=False) for i in held]
+    return Stage(
+        "local",
+        heads,
+        terms,
+        local_losses,
+        lambda first: batches(
+            lambda i, rng: local_view(targets, i, c, rng, train=True), rows, c.batch, c.steps, config.seed, first
+        ),
+        [stack(clean[i : i + c.batch]) for i in range(0, len(clean), c.batch)],
+        c.steps,
+        c.learning_rate,
     )
 
 
-def distillation_losses(outputs: dict, batch: tuple) -> tf.Tensor:
-    """The three terms of equation (1), unweighted: global, local, keypoints. (3,) float32."""
-    _, cells, xy, valid, descriptors, vectors = batch
-    global_loss = tf.reduce_mean(tf.reduce_sum(tf.square(outputs["global_descriptor"] - vectors), -1))
-    sampled = tf.math.l2_normalize(_bilinear(outputs["local_descriptors"], xy / CELL - 0.5), axis=-1)
-    distance = tf.reduce_sum(tf.square(sampled - descriptors), -1)
-    local_loss = tf.reduce_sum(distance * valid) / (tf.reduce_sum(valid) + 1e-6)
-    entropy = tf.nn.softmax_cross_entropy_with_logits(cells, outputs["keypoint_logits"])
-    return tf.stack([global_loss, local_loss, tf.reduce_mean(entropy)])
+@dataclass(frozen=True)
+class GlobalHead:
+    """NetVLAD and the projection, fitted to the global teacher's feature maps in closed form.
+
+    Attributes:
+        basis: PCA of the teacher's feature map to as many channels as layer 18 has, their mean variance 1.
+        netvlad: kernel (C, K), bias (K,), centres (K, C), float32: k-means in ``basis``.
+        pca: of NetVLAD's output to the global descriptor.
+    """
+
+    basis: PCA
+    netvlad: tuple[np.ndarray, np.ndarray, np.ndarray]
+    pca: PCA
+
+    @classmethod
+    def fit(cls, targets: Targets, rows: np.ndarray, channels: int, config: DistillConfig) -> GlobalHead:
+        """From the teacher's feature maps of the training images ``rows``."""
+        maps = [targets.feature_map(i).astype(np.float32) for i in rows]
+        cells = np.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
+        basis = PCA.fit(cells, channels)
+        spread = np.std((cells - basis.mean) @ basis.components, axis=0)
+        basis = replace(basis, components=basis.components / np.sqrt(np.mean(spread**2)))
+        cells = (cells[:: max(1, len(cells) // 40_000)] - basis.mean) @ basis.components
+        cv2.setRNGSeed(0)
+        criteria = (cv2.TERM_CRITERIA_MAX_ITER, 30, 0.0)
+        _, _, centres = cv2.kmeans(
+            cells, config.network.clusters, np.zeros(0, np.int32), criteria, 1, cv2.KMEANS_PP_CENTERS
+        )
+        nearest = np.sort(((cells[::10, None] - centres) ** 2).sum(axis=-1), axis=1)
+        # softness: the nearest of two centres gets most of a feature
+        alpha = np.float32(np.log(100) / 2 / (nearest[:, 1] - nearest[:, 0]).mean())
+        netvlad = (2 * alpha * centres.T, -alpha * (centres**2).sum(axis=1), centres)
+        vectors = [vlad((m - basis.mean)[None] @ basis.components, *netvlad).numpy()[0] for m in maps]
+        return cls(basis, netvlad, PCA.fit(np.array(vectors), config.network.global_dim, config.global_.whitening))
+
+    def in_basis(self, features):
+        """The teacher's (N, h, w, 320) as layer 18 should be, (N, h, w, C)."""
+        return tf.tensordot(features - self.basis.mean, self.basis.components, 1)
+
+    def descriptor(self, layer18, inside):
+        """(N, h, w, C) to global descriptors (N, G), of the cells that are ``inside`` (N, h, w)."""
+        pooled = vlad(layer18, *self.netvlad, inside)
+        return tf.math.l2_normalize(tf.matmul(pooled - self.pca.mean, self.pca.components), -1)
+
+    def give(self, model: keras.Model) -> None:
+        """Sets the student's NetVLAD and projection, and lets layer 18 start near the teacher's mean, 0."""
+        norm = model.get_layer("b16.proj.bn")
+        gamma, beta, mean, variance = norm.get_weights()
+        norm.set_weights([0 * gamma + 0.3, 0 * beta, mean, variance])
+        model.get_layer("netvlad").set_weights(self.netvlad)
+        model.get_layer("projection").set_weights([self.pca.components, -self.pca.mean @ self.pca.components])
 
 
-def _bilinear(dense, at):
-    """(N, h, w, D) sampled at (N, K, 2) positions in cells."""
-    shape = tf.shape(dense)
-    limit = tf.cast(tf.stack([shape[2] - 1, shape[1] - 1]), tf.float32)
-    at = tf.clip_by_value(at, 0.0, limit)
-    corner = tf.minimum(tf.floor(at), limit - 1)
-    f = at - corner
-    x, y = tf.unstack(tf.cast(corner, tf.int32), axis=-1)
-    fx, fy = f[..., 0:1], f[..., 1:2]
-
-    def get(dy, dx):
-        return tf.gather_nd(dense, tf.stack([y + dy, x + dx], -1), batch_dims=1)
-
-    return (get(0, 0) * (1 - fx) + get(0, 1) * fx) * (1 - fy) + (get(1, 0) * (1 - fx) + get(1, 1) * fx) * fy
+def vlad(x, kernel, bias, centres, inside=None):
+    """`hfnet_export.hfnet.NetVLAD` over the cells of ``x`` (N, h, w, C) that are ``inside`` (N, h, w)."""
+    shape = tf.shape(x)
+    x = tf.reshape(x, (shape[0], -1, x.shape[-1]))
+    assignment = tf.nn.softmax(tf.tensordot(x, kernel, 1) + bias)
+    if inside is not None:
+        assignment *= tf.reshape(inside, (shape[0], -1, 1))
+    residual = tf.matmul(assignment, x, transpose_a=True) - tf.reduce_sum(assignment, 1)[..., None] * centres
+    residual = tf.math.l2_normalize(residual, -1)
+    return tf.math.l2_normalize(tf.reshape(residual, (shape[0], -1)), -1)
 
 
-def total_loss(losses, weights):
-    """Equation (1): each term scaled by exp(-w), cross-entropy twice, plus the sum of the weights."""
-    return tf.reduce_sum(tf.constant([1.0, 1.0, 2.0]) * tf.exp(-weights) * losses + weights)
+def global_view(targets: Targets, i: int, window: tuple[int, int], rng: np.random.Generator, train: bool) -> tuple:
+    """A window of image ``i`` on the grid of the teacher's feature map, in other light, and that map: grey (H, W),
+    features (H / 32, W / 32, C) float32, inside (H / 32, W / 32); the window goes on beyond the image as a mirror."""
+    image, features = targets.image(i), targets.feature_map(i)
+    h, w = (side // STRIDE for side in window)
+    y, x = (int(rng.integers(max(1, n - m + 1))) for n, m in zip(features.shape, (h, w), strict=False))
+    found = features[y : y + h, x : x + w].astype(np.float32)
+    out, inside = np.zeros((h, w, features.shape[2]), np.float32), np.zeros((h, w), np.float32)
+    out[: found.shape[0], : found.shape[1]], inside[: found.shape[0], : found.shape[1]] = found, 1
+    view = image[y * STRIDE : y * STRIDE + window[0], x * STRIDE : x * STRIDE + window[1]]
+    view = np.pad(view, [(0, n - m) for n, m in zip(window, view.shape, strict=True)], mode="symmetric")
+    return change_light(view, rng) if train else view, out, inside
+
+
+def global_stage(model: keras.Model, targets: Targets, head: GlobalHead, config: DistillConfig) -> Stage:
+    """The global teacher's feature map cell by cell at layer 18, and the descriptor that the head makes of it.
+
+    One vector per image teaches a network little of 1,400 images; a feature map has hundreds of vectors per image.
+    """
+    c = config.global_
+    rows, held = split(len(targets.sizes), config.held_out)
+    encoder = keras.Model(model.input, model.get_layer("netvlad").input)
+    frozen = {layer.name for layer in keras.Model(model.input, model.get_layer("detector").input).layers}
+    for layer in encoder.layers:
+        layer.trainable = layer.name not in frozen
+
+    def global_losses(batch, training):
+        images, features, inside = batch
+        wanted, layer18 = head.in_basis(features), encoder(images, training=training)
+        squared = tf.reduce_sum(tf.reduce_sum(tf.square(layer18 - wanted), -1) * inside)
+        of_teacher = tf.reduce_sum(tf.reduce_sum(tf.square(wanted), -1) * inside)
+        a, b = head.descriptor(layer18, inside), head.descriptor(wanted, inside)
+        return tf.stack([squared / of_teacher, tf.reduce_mean(tf.reduce_sum(tf.square(a - b), -1))])
+
+    rng = np.random.default_rng((config.seed, 3))
+    clean = [global_view(targets, i, c.window, rng, train=False) for i in held]
+    return Stage(
+        "global",
+        encoder,
+        (losses.FEATURES, losses.GLOBAL),
+        global_losses,
+        lambda first: batches(
+            lambda i, rng: global_view(targets, i, c.window, rng, train=True),
+            rows,
+            c.batch,
+            c.steps,
+            config.seed + 1,
+            first,
+        ),
+        [stack(clean[i : i + c.batch]) for i in range(0, len(clean), c.batch)],
+        c.steps,
+        c.learning_rate,
+    )
 
 
 def distill(
@@ -304,141 +293,58 @@ def distill(
     progress: Report = silent,
     checkpoint_every: int = 200,
 ) -> Path:
-    """Trains, or resumes from the last checkpoint in ``folder``.
+    """Trains both stages, or resumes from the last checkpoint in ``folder``.
 
-    Leaves ``weights.npz`` (float16, what `hfnet-export` takes), ``losses.csv``, ``losses.png`` and checkpoints.
+    Leaves ``weights.npz`` (float16, what `hfnet-export` takes), a .csv of losses per stage, ``losses.png`` and
+    checkpoints.
     """
     keras.utils.set_random_seed(config.seed)
-    size = (config.crop, config.crop)
-    n = len(targets.grey)
-    image_of = np.arange(n) // config.crops_per_image
-    held_out = image_of % config.held_out == config.held_out - 1
-    rows, held_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    if len(rows) < config.batch:
-        raise InputError(f"{len(rows)} crops do not fill a batch of {config.batch}", "add images or lower --batch")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, _ = split(len(targets.sizes), config.held_out)
+    done: dict[str, Progress] = {}
+    model = build_hfnet(config.network, (None, None))
 
-    model = build_hfnet(config.network, size)
-    warmup = min(config.warmup, max(1, config.steps // 10))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        1e-5, config.steps - warmup, alpha=1e-3, warmup_target=config.learning_rate, warmup_steps=warmup
-    )
-    # The projection's 7680 inputs are small and correlated: at the full rate one step moves its output by its length.
-    slow = keras.optimizers.schedules.CosineDecay(config.learning_rate / 10, config.steps, alpha=1e-3)
-    projection = model.get_layer("projection").trainable_variables
-    others = [v for v in model.trainable_variables if not any(v is p for p in projection)]
-    balance = tf.Variable(tf.zeros(3), name="loss_weights")
-    optimizer, projection_optimizer = keras.optimizers.Adam(schedule), keras.optimizers.Adam(slow)
-    balance_optimizer = keras.optimizers.Adam(1e-2)
-    parts = ((optimizer, others), (projection_optimizer, projection), (balance_optimizer, [balance]))
-    for one, variables in parts:
-        one.build(variables)
-    done, seconds = tf.Variable(0, dtype=tf.int64), tf.Variable(0.0)
-    checkpoint = tf.train.Checkpoint(
-        model=model, balance=balance, done=done, seconds=seconds, optimizers=[one for one, _ in parts]
-    )
-    manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
-    log = folder / "losses.csv"
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).expect_partial()
-        kept = log.read_text().splitlines()[: 1 + int(done.numpy())] if log.exists() else []
-        log.write_text("\n".join([*kept, ""]))
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        some = rows[:: max(1, len(rows) // 1200)]
-        images = np.stack([targets.grey[i] for i in some])[..., None].astype(np.float32) / 127.5 - 1
-        initialise_encoder(model, imagenet, images[:: max(1, len(images) // 16)])
-        initialise_global_head(model, images, targets.vectors[some])
-        log.write_text("step,global,local,keypoints,held_global,held_local,held_keypoints\n")
-
-    @tf.function
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            losses = distillation_losses(model(batch[0], training=True), batch)
-            loss = total_loss(losses, balance)
-        gradients = tape.gradient(loss, [variables for _, variables in parts])
-        for (one, variables), gradient in zip(parts, gradients, strict=True):
-            one.apply_gradients(zip(gradient, variables, strict=True))
-        return losses
-
-    @tf.function
-    def held_out_losses(batch):
-        return distillation_losses(model(batch[0], training=False), batch)
-
-    def validate() -> np.ndarray:
-        parts = [held_rows[i : i + config.batch] for i in range(0, len(held_rows), config.batch)]
-        return np.mean([held_out_losses(tensors(targets, p, targets.grey[p])).numpy() for p in parts], axis=0)
-
-    start, clock = int(done.numpy()), time.monotonic() - float(seconds.numpy())
-    stream = prefetch(batches(targets, rows, config, start))
-    for step, batch in enumerate(stream, start + 1):
-        losses = train_step(batch).numpy()
-        if not np.isfinite(losses).all():
-            raise HFNetEdgeError(
-                f"the loss is not finite at step {step}", "train in a new folder, lower --learning-rate"
-            )
-        keep = step % checkpoint_every == 0 or step == config.steps
-        held = validate() if keep and len(held_rows) else np.full(3, np.nan)
-        with log.open("a") as f:
-            csv.writer(f).writerow([step, *(f"{v:.5f}" for v in (*losses, *held))])
-        if keep:
-            done.assign(step)
-            seconds.assign(time.monotonic() - clock)
-            manager.save()
-            plot_losses(log, folder / "losses.png")
-            trained = {
-                **card,
-                "config": asdict(config),
-                "steps_done": step,
-                "hours": round(float(seconds.numpy()) / 3600, 3),
-                "loss_weights": [round(float(w), 4) for w in balance.numpy()],
-                "held_out_losses": [None if math.isnan(v) else round(float(v), 5) for v in held],
-            }
+    def keep(name: str) -> Callable[[Progress], None]:
+        def save(now: Progress) -> None:
+            done[name] = now
+            plot_losses(folder, [*done], folder / "losses.png")
+            trained = {**card, "config": asdict(config), "stages": {n: asdict(p) for n, p in done.items()}}
             save_weights(folder / "weights.npz", model, config.network, trained)
-        note = "global {:.3f}, local {:.3f}, keypoints {:.3f}".format(*losses)
-        progress("training", step, config.steps, note=note)
+
+        return save
+
+    rng = np.random.default_rng((config.seed, 4))
+    some = [local_view(targets, i, config.local, rng, train=True)[:1] for i in rows[:64]]
+    initialise_encoder(model, imagenet, stack(some)[0])
+    train(local_stage(model, targets, config), folder, progress, checkpoint_every, keep("local"))
+
+    head = GlobalHead.fit(targets, rows, model.get_layer("netvlad").input.shape[-1], config)
+    head.give(model)
+    train(global_stage(model, targets, head, config), folder, progress, checkpoint_every, keep("global"))
     return folder / "weights.npz"
 
 
-def prefetch(items: Iterator, depth: int = 4) -> Iterator:
-    """Makes the next items in a thread while this one is used. An exception in the thread is raised here."""
-    waiting: queue.Queue = queue.Queue(depth)
-    end = object()
-
-    def fill():
-        try:
-            for item in items:
-                waiting.put(item)
-            waiting.put(end)
-        except Exception as e:
-            waiting.put(e)
-
-    threading.Thread(target=fill, daemon=True).start()
-    while (item := waiting.get()) is not end:
-        if isinstance(item, Exception):
-            raise item
-        yield item
-
-
-def plot_losses(log: Path, picture: Path) -> None:
-    """Draws the three losses over the steps, training (smoothed) and held-out."""
+def plot_losses(folder: Path, stages: list[str], picture: Path) -> None:
+    """Draws every loss of every stage over the steps, training (smoothed) and held-out."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    table = np.genfromtxt(log, delimiter=",", skip_header=1, ndmin=2)
-    if len(table) < 2:
-        return
-    window = max(1, min(50, len(table) // 5))
-    fig, axes = plt.subplots(1, 3, figsize=(12, 3.2))
-    for k, (axis, name) in enumerate(zip(axes, ("global descriptor", "local descriptors", "keypoints"), strict=True)):
-        smooth = np.convolve(table[:, 1 + k], np.ones(window) / window, "valid")
-        axis.plot(table[window - 1 :, 0], smooth, lw=1, label=f"training (mean of {window})")
-        held = np.isfinite(table[:, 4 + k])
-        axis.plot(table[held, 0], table[held, 4 + k], "o-", ms=3, label="held-out images")
-        axis.set(title=name, xlabel="step", yscale="log")
+    tables = {stage: np.genfromtxt(folder / f"{stage}.csv", delimiter=",", names=True) for stage in stages}
+    names = {stage: [name for name in t.dtype.names or () if name != "step"] for stage, t in tables.items()}
+    curves = [(stage, name) for stage in stages for name in names[stage] if not name.startswith("held_")]
+    fig, axes = plt.subplots(1, len(curves), figsize=(3.4 * len(curves), 3.2), squeeze=False)
+    for axis, (stage, name) in zip(axes[0], curves, strict=True):
+        table = np.atleast_1d(tables[stage])
+        window = max(1, min(100, len(table) // 5))
+        smooth = np.convolve(table[name], np.ones(window) / window, "valid")
+        axis.plot(table["step"][window - 1 :], smooth, lw=1, label=f"training (mean of {window})")
+        held = np.isfinite(table[f"held_{name}"])
+        axis.plot(table["step"][held], table[f"held_{name}"][held], "o-", ms=3, label="held-out images")
+        axis.set(title=f"{stage}: {name}", xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8)
     fig.tight_layout()
     with atomic_write(picture) as f:
         fig.savefig(f, dpi=110, format="png")

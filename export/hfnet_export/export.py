@@ -1,10 +1,10 @@
-"""From weights to a .tflite that is checked, compared with the float network and timed: `export_hfnet`."""
+"""From a network to a .tflite that is checked, compared with the float network and timed: `export_hfnet`."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from hfnet_edge.model import Model
 from hfnet_edge.quiet import quiet
 from hfnet_export import convert
 from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
-from hfnet_export.weights import BUNDLED, hfnet_from_weights, load_weights
+from hfnet_export.sources import read_source
+from hfnet_export.weights import BUNDLED
 
 STEPS = 6
 COMPARED = 16  # images for the comparison with the float network
@@ -51,27 +52,36 @@ class ExportReport:
 
 
 def export_hfnet(
-    weights: Path = BUNDLED,
+    network: Path = BUNDLED,
     output: Path = Path("hfnet.tflite"),
     quantize: str = "int8",
     input_size: tuple[int, int] = (480, 640),
     global_dim: int | None = None,
+    pca: Path | None = None,
     calibration: Path | None = None,
+    input_range: tuple[float, float] | None = None,
+    outputs: Mapping[str, str] | None = None,
     on_step: OnStep = lambda *_: None,
 ) -> ExportReport:
     """Exports HF-Net for phones.
 
     Args:
-        weights: what `hfnet-distill` wrote.
+        network: weights that `hfnet-distill` wrote, or another HF-Net: a Keras file (.keras, .h5), the folder of a
+            SavedModel, or an .onnx file.
         output: the .tflite to write.
         quantize: "none" (float32), "fp16", "dynamic" or "int8", see `hfnet_export.convert.RECIPES`.
         input_size: height and width, multiples of 32.
-        global_dim: keep this many dimensions of the global descriptor, the most important first.
+        global_dim: keep this many dimensions of the global descriptor, the most important first; of weights only.
+        pca: a folder of the map's reference photos, more than ``global_dim``: their PCA, folded into the projection,
+            decides which dimensions are the most important.
         calibration: a folder of photos like those that will be localized; None: images made by code.
+        input_range: what another HF-Net expects for grey levels 0 and 255.
+        outputs: role to name of an output of another HF-Net, where `hfnet_export.roles` cannot tell.
 
     Raises:
-        InputError: an argument, the weights or a photo is not usable.
-        ModelError: the conversion went wrong; nothing is written.
+        InputError: an argument, the network's file or a photo is not usable.
+        ModelError: the network is not an HF-Net, or the conversion went wrong; nothing is written.
+        InstallError: onnx2tf is needed and cannot be installed.
         OutputError: ``output`` cannot be written.
     """
     started = time.monotonic()
@@ -84,17 +94,11 @@ def export_hfnet(
             f"give HEIGHTxWIDTH, multiples of 32 from {MIN_SIDE} to {MAX_SIDE}",
         )
 
-    config, _, _ = load_weights(weights)
-    config = replace(config, global_dim=config.global_dim if global_dim is None else global_dim)
-    origin = "bundled weights" if weights == BUNDLED else str(weights)
-    on_step(1, f"building HF-Net from {origin} ({config.local_dim}-D local, {config.global_dim}-D global)")
-    network, weights_hash = hfnet_from_weights(weights, input_size, config.global_dim, batch=1)
-    parameters = convert.parameter_count(network)
-
-    on_step(2, f"converting {parameters / 1e6:.1f} M weights to float32 TFLite, {input_size[0]}x{input_size[1]}")
-    description = convert.describe(config, weights_hash, "none", input_size)
-    float_content = convert.to_float_tflite(network)
-    float_model = _load(convert.embed(float_content, description))
+    if pca is not None and global_dim is None:
+        raise InputError("--pca needs a number of dimensions", "give --global-dim N too, less than the photos")
+    source = read_source(network, input_size, global_dim, pca, input_range, outputs, on_step)
+    description = source.description
+    float_model = _load(convert.embed(source.content, description))
 
     if calibration is None:
         on_step(3, f"making {BUILT_IN} images; photos of the place are better: --calibration DIR")
@@ -104,18 +108,19 @@ def export_hfnet(
         images = photos(calibration, input_size)
     inputs = [description.scale(image) for image in images]
     compared = images[:: max(1, len(images) // COMPARED)][:COMPARED]
+    reference = [float_model(image) for image in compared]
+    for result, image in list(zip(reference, compared, strict=True))[:2]:
+        convert.check_float(result, source.reference(description.scale(image)))
+        convert.check_values(result)
 
     rules = ", ".join(f"{rule.op} {rule.precision}" for rule in convert.RECIPES[quantize]) or "all float32"
     on_step(4, f"quantizing: {rules}")
     description = replace(description, precision=quantize)
-    content = convert.embed(convert.quantize(float_content, quantize, inputs), description)
+    content = convert.embed(convert.quantize(source.content, quantize, inputs), description)
 
     on_step(5, f"checking operators, size, XNNPACK, and outputs on {len(compared)} images")
-    convert.check_size(content, parameters, quantize)
+    convert.check_size(content, source.parameters, quantize)
     convert.check_xnnpack(content)
-    reference = [float_model(image) for image in compared]
-    for outputs, image in list(zip(reference, compared, strict=True))[:2]:
-        convert.check_float(outputs, network(description.scale(image), training=False))
     model = _load(content)
     measured = convert.fidelity([model(image) for image in compared], reference)
     convert.check_fidelity(measured, quantize)
@@ -128,7 +133,7 @@ def export_hfnet(
     return ExportReport(
         file=output,
         bytes=len(content),
-        float_bytes=len(float_content),
+        float_bytes=len(source.content),
         operators=dict(counted.most_common()),
         fidelity=measured,
         milliseconds=ms,

@@ -2,7 +2,7 @@
 
     image (H, W, 1) in [-1, 1]
       └ MobileNetV2 x0.75, layers 1-7 ─────────── 24 channels at 1/8
-          ├ detector head    3x3x256, 1x1x65 ───> ``keypoint_logits``    (H/8, W/8, 65)
+          ├ detector head    3x3x128, 1x1x65 ───> ``keypoint_logits``    (H/8, W/8, 65)
           ├ descriptor head  3x3x256, 1x1xD  ───> ``local_descriptors``  (H/8, W/8, D), not normalised
           └ layers 8-18 ───────────────────────── 240 channels at 1/32
               └ NetVLAD, 32 clusters, projection > ``global_descriptor``  (G,), unit length
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import cv2
 import keras
 import numpy as np
 from keras import layers, ops
@@ -46,15 +45,16 @@ class HFNetConfig:
         global_dim: width of the global descriptor. The projection's columns are ordered by importance (PCA),
             so an export may keep the first few of them.
         width: MobileNetV2's depth multiplier.
-        clusters: number of NetVLAD clusters.
-        head_width: channels of the 3x3 convolution in both local heads.
+        detector_width, descriptor_width: channels of the 3x3 convolution in the local heads.
+        clusters: of NetVLAD.
     """
 
     local_dim: int = 128
     global_dim: int = 512
     width: float = 0.75
+    detector_width: int = 128
+    descriptor_width: int = 256
     clusters: int = 32
-    head_width: int = 256
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -114,7 +114,7 @@ class NetVLAD(layers.Layer):
         self.centers = self.add_weight(name="centers", shape=(self.clusters, dim), initializer="random_normal")
 
     def call(self, x):
-        _, h, w, dim = x.shape
+        _, h, w, dim = ops.shape(x)
         x = ops.reshape(x, (-1, h * w, dim))
         assignment = ops.softmax(ops.matmul(x, self.kernel) + self.bias, axis=-1)  # (N, HW, K)
         residual = ops.matmul(ops.transpose(assignment, (0, 2, 1)), x)  # (N, K, C)
@@ -142,19 +142,21 @@ class Unit(layers.Layer):
 def build_hfnet(
     config: HFNetConfig, input_size: tuple[int | None, int | None], batch: int | None = None
 ) -> keras.Model:
-    """The network for one input size (height, width), both multiples of 32.
+    """The network for one input size (height, width), both multiples of 32; None: for any.
 
     Raises:
         ValueError: a side is not a multiple of 32.
     """
-    if any(side is None or side % 32 or side <= 0 for side in input_size):
+    if any(side is not None and (side % 32 or side <= 0) for side in input_size):
         raise ValueError(f"the input size {input_size[0]}x{input_size[1]} must have sides that are multiples of 32")
     image = layers.Input((*input_size, 1), batch_size=batch, name="image")
     encoder = mobilenet_v2(image, config.width)
     local = encoder[7 - 1]
-    logits = _conv_bn(local, config.head_width, 3, 1, "detector")
+    fine = _conv_bn(encoder[4 - 1], config.detector_width, 3, 2, "detector.fine", activation=False)
+    coarse = _conv_bn(local, config.detector_width, 3, 1, "detector", activation=False)
+    logits = layers.ReLU(6.0, name="detector.relu")(layers.Add(name="detector.add")([fine, coarse]))
     logits = layers.Conv2D(KEYPOINT_CHANNELS, 1, name="keypoint_logits")(logits)
-    descriptors = _conv_bn(local, config.head_width, 3, 1, "descriptor")
+    descriptors = _conv_bn(local, config.descriptor_width, 3, 1, "descriptor")
     descriptors = layers.Conv2D(config.local_dim, 1, name="local_descriptors")(descriptors)
     vlad = NetVLAD(config.clusters, name="netvlad")(encoder[18 - 1])
     projected = layers.Dense(config.global_dim, name="projection")(vlad)
@@ -210,32 +212,3 @@ def initialise_encoder(model: keras.Model, imagenet: dict[str, np.ndarray], imag
         mean, var = output.mean(axis=(0, 1, 2)), output.var(axis=(0, 1, 2))
         _, beta, _, _ = norm.get_weights()
         norm.set_weights([np.sqrt(var + norm.epsilon), beta + mean, mean, var])
-
-
-def initialise_global_head(model: keras.Model, images: np.ndarray, vectors: np.ndarray) -> None:
-    """Starts NetVLAD from k-means of its input and the projection from ridge regression onto the teacher's vectors.
-
-    From random values the global head learns next to nothing in the first hundreds of steps.
-
-    Args:
-        images: (N, H, W, 1) float32 in the input range. vectors: (N, G) float32, unit length.
-    """
-    vlad, projection = model.get_layer("netvlad"), model.get_layer("projection")
-    features = keras.Model(model.input, vlad.input).predict(images, batch_size=16, verbose=0)
-    rows = features.reshape(-1, features.shape[-1])
-    rows = rows[:: max(1, len(rows) // 40_000)]
-    criteria = (cv2.TERM_CRITERIA_MAX_ITER, 30, 0.0)
-    cv2.setRNGSeed(0)
-    _, _, centers = cv2.kmeans(rows, vlad.clusters, np.zeros(0, np.int32), criteria, 1, cv2.KMEANS_PP_CENTERS)
-    squared = ((rows[::10, None] - centers) ** 2).sum(axis=-1)
-    nearest = np.sort(squared, axis=1)
-    alpha = (
-        np.log(100) / 2 / (nearest[:, 1] - nearest[:, 0]).mean()
-    )  # the nearest of two centres gets most of a feature
-    vlad.set_weights([2 * alpha * centers.T, -alpha * (centers**2).sum(axis=1), centers])
-    x = np.asarray(vlad(features)).astype(np.float64)
-    mean, target = x.mean(axis=0), vectors.mean(axis=0)
-    x -= mean
-    gram = x @ x.T
-    kernel = x.T @ np.linalg.solve(gram + gram.trace() / len(x) * np.eye(len(x)), vectors - target)
-    projection.set_weights([kernel, target - mean @ kernel])

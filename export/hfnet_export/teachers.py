@@ -7,7 +7,6 @@ Their weights are third-party files that the user points at; none is shipped.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +16,8 @@ import tensorflow as tf
 
 from hfnet_edge.errors import InputError
 from hfnet_export.hfnet import mobilenet_v2
+
+STRIDE = 32  # pixels of the image per cell of a global teacher's feature map
 
 
 class LocalTeacher(Protocol):
@@ -34,6 +35,17 @@ class LocalTeacher(Protocol):
     descriptor_dim: int
 
     def __call__(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class GlobalTeacher(Protocol):
+    """A network trained to tell images apart, of which the feature map is used: ``features`` takes ``rgb`` (N, H, W, 3)
+    uint8, sides divisible by 32, and gives (N, H / 32, W / 32, C) float32. Its ``weights`` start the student's."""
+
+    name: str
+    licence: str
+    weights: dict[str, np.ndarray]
+
+    def features(self, rgb: np.ndarray) -> np.ndarray: ...
 
 
 class Alike:
@@ -117,72 +129,30 @@ class XFeat:
         return scores[:h, :w], dense / np.linalg.norm(dense, axis=-1, keepdims=True)
 
 
-class PooledImageNet:
-    """Global teacher: the ImageNet MobileNetV2's last feature map, generalised-mean pooled (p = 3)."""
+class ImageNet:
+    """Keras' MobileNetV2 x1.0 trained on ImageNet, up to the last block (320 channels, before `Conv_1`)."""
 
     licence = "Apache-2.0 (Keras applications)"
-    dim = 1280
 
     def __init__(self, path: Path):
         self.name = Path(path).stem
         self.weights = _arrays(path)
-        if "Conv_1.weight" not in self.weights:
+        if "b16.proj.weight" not in self.weights:
             raise InputError(f"{path} does not hold MobileNetV2's weights", "give mobilenetv2_1.0_imagenet.npz")
-        self._models: dict[tuple[int, int], keras.Model] = {}
+        image = keras.layers.Input((None, None, 3))
+        model = keras.Model(image, mobilenet_v2(image, 1.0)[-1])
+        for layer in model.layers:
+            if f"{layer.name}.weight" not in self.weights:
+                continue
+            kernel, bias = self.weights[f"{layer.name}.weight"], self.weights[f"{layer.name}.bias"]
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            layer.set_weights([kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))])
+            ones = np.ones_like(bias)
+            model.get_layer(f"{layer.name}.bn").set_weights([ones, bias, 0 * ones, ones - 1e-3])
+        self._network = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
 
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 to (N, 1280) float32, unit length."""
-        features = self._model(rgb.shape[1:3])(rgb.astype(np.float32) / 127.5 - 1, training=False).numpy()
-        pooled = np.cbrt(np.mean(features.astype(np.float64) ** 3, axis=(1, 2)))
-        return (pooled / (np.linalg.norm(pooled, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
-
-    def _model(self, size: tuple[int, int]) -> keras.Model:
-        if size not in self._models:
-            image = keras.layers.Input((*size, 3))
-            x = mobilenet_v2(image, 1.0)[-1]
-            x = keras.layers.Conv2D(self.dim, 1, use_bias=False, name="Conv_1")(x)
-            x = keras.layers.BatchNormalization(epsilon=1e-3, name="Conv_1.bn")(x)
-            model = keras.Model(image, keras.layers.ReLU(6.0)(x))
-            for layer in model.layers:
-                if f"{layer.name}.weight" not in self.weights:
-                    continue
-                kernel, bias = self.weights[f"{layer.name}.weight"], self.weights[f"{layer.name}.bias"]
-                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-                layer.set_weights([kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))])
-                ones = np.ones_like(bias)
-                model.get_layer(f"{layer.name}.bn").set_weights([ones, bias, 0 * ones, ones - 1e-3])
-            self._models[size] = model
-        return self._models[size]
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """PCA of global descriptors, half whitened; columns in order of decreasing variance.
-
-    Components are divided by the square root of their standard deviation: without whitening a few components drown the
-    rest, with full whitening the student would spend itself on noise.
-
-    Attributes:
-        mean: (D,) float32. projection: (D, K) float32.
-    """
-
-    mean: np.ndarray
-    projection: np.ndarray
-
-    @classmethod
-    def fit(cls, vectors: np.ndarray, dim: int) -> Whitening:
-        """Learns from (N, D) vectors, N > dim. Raises InputError when there are too few."""
-        if len(vectors) <= dim:
-            raise InputError(f"{len(vectors)} crops are too few to whiten to {dim} dimensions", "add images or crops")
-        mean = vectors.mean(axis=0)
-        values, vectors_ = np.linalg.eigh(np.cov((vectors - mean).T.astype(np.float64)))
-        order = np.argsort(-values)[:dim]
-        scale = (values[order] + 1e-6 * values.max()) ** -0.25
-        return cls(mean.astype(np.float32), (vectors_[:, order] * scale).astype(np.float32))
-
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        x = (vectors - self.mean) @ self.projection
-        return x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12)
+    def features(self, rgb: np.ndarray) -> np.ndarray:
+        return self._network(tf.constant(rgb.astype(np.float32) / 127.5 - 1)).numpy()
 
 
 LOCAL_TEACHERS: dict[str, Callable[[Path], LocalTeacher]] = {"alike": Alike, "xfeat": XFeat}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -11,7 +12,8 @@ import numpy as np
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
-from hfnet_export.hfnet import HFNetConfig, build_hfnet
+from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig, build_hfnet
+from hfnet_export.pca import PCA
 
 BUNDLED = Path(__file__).parent / "weights" / "hfnet.npz"
 
@@ -70,6 +72,31 @@ def hfnet_from_weights(
             raise InputError(f"{path}: {variable.path} is damaged", "train again, or use the bundled weights")
         variable.assign(array)
     return model, weights_hash(arrays)
+
+
+def fold_pca(network: keras.Model, path: Path, photos: Sequence[np.ndarray]) -> str:
+    """Learns the dimensions of ``network``'s global descriptor on the photos of a place, and folds them in.
+
+    Args:
+        network: of `hfnet_from_weights`, with fewer dimensions than there are photos; changed in place.
+        path: its weights.
+        photos: (H, W) uint8 of its input size, the reference images of a map for example.
+
+    Returns:
+        The hash of the new weights.
+
+    Raises:
+        InputError: there are too few photos.
+    """
+    whole, _ = hfnet_from_weights(path, network.input.shape[1:3])
+    projection = whole.get_layer("projection")
+    before_the_norm = keras.Model(whole.input, projection.output)
+    low, high = INPUT_RANGE
+    inputs = (photo[None, ..., None].astype(np.float32) * ((high - low) / 255) + low for photo in photos)
+    vectors = np.concatenate([np.asarray(before_the_norm(x, training=False)) for x in inputs])
+    folded = network.get_layer("projection")
+    folded.set_weights(PCA.fit(vectors, folded.units).fold(*projection.get_weights()))
+    return weights_hash({variable.path: np.asarray(variable) for variable in network.variables})
 
 
 def weights_hash(arrays: dict[str, np.ndarray]) -> str:

@@ -44,3 +44,7 @@ class MismatchError(HFNetEdgeError):
 
 class OutputError(HFNetEdgeError):
     """An output cannot be written."""
+
+
+class InstallError(HFNetEdgeError):
+    """A tool that is installed when it is first needed could not be."""

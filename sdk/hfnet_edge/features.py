@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hfnet_edge.image import Photo
-from hfnet_edge.keypoints import MIN_SCORE, detect, keypoint_scores, quantize, sample_descriptors
+from hfnet_edge.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.model import Model, RawOutputs
 
 MAX_KEYPOINTS = 2000
@@ -40,7 +40,7 @@ def decode(
     threshold: float = MIN_SCORE,
 ) -> Features:
     """The network's outputs for a photo as features: at most ``max_keypoints`` of at least the score ``threshold``."""
-    xy, scores = detect(keypoint_scores(raw.keypoint_logits), photo.valid, max_keypoints, nms_radius, threshold)
+    xy, scores = detect(raw.scores(), photo.valid, max_keypoints, nms_radius, threshold)
     return Features(
         keypoints=photo.to_camera(xy),
         scores=scores,

@@ -37,6 +37,8 @@ ENTRY = struct.Struct("<IIQQ8x")  # kind, checksum, offset, length
 MAX_SECTIONS = 64  # bounds what a hostile header can make the reader do
 MAX_META = 1 << 20
 UNIT = 127  # descriptors are unit vectors times 127, rounded
+MAX_LOCAL_DIM = 1040  # 127 * 127 * 1040 < 2**24: float32 sums of products stay exact
+MAX_GLOBAL_DIM = 4096  # as wide as HF-Net's; see `hfnet_edge.retrieval` for why sums stay exact
 
 
 class Section(IntEnum):
@@ -197,8 +199,8 @@ def _read(path: Path) -> LocalizationMap:
     description = read_description(data[meta.offset : meta.offset + meta.length], str(path))
     m, n, o = description.imageCount, description.landmarkCount, description.observationCount
     g, d = description.globalDim, description.localDim
-    if not (1 <= g <= 1040 and 1 <= d <= 1040):  # 127 * 127 * 1040 < 2**24: float32 sums of products stay exact
-        raise fail(f"descriptors of {d} and {g} dimensions are not between 1 and 1040")
+    if not (1 <= d <= MAX_LOCAL_DIM and 1 <= g <= MAX_GLOBAL_DIM):
+        raise fail(f"descriptors of {d} and {g} dimensions; at most {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} are possible")
 
     def array(kind: Section, dtype: str, *shape: int) -> np.ndarray:
         entry = entries[kind]

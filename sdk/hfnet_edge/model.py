@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from hfnet_edge.errors import MismatchError, ModelError
+from hfnet_edge.keypoints import CELL, keypoint_scores
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.quiet import quiet
 from hfnet_edge.schema.description_generated import ModelDescription, ModelDescriptionT
 
 METADATA_NAME = "HFNET_EDGE"
-ROLES = ("keypoint_logits", "local_descriptors", "global_descriptor")
+KEYPOINT_ROLES = ("keypoint_logits", "keypoint_scores")  # a network has one of them, and both of the others
+DESCRIPTOR_ROLES = ("local_descriptors", "global_descriptor")
 TFLITE_IDENTIFIER = b"TFL3"
 
 
@@ -58,14 +60,23 @@ class RawOutputs:
     """What the network returns for one image, dequantized to float32; h = H / 8, w = W / 8.
 
     Attributes:
-        keypoint_logits: (h, w, 65).
+        keypoint_logits: (h, w, 65), or None where the network returns ``keypoint_scores``: (H, W) in [0, 1], before
+            or after non-maximum suppression.
         local_descriptors: (h, w, D), not normalised.
-        global_descriptor: (G,), unit length.
+        global_descriptor: (G,), normalised or not.
     """
 
-    keypoint_logits: np.ndarray
     local_descriptors: np.ndarray
     global_descriptor: np.ndarray
+    keypoint_logits: np.ndarray | None = None
+    keypoint_scores: np.ndarray | None = None
+
+    def scores(self) -> np.ndarray:
+        """(H, W) float32 keypoint scores, whichever of the two the network returns."""
+        if self.keypoint_logits is not None:
+            return keypoint_scores(self.keypoint_logits)
+        assert self.keypoint_scores is not None, "read_description demands one of them"
+        return self.keypoint_scores
 
 
 class Model:
@@ -99,15 +110,10 @@ class Model:
             shapes = {name: tuple(d["shape"]) for name, d in self._run.get_output_details().items()}
         except Exception as e:  # the interpreter raises whatever it likes
             raise ModelError(f"{path} cannot be run: {e}", "export it again with `hfnet-export`") from e
-        h, w = (side // 8 for side in self.description.input_size)
-        expected = {
-            "keypoint_logits": (1, h, w, 65),
-            "local_descriptors": (1, h, w, self.description.local_dim),
-            "global_descriptor": (1, self.description.global_dim),
-        }
-        for role, shape in expected.items():
-            if shapes.get(self.description.outputs.get(role, "")) != shape:
-                raise ModelError(f"{path}: no output of shape {shape} is its {role}", "export it again")
+        expected = output_shapes(self.description)
+        for role, name in self.description.outputs.items():
+            if shapes.get(name) != expected[role]:
+                raise ModelError(f"{path}: no output of shape {expected[role]} is its {role}", "export it again")
 
     def __call__(self, pixels: np.ndarray) -> RawOutputs:
         """Runs the network on one grey image (H, W) uint8 of the model's input size."""
@@ -115,6 +121,18 @@ class Model:
             raise ValueError(f"expected {self.description.input_size} uint8, not {pixels.shape} {pixels.dtype}")
         outputs = self._run(**{self._input: self.description.scale(pixels)})
         return RawOutputs(**{role: outputs[name][0] for role, name in self.description.outputs.items()})
+
+
+def output_shapes(description: Description) -> dict[str, tuple[int, ...]]:
+    """The shape of each role's output, batch of 1 included; also of the role that this network lacks."""
+    height, width = description.input_size
+    h, w = height // CELL, width // CELL
+    return {
+        "keypoint_logits": (1, h, w, CELL * CELL + 1),
+        "keypoint_scores": (1, height, width),
+        "local_descriptors": (1, h, w, description.local_dim),
+        "global_descriptor": (1, description.global_dim),
+    }
 
 
 def check_match(model: Description, m: LocalizationMap) -> None:
@@ -169,8 +187,11 @@ def read_description(content: bytes, where: str) -> Description:
         )
     except Exception as e:
         raise ModelError(f"{where}: its description is damaged ({type(e).__name__})", "export it again") from e
-    if sorted(description.outputs) != sorted(ROLES):
-        raise ModelError(f"{where} has outputs {sorted(description.outputs)}", f"an HF-Net has {', '.join(ROLES)}")
+    if set(description.outputs) not in [{role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES]:
+        raise ModelError(
+            f"{where} has outputs {sorted(description.outputs)}",
+            f"an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and {' and '.join(DESCRIPTOR_ROLES)}",
+        )
     return description
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
 
 from hfnet_export import calibration, convert
-from hfnet_export.hfnet import HFNetConfig, build_hfnet, initialise_global_head
+from hfnet_export.hfnet import HFNetConfig, build_hfnet
 from hfnet_export.weights import hfnet_from_weights, save_weights
 
 SIZE = (96, 128)
-CONFIG = HFNetConfig(local_dim=16, global_dim=12, head_width=32)
+CONFIG = HFNetConfig(local_dim=16, global_dim=12, detector_width=32, descriptor_width=32)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,27 @@ class Exported:
     images: list[np.ndarray]
 
 
+def fit_global_head(model: keras.Model, images: np.ndarray, vectors: np.ndarray) -> None:
+    """A global head that knows the images: with random residuals, NetVLAD's normalisation shows only noise."""
+    vlad, projection = model.get_layer("netvlad"), model.get_layer("projection")
+    features = keras.Model(model.input, vlad.input).predict(images, batch_size=16, verbose=0)
+    rows = features.reshape(-1, features.shape[-1])
+    rows = rows[:: max(1, len(rows) // 40_000)]
+    criteria = (cv2.TERM_CRITERIA_MAX_ITER, 30, 0.0)
+    cv2.setRNGSeed(0)
+    _, _, centers = cv2.kmeans(rows, vlad.clusters, np.zeros(0, np.int32), criteria, 1, cv2.KMEANS_PP_CENTERS)
+    squared = ((rows[::10, None] - centers) ** 2).sum(axis=-1)
+    nearest = np.sort(squared, axis=1)
+    alpha = np.log(100) / 2 / (nearest[:, 1] - nearest[:, 0]).mean()
+    vlad.set_weights([2 * alpha * centers.T, -alpha * (centers**2).sum(axis=1), centers])
+    x = np.asarray(vlad(features)).astype(np.float64)
+    mean, target = x.mean(axis=0), vectors.mean(axis=0)
+    x -= mean
+    gram = x @ x.T
+    kernel = x.T @ np.linalg.solve(gram + gram.trace() / len(x) * np.eye(len(x)), vectors - target)
+    projection.set_weights([kernel, target - mean @ kernel])
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     keras.utils.set_random_seed(3)
@@ -36,8 +58,7 @@ def weights(tmp_path_factory) -> Path:
             layer.momentum = 0.0  # one pass in training mode then measures the statistics
     images = np.stack(calibration.built_in_images(SIZE, 16, seed=1))[..., None] / np.float32(127.5) - 1
     model(images, training=True)
-    vectors = 0.3 + np.random.default_rng(0).normal(0, 0.2, (len(images), CONFIG.global_dim))
-    initialise_global_head(model, images, vectors)  # with random residuals, NetVLAD's normalisation shows only noise
+    fit_global_head(model, images, 0.3 + np.random.default_rng(0).normal(0, 0.2, (len(images), CONFIG.global_dim)))
     path = tmp_path_factory.mktemp("weights") / "random.npz"
     save_weights(path, model, CONFIG, {"made": "by code"})
     return path

@@ -11,30 +11,41 @@ import pytest
 import tensorflow as tf
 
 from hfnet_edge.errors import HFNetEdgeError, InputError
-from hfnet_export import runs
+from hfnet_export import losses, runs
 from hfnet_export.calibration import built_in_images
-from hfnet_export.distill import (
-    DistillConfig,
-    augment,
-    distillation_losses,
-    keypoint_labels,
-    sample,
-    to_cells,
-    total_loss,
-)
+from hfnet_export.distill import DistillConfig, GlobalConfig, LocalConfig, split
 from hfnet_export.hfnet import BOTTLENECKS, HFNetConfig, channels
+from hfnet_export.recipe import BUNDLED_RECIPE, read_recipe
+from hfnet_export.targets import Targets, find_peaks, make_targets, sample
+from hfnet_export.views import (
+    cells_inside,
+    change_light,
+    keypoint_labels,
+    random_homography,
+    to_cells,
+    transform,
+    warp,
+)
 from hfnet_export.weights import load_weights
 
-CONFIG = DistillConfig(
-    network=HFNetConfig(local_dim=8, global_dim=6, width=0.35, clusters=4, head_width=8),
-    crop=64,
-    crops_per_image=2,
-    keypoints=16,
-    steps=3,
-    batch=4,
-    warmup=1,
-    held_out=6,
-)
+RECIPE = """
+held_out = 6
+[network]
+global_dim = 6
+width = 0.35
+clusters = 4
+detector_width = 8
+descriptor_width = 8
+[local]
+steps = 3
+batch = 4
+side = 64
+keypoints = 16
+[global]
+steps = 2
+batch = 4
+window = [64, 96]
+"""
 
 
 class FakeLocal:
@@ -52,13 +63,13 @@ class FakeLocal:
 
 
 class FakeGlobal:
-    """Random projections of a small copy of the crop, and MobileNetV2 x1.0 weights drawn at random."""
+    """Features: random functions of a small copy of the image. Weights: a MobileNetV2 x1.0 drawn at random."""
 
-    name, licence, dim = "fake global", "none", 20
+    name, licence = "fake global", "none"
 
     def __init__(self):
         rng = np.random.default_rng(5)
-        self.projection = rng.normal(size=(64, self.dim)).astype(np.float32)
+        self.projection = rng.normal(size=(16, 320)).astype(np.float32)
         shapes, before, block = {"Conv1": (32, 3, 3, 3)}, 32, 0
         for expansion, base, repeats, _ in BOTTLENECKS:
             for _ in range(repeats):
@@ -74,10 +85,10 @@ class FakeGlobal:
             self.weights[f"{name}.weight"] = rng.normal(0, scale, shape).astype(np.float32)
             self.weights[f"{name}.bias"] = np.zeros(shape[0], np.float32)
 
-    def __call__(self, rgb):
-        small = np.stack([cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).mean(axis=-1) for image in rgb])
-        pooled = small.reshape(len(rgb), -1).astype(np.float32) / 255 @ self.projection
-        return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    def features(self, rgb):
+        n, h, w, _ = rgb.shape
+        cells = rgb.mean(axis=-1).reshape(n, h // 32, 4, 8, w // 32, 4, 8).mean(axis=(3, 6)).transpose(0, 1, 3, 2, 4)
+        return cells.reshape(n, h // 32, w // 32, 16).astype(np.float32) / 255 @ self.projection
 
 
 def peak_at(x: float, y: float, height: float = 0.8, size: int = 32) -> np.ndarray:
@@ -87,25 +98,26 @@ def peak_at(x: float, y: float, height: float = 0.8, size: int = 32) -> np.ndarr
 
 
 def test_labels_sum_to_one():
-    scores = np.random.default_rng(0).random((48, 64)).astype(np.float32)
-    cells, xy, peak = keypoint_labels(scores)
-    assert cells.shape == (6, 8, 65) and (cells >= -1e-6).all()
-    np.testing.assert_allclose(cells.sum(axis=-1), 1, atol=1e-6)
-    assert (np.diff(peak) <= 0).all() and len(xy) == len(peak) > 0
+    xy, scores = find_peaks(np.random.default_rng(0).random((64, 64)).astype(np.float32))
+    labels = keypoint_labels(xy, scores, 64)
+    assert labels.shape == (8, 8, 65) and (labels >= -1e-6).all()
+    np.testing.assert_allclose(labels.sum(axis=-1), 1, atol=1e-6)
+    assert (np.diff(scores) <= 0).all() and len(xy) > 0
 
 
 def test_nothing_is_a_keypoint_in_a_flat_map():
-    cells, xy, _ = keypoint_labels(np.full((16, 16), 0.005, np.float32))
-    assert len(xy) == 0 and (cells[..., :64] == 0).all() and (cells[..., 64] == 1).all()
+    xy, scores = find_peaks(np.full((16, 16), 0.005, np.float32))
+    labels = keypoint_labels(xy, scores, 16)
+    assert len(xy) == 0 and (labels[..., :64] == 0).all() and (labels[..., 64] == 1).all()
 
 
 @pytest.mark.parametrize("position", [(12.5, 12.5), (12.7, 12.4), (11.9, 13.2)])
 def test_expectation_of_labels_is_the_position(position):
-    cells, xy, peak = keypoint_labels(peak_at(*position))
+    xy, scores = find_peaks(peak_at(*position))
     assert len(xy) == 1
     np.testing.assert_allclose(xy[0], position, atol=0.2)  # soft-argmax of a 5x5 window
-    cell = cells[1, 1]  # pixels 8 to 15
-    assert cell[:64].sum() == pytest.approx(peak[0], rel=1e-5)
+    cell = keypoint_labels(xy, scores, 32)[1, 1]  # pixels 8 to 15
+    assert cell[:64].sum() == pytest.approx(scores[0], rel=1e-5)
     v, u = np.mgrid[8:16, 8:16] + 0.5
     mean = (cell[:64].reshape(8, 8) * np.stack([u, v])).sum(axis=(1, 2)) / cell[:64].sum()
     np.testing.assert_allclose(mean, xy[0], atol=1e-4)
@@ -126,59 +138,78 @@ def test_sample():
     np.testing.assert_allclose(out, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
 
 
-def test_augment():
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("warped", [False, True])
+def test_a_point_lies_where_the_view_shows_it(seed, warped):
+    rng = np.random.default_rng(seed)
+    size, side = (200, 300), 128
+    homography = random_homography(size, side, rng, warped)
+    inside = cells_inside(homography, size, side)
+    assert inside.mean() > 0.5
+    y, x = np.argwhere(inside).mean(axis=0) * 8 + 4.0
+    point = transform(np.linalg.inv(homography), np.array([[x, y]]))[0]
+    v, u = np.mgrid[: size[0], : size[1]] + 0.5
+    image = 255 * np.exp(-((u - point[0]) ** 2 + (v - point[1]) ** 2) / 18)
+    view = warp(image.astype(np.float32), homography, side)
+    v, u = np.mgrid[:side, :side] + 0.5
+    seen = np.array([(u * view).sum(), (v * view).sum()]) / view.sum()
+    np.testing.assert_allclose(seen, [x, y], atol=0.15)
+
+
+def test_cells_beyond_the_image_are_not_taught():
+    beside = np.array([[1, 0, -16.0], [0, 1, 0], [0, 0, 1]])  # the view begins at column 16
+    inside = cells_inside(beside, (64, 48), 64)
+    np.testing.assert_array_equal(inside, np.tile(np.arange(8) < 4, (8, 1)))
+
+
+def test_changed_light():
     (image,) = built_in_images((64, 64), 1)
-    one, again, other = (augment(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, again, other = (change_light(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert one.shape == image.shape and one.dtype == np.uint8
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
 
-def test_losses_of_perfect_outputs():
-    rng = np.random.default_rng(0)
-    unit = rng.normal(size=(2, 6))
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    cells = np.zeros((2, 2, 2, 65), np.float32)
-    cells[..., 7] = 1
-    descriptor = np.array([0.6, 0.8], np.float32)
-    batch = (
-        None,
-        cells,
-        np.full((2, 3, 2), 8.0, np.float32),
-        np.array([[1, 1, 0], [1, 0, 0]], np.float32),
-        np.where(np.array([[1, 1, 0], [1, 0, 0]])[..., None], descriptor, 9).astype(np.float32),  # 9: not a keypoint
-        unit.astype(np.float32),
-    )
-    outputs = {
-        "global_descriptor": tf.constant(unit, tf.float32),
-        "local_descriptors": tf.constant(np.tile(5 * descriptor, (2, 2, 2, 1))),  # the length does not matter
-        "keypoint_logits": tf.constant(cells * 100),
-    }
-    np.testing.assert_allclose(distillation_losses(outputs, batch), 0, atol=1e-6)
-    outputs["local_descriptors"] = -outputs["local_descriptors"]
-    outputs["keypoint_logits"] = tf.zeros_like(cells)
-    outputs["global_descriptor"] = -outputs["global_descriptor"]
-    np.testing.assert_allclose(distillation_losses(outputs, batch), [4, 4, np.log(65)], rtol=1e-5)
+def test_losses_of_perfect_and_of_opposite_outputs():
+    labels = np.zeros((2, 2, 2, 65), np.float32)
+    labels[..., 8 * 3 + 4] = 1  # row 3, column 4: the pixel centre is at (4.5, 3.5)
+    xy = np.array([[[4.5, 3.5], [12.5, 11.5], [0, 0]], [[4.5, 11.5], [0, 0], [0, 0]]], np.float32)
+    valid = np.array([[1, 1, 0], [1, 0, 0]], np.float32)
+    dense = np.zeros((2, 2, 2, 4), np.float32)
+    dense[:, 0, 0, 0] = dense[:, 1, 1, 1] = dense[:, 1, 0, 2] = dense[:, 0, 1, 3] = 1
+    descriptors = np.array(tf.math.l2_normalize(losses.bilinear(dense, xy / 8 - 0.5), -1))
+    descriptors[valid == 0] = 9  # not a keypoint
+    everywhere = np.ones((2, 2, 2), np.float32)
+    assert float(losses.keypoint_loss(tf.constant(labels * 100), labels, everywhere)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.keypoint_loss(tf.zeros_like(labels), labels, everywhere)) == pytest.approx(np.log(65))
+    assert float(losses.keypoint_loss(tf.zeros_like(labels), labels, 0 * everywhere)) == 0
+    assert float(losses.position_loss(tf.constant(labels * 100), xy, valid)) == pytest.approx(0, abs=1e-4)
+    aside = xy + np.array([0.3, -0.1], np.float32)
+    assert float(losses.position_loss(tf.constant(labels * 100), aside, valid)) == pytest.approx(0.2, abs=1e-4)
+    distance, contrast = losses.descriptor_losses(tf.constant(5 * dense), xy, valid, descriptors)
+    assert float(distance) == pytest.approx(0, abs=1e-5) and float(contrast) < 0.1
+    distance, contrast = losses.descriptor_losses(tf.constant(-dense), xy, valid, descriptors)
+    assert float(distance) == pytest.approx(4, rel=1e-4) and float(contrast) > 1
 
 
 def test_equation_1():
-    losses, weights = np.array([0.5, 1.5, 3.0]), np.array([0.1, -0.2, 0.7])
+    values, weights = np.array([0.5, 1.5, 3.0]), np.array([0.1, -0.2, 0.7])
     by_hand = (
-        np.exp(-0.1) * 0.5 + 0.1  # global
-        + np.exp(0.2) * 1.5 - 0.2  # local
-        + 2 * np.exp(-0.7) * 3.0 + 0.7  # keypoints: a cross-entropy counts twice
+        np.exp(-0.1) * 0.5 + 0.1  # a regression
+        + np.exp(0.2) * 1.5 - 0.2  # a regression
+        + 2 * np.exp(-0.7) * 3.0 + 0.7  # a cross-entropy counts twice
     )  # fmt: skip
     w = tf.Variable(weights, dtype=tf.float32)
     with tf.GradientTape() as tape:
-        total = total_loss(tf.constant(losses, tf.float32), w)
+        total = losses.total_loss(tf.constant(values, tf.float32), w, tf.constant([1.0, 1.0, 2.0]))
     assert float(total) == pytest.approx(by_hand, rel=1e-6)
-    np.testing.assert_allclose(tape.gradient(total, w), 1 - np.array([1, 1, 2]) * np.exp(-weights) * losses, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(total, w), 1 - np.array([1, 1, 2]) * np.exp(-weights) * values, rtol=1e-5)
 
 
 @pytest.fixture
 def teachers(monkeypatch):
     monkeypatch.setattr(runs.teachers, "local_teacher", lambda path: FakeLocal())
-    monkeypatch.setattr(runs.teachers, "PooledImageNet", lambda path: FakeGlobal())
+    monkeypatch.setattr(runs.teachers, "ImageNet", lambda path: FakeGlobal())
 
 
 @pytest.fixture
@@ -193,53 +224,106 @@ def eager():
 def images(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    for i, image in enumerate(built_in_images((96, 128), 12, seed=9)):
-        cv2.imwrite(str(folder / f"{i:02}.png"), image)
+    for i, image in enumerate(built_in_images((128, 160), 12, seed=9)):
+        cv2.imwrite(str(folder / f"{i:02}.png"), image[: 128 - 8 * (i % 2)])  # not all of one size
     return folder
 
 
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_targets_belong_to_their_images(images, tmp_path):
+    paths = sorted(images.iterdir())
+    targets = make_targets(paths, FakeLocal(), FakeGlobal(), tmp_path / "targets")
+    assert isinstance(targets, Targets) and len(targets.sizes) == 12
+    for i in (0, 5, 11):
+        grey = cv2.imread(str(paths[i]), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(targets.image(i), grey)
+        rows = slice(targets.peak_start[i], targets.peak_start[i + 1])
+        assert len(targets.xy[rows]) > 5 and (targets.xy[rows] < grey.shape[::-1]).all()
+        np.testing.assert_allclose(np.linalg.norm(targets.descriptors[rows].astype(float), axis=1), 127, rtol=0.03)
+        assert targets.feature_map(i).shape == (grey.shape[0] // 32, grey.shape[1] // 32, 320)
+    paths[3].unlink()
+    with pytest.raises(InputError, match="no training images"):
+        make_targets([], FakeLocal(), FakeGlobal(), tmp_path / "targets")
+
+
 @pytest.mark.filterwarnings("ignore:Even though")  # tf.data does not run eagerly
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, images, tmp_path):
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, images, recipe, tmp_path):
     def power_cut(what, done, total, note=""):
-        if what == "training" and done == 2:
+        if what == "training, local" and done == 2:
             shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-            with (tmp_path / "resumed" / "losses.csv").open("a") as log:
+            with (tmp_path / "resumed" / "local.csv").open("a") as log:
                 log.write("3,9,9,9,nan,nan,nan\n")  # a step that the last checkpoint does not hold
 
     def train(folder, *progress):
         return runs.run_distillation(
-            images, "local", "global", tmp_path / folder, CONFIG, *progress, checkpoint_every=2
+            images, images / "00.png", images / "01.png", tmp_path / folder, recipe, *progress, checkpoint_every=2
         )
 
     whole = train("whole", power_cut)
     resumed = train("resumed")
     (config, a, card), (_, b, _) = load_weights(whole), load_weights(resumed)
-    assert config == CONFIG.network
+    assert config == replace(read_recipe(recipe).network, local_dim=8)
     assert (card["local_teacher"], card["image_folder"], card["images"]) == ("fake local", "images", 12)
+    assert [card["stages"][name]["steps"] for name in ("local", "global")] == [3, 2]
     assert a.keys() == b.keys()
     for name in a:
-        np.testing.assert_allclose(a[name].astype(float), b[name].astype(float), rtol=1e-2, atol=1e-3, err_msg=name)
-    logs = [list(csv.reader((tmp_path / f / "losses.csv").open())) for f in ("whole", "resumed")]
+        np.testing.assert_allclose(a[name].astype(float), b[name].astype(float), rtol=1e-2, atol=2e-3, err_msg=name)
+    logs = [list(csv.reader((tmp_path / f / "local.csv").open())) for f in ("whole", "resumed")]
     assert [row[0] for row in logs[0]] == [row[0] for row in logs[1]] == ["step", "1", "2", "3"]
     np.testing.assert_allclose(*(np.array([row[1:4] for row in log[1:]], float) for log in logs), rtol=1e-3)
     assert (tmp_path / "whole" / "losses.png").stat().st_size > 1000
-    assert json.loads((tmp_path / "whole" / "config.json").read_text())["--steps"] == 3
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["recipe"]["local"]["steps"] == 3
 
-    with pytest.raises(InputError, match=r"started with --learning-rate 0\.001, not 0\.01; give the same options"):
-        runs.run_distillation(images, "l", "g", tmp_path / "whole", replace(CONFIG, learning_rate=0.01))
+    recipe.write_text(RECIPE.replace("side = 64", "side = 96", 1))
+    with pytest.raises(InputError, match=r"started with recipe\.local\.side 64, not 96; give the same"):
+        train("whole")
+    recipe.write_text(RECIPE)
     (images / "13.png").write_bytes((images / "00.png").read_bytes())
-    with pytest.raises(InputError, match="started with images 12 images in images, not 13 images in images"):
+    with pytest.raises(InputError, match=r"started with images [0-9a-f]{64}, not [0-9a-f]{64}"):
         train("whole")
 
 
-def test_unusable_training(teachers, images, tmp_path):
-    with pytest.raises(InputError, match="--crop 70"):
-        runs.run_distillation(images, "l", "g", tmp_path / "run", replace(CONFIG, crop=70))
-    with pytest.raises(InputError, match="too few to whiten"):
-        wide = replace(CONFIG, network=replace(CONFIG.network, global_dim=64))
-        runs.run_distillation(images, "l", "g", tmp_path / "run", wide)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("local.step = 3", r"local\.step is not known; known here: steps, batch"),
+        ("local.steps = 0", r"local\.steps = 0; give something like 8000"),
+        ("local.side = 70", r"local\.side has 70; give multiples of 32"),
+        ('local.terms = ["luck"]', r"local\.terms has luck; known: keypoints"),
+        ('seed = "x"', "seed = 'x'; give something like 0"),
+        ("network = 3", "network = 3"),
+        ("[", "is not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_named(change, message, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(change)
+    with pytest.raises(InputError, match=message):
+        read_recipe(path)
+
+
+def test_the_bundled_recipe_and_the_defaults_are_one():
+    assert read_recipe(BUNDLED_RECIPE) == DistillConfig(HFNetConfig(), LocalConfig(), GlobalConfig())
+
+
+def test_unusable_training(teachers, images, recipe, tmp_path):
+    def train(output):
+        runs.run_distillation(images, images / "00.png", images / "01.png", output, recipe)
+
+    recipe.write_text(RECIPE.replace("batch = 4", "batch = 23", 1))
     with pytest.raises(InputError, match="do not fill a batch of 23"):
-        runs.run_distillation(images, "l", "g", tmp_path / "run", replace(CONFIG, batch=23))
+        train(tmp_path / "run")
     with pytest.raises(HFNetEdgeError, match="cannot write"):
         (tmp_path / "file").write_text("")
-        runs.run_distillation(images, "l", "g", tmp_path / "file" / "run", CONFIG)
+        train(tmp_path / "file" / "run")
+
+
+def test_every_nth_image_is_held_out():
+    train, held = split(12, 6)
+    assert held.tolist() == [5, 11] and sorted([*train, *held]) == list(range(12))

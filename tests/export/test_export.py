@@ -35,7 +35,7 @@ def test_export(fast, weights, tmp_path, precision):
     report = export_hfnet(weights, path, precision, SIZE, on_step=lambda number, _: steps.append(number))
     assert steps == list(range(1, STEPS + 1))
     assert report.bytes == path.stat().st_size and report.float_bytes > report.bytes / 1.01
-    assert sum(report.operators.values()) == 83
+    assert sum(report.operators.values()) == 85
     assert report.fidelity.local_descriptors > 0.97
     assert report.milliseconds > 0 and report.float_milliseconds > 0
     assert Model(path).description.precision == precision
@@ -95,7 +95,7 @@ def convert_images():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model.onnx"], "cannot export model.onnx"),
+        (["model.pt"], "cannot export model.pt"),
         (["--input-size", "640"], "is not HEIGHTxWIDTH"),
         (["--input-size", "470x640"], "multiples of 32"),
         (["nowhere.npz"], "there are no weights at nowhere.npz"),

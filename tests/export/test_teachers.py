@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from hfnet_edge.errors import InputError
-from hfnet_export.distill import keypoint_labels, sample
-from hfnet_export.teachers import PooledImageNet, Whitening, local_teacher
+from hfnet_export.targets import find_peaks, sample
+from hfnet_export.teachers import ImageNet, local_teacher
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def test_local_teachers_find_the_same_points_in_a_shifted_crop(shared_data, phot
     assert scores.shape == (2, 256, 256) and scores.min() >= 0 and scores.max() <= 1
     assert dense.shape[-1] == teacher.descriptor_dim == dim
     np.testing.assert_allclose(np.linalg.norm(dense, axis=-1), 1, atol=1e-3)
-    _, a, _ = keypoint_labels(scores[0])
-    _, b, _ = keypoint_labels(scores[1])
+    a, _ = find_peaks(scores[0])
+    b, _ = find_peaks(scores[1])
     inside = (a[:, 0] > shift + 40) & (a[:, 0] < 216) & (a[:, 1] > 40) & (a[:, 1] < 216)
     a = a[inside][:50]
     distance = np.linalg.norm(a[:, None] - shift * np.array([1, 0]) - b[None], axis=-1)
@@ -38,26 +38,19 @@ def test_local_teachers_find_the_same_points_in_a_shifted_crop(shared_data, phot
 
 
 def test_the_global_teacher_knows_a_photo_again(shared_data):
-    teacher = PooledImageNet(shared_data / "teachers" / "mobilenetv2_1.0_imagenet.npz")
+    teacher = ImageNet(shared_data / "teachers" / "mobilenetv2_1.0_imagenet.npz")
     paths = sorted((shared_data / "train").glob("selfexsr_*.jpg"))[:12]
     images = [cv2.resize(cv2.imread(str(p)), (320, 320))[..., ::-1] for p in paths]
-    whole = teacher(np.stack(images))
-    part = teacher(np.stack([cv2.resize(i[24:296, 24:296], (320, 320)) for i in images]))
-    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
+
+    def descriptors(images):
+        maps = teacher.features(np.stack(images))
+        assert maps.shape == (12, 10, 10, 320)
+        means = maps.mean(axis=(1, 2))
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    whole = descriptors(images)
+    part = descriptors([cv2.resize(i[24:296, 24:296], (320, 320)) for i in images])
     assert ((whole @ part.T).argmax(axis=1) == np.arange(12)).all()
-
-
-def test_whitening_orders_and_evens_out():
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(500, 20)) * np.geomspace(10, 0.1, 20) + 3
-    whitening = Whitening.fit(vectors, 8)
-    projected = (vectors - whitening.mean) @ whitening.projection
-    spread = projected.std(axis=0)
-    assert (np.diff(spread) < 0).all(), "most important first"
-    raw = np.sort(np.linalg.eigvalsh(np.cov(vectors.T)))[::-1][:8] ** 0.5
-    np.testing.assert_allclose(spread, raw**0.5, rtol=0.01)
-    with pytest.raises(InputError, match="too few"):
-        Whitening.fit(vectors[:8], 8)
 
 
 def test_unknown_teachers_are_named(tmp_path):

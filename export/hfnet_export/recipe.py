@@ -1,0 +1,60 @@
+"""A training run's configuration file (TOML), and `BUNDLED_RECIPE`, which made the bundled weights."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hfnet_edge.errors import InputError
+from hfnet_export.distill import DistillConfig, GlobalConfig, LocalConfig
+from hfnet_export.hfnet import HFNetConfig
+from hfnet_export.losses import LOCAL_TERMS
+
+BUNDLED_RECIPE = Path(__file__).parent / "weights" / "hfnet.toml"
+TABLES = {"network": HFNetConfig, "local": LocalConfig, "global": GlobalConfig}
+
+
+def read_recipe(path: Path) -> DistillConfig:
+    """Reads what `BUNDLED_RECIPE` shows; what a file leaves out has the defaults of `hfnet_export.distill`.
+
+    Raises:
+        InputError: missing, not TOML, or a key or value that training does not know.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as e:
+        raise InputError(f"cannot read the recipe {path}: {e.strerror}", "check its name") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} is not TOML: {e}", f"copy {BUNDLED_RECIPE} and change it") from e
+    tables = {name: _checked(path, name, kind, content.pop(name, {})) for name, kind in TABLES.items()}
+    top = _checked(path, "", DistillConfig, content)
+    config = DistillConfig(tables["network"], tables["local"], tables["global"], top.seed, top.held_out)
+    for name, side in (("local.side", config.local.side), *(("global.window", s) for s in config.global_.window)):
+        if side % 32 or side < 64:
+            raise InputError(f"{path}: {name} has {side}", "give multiples of 32, at least 64")
+    if unknown := set(config.local.terms) - set(LOCAL_TERMS):
+        raise InputError(f"{path}: local.terms has {', '.join(sorted(unknown))}", f"known: {', '.join(LOCAL_TERMS)}")
+    return config
+
+
+def _checked(path: Path, table: str, kind: type, content: Any) -> Any:
+    """``kind`` with the values of a table. They have the types of the defaults, and numbers are positive."""
+    default = kind()
+    values = {f.name: getattr(default, f.name) for f in fields(kind)}
+    known = {name: value for name, value in values.items() if not is_dataclass(value)}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {table} = {content!r}", f"write a table, [{table}]")
+    for key, value in content.items():
+        name = f"{table}.{key}" if table else key
+        if key not in known:
+            raise InputError(f"{path}: {name} is not known", f"known here: {', '.join(known)}")
+        expected = known[key]
+        if isinstance(expected, tuple) and isinstance(value, list):
+            content[key] = tuple(value)
+        elif isinstance(expected, float) and isinstance(value, int | float) and value >= 0:
+            content[key] = float(value)
+        elif not (type(value) is type(expected) and value >= (0 if key == "seed" else 1)):
+            raise InputError(f"{path}: {name} = {value!r}", f"give something like {expected!r}")
+    return kind(**content)
