@@ -35,7 +35,7 @@ class LocalConfig:
 
     Attributes:
         steps: of the optimiser. batch: views per step. side: of a square view, pixels, a multiple of 32.
-        keypoints: per view, at which positions and descriptors are taught; drawn from the best two thirds more.
+        keypoints: per view, at which descriptors are taught; drawn at random from the best 5 / 3 times as many.
         learning_rate: Adam's, at its peak.
         warped: share of views through a random homography; the others are windows of the image as it is.
         terms: the losses, of `hfnet_export.losses.LOCAL_TERMS`.
@@ -142,7 +142,6 @@ def local_stage(model: keras.Model, targets: Targets, config: DistillConfig) -> 
         distance, contrast = losses.descriptor_losses(dense, xy, valid, descriptors)
         values = {
             "keypoints": losses.keypoint_loss(logits, labels, inside),
-            "position": losses.position_loss(logits, xy, valid),
             "descriptors": distance,
             "contrast": contrast,
         }

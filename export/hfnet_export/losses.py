@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from hfnet_edge.keypoints import CELL, REFINE
+from hfnet_edge.keypoints import CELL
 
 TEMPERATURE = 0.05  # of the contrast among an image's descriptors
 
@@ -20,12 +20,11 @@ class Term:
 
 
 KEYPOINTS = Term("keypoints", 2.0)
-POSITION = Term("position", 1.0)
 DESCRIPTORS = Term("descriptors", 1.0)
 CONTRAST = Term("contrast", 2.0)
 FEATURES = Term("features", 1.0)
 GLOBAL = Term("global", 1.0)
-LOCAL_TERMS = {term.name: term for term in (KEYPOINTS, POSITION, DESCRIPTORS, CONTRAST)}
+LOCAL_TERMS = {term.name: term for term in (KEYPOINTS, DESCRIPTORS, CONTRAST)}
 
 
 def total_loss(losses, weights, factors):
@@ -37,26 +36,6 @@ def keypoint_loss(logits, labels, inside):
     """Cross-entropy with soft labels (N, h, w, 65), mean over the cells that are ``inside`` (N, h, w)."""
     entropy = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
     return tf.reduce_sum(entropy * inside) / (tf.reduce_sum(inside) + 1e-6)
-
-
-def position_loss(logits, xy, valid):
-    """How far the soft-argmax of the runtime lands from the teacher's sub-pixel position, pixels: mean absolute
-    difference over keypoints ``xy`` (N, K, 2) that are ``valid`` (N, K)."""
-    scores = tf.nn.depth_to_space(tf.nn.softmax(logits)[..., :-1], CELL)[..., 0]  # (N, H, W)
-    limit = tf.cast(tf.reverse(tf.shape(scores)[1:], [0]), tf.float32)
-    centre = tf.floor(xy)
-    whole = tf.reduce_all((centre >= REFINE) & (centre < limit - REFINE), -1)
-    valid = valid * tf.cast(whole, tf.float32)
-    centre = tf.clip_by_value(centre, float(REFINE), limit - REFINE - 1)
-    around = tf.range(-REFINE, REFINE + 1)
-    dy, dx = tf.meshgrid(around, around, indexing="ij")
-    dx, dy = tf.reshape(dx, [-1]), tf.reshape(dy, [-1])
-    x, y = tf.unstack(tf.cast(centre, tf.int32), axis=-1)
-    window = tf.gather_nd(scores, tf.stack([y[..., None] + dy, x[..., None] + dx], -1), batch_dims=1)  # (N, K, 25)
-    window = window / (tf.reduce_sum(window, -1, keepdims=True) + 1e-6)
-    mean = tf.stack([tf.reduce_sum(window * tf.cast(d, tf.float32), -1) for d in (dx, dy)], -1)
-    off = tf.reduce_mean(tf.abs(centre + 0.5 + mean - xy), -1)
-    return tf.reduce_sum(off * valid) / (tf.reduce_sum(valid) + 1e-6)
 
 
 def descriptor_losses(dense, xy, valid, descriptors):
