@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,8 @@ from homography import GROUPS, SIZE, Pairs, load_pairs
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scenes import DATA, RESULTS
+from scenes import DATA, RESULTS, exported
 
-from hfnet_edge.model import Model
-from hfnet_export.export import export_hfnet
 from hfnet_export.teachers import local_teacher
 from hfnet_export.weights import BUNDLED, load_weights, weights_hash
 
@@ -73,11 +70,6 @@ def extractor(name: str, weights: Path) -> Extractor:
     if name in TEACHERS:
         return cached(alike, DATA / "teachers" / f"{name}.npz")
     return cached({"rootsift": rootsift, "orb": orb}[name])
-
-
-def exported(weights: Path, precision: str, size: tuple[int, int] = SIZE) -> Model:
-    with tempfile.TemporaryDirectory() as folder:
-        return Model(export_hfnet(weights, Path(folder) / "hfnet.tflite", precision, size).file)
 
 
 def figures_of(pairs: Pairs, features: list[Local]) -> Figures:

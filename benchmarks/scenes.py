@@ -159,12 +159,12 @@ OTHERS: dict[str, Callable[[Extractor], Extractor]] = {"rootsift": rootsift, "al
 """What HF-Net's local features are compared with, by name, each made of the extractor that retrieves for it."""
 
 
-def exported(weights: Path, precision: str) -> Model:
-    """HF-Net's ``weights`` at a precision of `hfnet_export.convert.RECIPES`."""
+def exported(weights: Path, precision: str, size: tuple[int, int] = (480, 640)) -> Model:
+    """HF-Net's ``weights`` at a precision of `hfnet_export.convert.RECIPES`, for images of ``size`` (height, width)."""
     from hfnet_export.export import export_hfnet
 
     with tempfile.TemporaryDirectory() as folder:
-        return Model(export_hfnet(weights, Path(folder) / f"hfnet_{precision}.tflite", precision).file)
+        return Model(export_hfnet(weights, Path(folder) / f"hfnet_{precision}.tflite", precision, size).file)
 
 
 def described(extractor: str, model: Description) -> Description:
