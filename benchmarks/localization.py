@@ -27,7 +27,8 @@ from hfnet_edge.model import Description, Model
 from hfnet_export.weights import BUNDLED
 from hfnet_maps.build import BuildReport, map_from_features
 from hfnet_maps.evaluation import pose_error
-from hfnet_maps.writer import write_map
+from hfnet_maps.source import Source
+from hfnet_maps.writer import in_file_order, lay_out, write_map
 
 STUDENTS = {"int8": "hfnet", "none": "hfnet_float"}  # precision to the name in the result
 THRESHOLDS = [(0.05, 2.0), (0.1, 2.0), (0.25, 2.0), (0.5, 5.0), (5.0, 10.0)]
@@ -71,9 +72,9 @@ def evaluate(name: str, extract: Extractor, model: Model, scenes: list[Scene], f
     for s in scenes:
         for split in s.splits:
             start = time.perf_counter()
-            m, report = build(s, split, features, described(name, model.description))
+            source, report = build(s, split, features, described(name, model.description))
             path = folder / f"{name}_{split.name.replace('/', '_')}.hfmap"
-            size = write_map(m, path)
+            size = write_map(lay_out(in_file_order(source)), path)
             maps[split.name] = LocalizationMap.open(path)
             builds.append((split.name, report.landmarks, report.mean_track_length, size, time.perf_counter() - start))
     accuracy = {s.name: accuracy_of(s, maps, features) for s in scenes}
@@ -103,7 +104,7 @@ def evaluate(name: str, extract: Extractor, model: Model, scenes: list[Scene], f
     }
 
 
-def build(s: Scene, split: Split, features: ByImage, description: Description) -> tuple[LocalizationMap, BuildReport]:
+def build(s: Scene, split: Split, features: ByImage, description: Description) -> tuple[Source, BuildReport]:
     names = split.map_names
     return map_from_features(
         names,

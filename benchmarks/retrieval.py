@@ -147,10 +147,9 @@ def common_landmarks(s: Scene, model: Model) -> np.ndarray:
         extract = rootsift(hfnet(model))
         features = [extract(s.images / name, camera) for name, camera in track(s.cameras.items(), s.name)]
         names, cameras, poses = list(s.cameras), list(s.cameras.values()), list(s.poses.values())
-        m, _ = map_from_features(names, cameras, poses, features, described("rootsift", model.description))
-        sees = np.zeros((len(names), len(m.landmark_positions)), np.float32)
-        for row, (start, end) in enumerate(zip(m.observation_offsets, m.observation_offsets[1:], strict=False)):
-            sees[row, m.observation_landmarks[start:end]] = 1
+        place, _ = map_from_features(names, cameras, poses, features, described("rootsift", model.description))
+        sees = np.zeros((len(names), len(place.positions)), np.float32)
+        sees[place.images, place.landmarks] = 1
         CACHE.mkdir(exist_ok=True)
         np.save(file, (sees @ sees.T).astype(np.int64))
     return np.load(file)

@@ -27,11 +27,13 @@ from hfnet_edge.localizer import Localizer
 from hfnet_edge.model import Model
 from hfnet_export.export import export_hfnet
 from hfnet_export.weights import BUNDLED, hfnet_from_weights
+from hfnet_maps.budget import choose
 from hfnet_maps.build import build_map
 from hfnet_maps.writer import write_map
 
 ROUNDS = 40
 SIZE = (480, 640)
+BUDGET = 250_000  # bytes of the castle's map
 
 
 def main() -> None:
@@ -97,8 +99,8 @@ def whole_query(path: Path, castle, split, folder: Path, console: Console) -> di
     """All queries of castle's default fold, by stage, and the determinism of the answers."""
     model = Model(path, threads=2)
     reference = castle.images.parent / "reference"
-    m, _ = build_map(castle.images, reference, split.map_names, model)
-    write_map(m, folder / "castle.hfmap")
+    source, _ = build_map(castle.images, reference, split.map_names, model)
+    write_map(choose(source, BUDGET)[0], folder / "castle.hfmap")
     localizer = Localizer(folder / "castle.hfmap", model)
     results = [localizer.localize(castle.images / n, c) for _ in range(6) for n, c in split.queries]
     stages = list(results[0].milliseconds)

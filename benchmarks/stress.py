@@ -27,6 +27,7 @@ from scenes import LONGEST, OTHERS, RESULTS, Extractor, Scene, described, export
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Description
 from hfnet_export.weights import BUNDLED
+from hfnet_maps.writer import in_file_order, lay_out, to_map
 
 SCENES = ("castle", "herzjesu")
 FULL_WELL = 6000.0  # electrons at white, of a small sensor's pixel at base gain
@@ -142,7 +143,10 @@ def evaluate(
                 for image, camera in track(s.cameras.items(), f"{name}: {level}", console=console, transient=True)
             }
             if level == "clean":
-                maps |= {split.name: build(s, split, features, description)[0] for split in s.splits}
+                maps |= {
+                    split.name: to_map(lay_out(in_file_order(build(s, split, features, description)[0])))
+                    for split in s.splits
+                }
             result[level][s.name] = accuracy_of(s, maps, features)
     return result
 

@@ -28,6 +28,7 @@ from hfnet_edge.pose import PoseConfig
 from hfnet_maps.build import map_from_features
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.reference import read_reference
+from hfnet_maps.writer import lay_out, to_map
 
 PLACES = ("sceaux", "lund_door", "monstree", "fox")
 
@@ -38,8 +39,8 @@ class Settings:
 
     max_keypoints: int = 2000
     threshold: float = 0.005
-    max_error: float = 8.0
-    ratio_percent: int = 90
+    max_error: float = 4.0
+    ratio_percent: int = 95
 
 
 def main() -> None:
@@ -52,8 +53,8 @@ def main() -> None:
     variants = {"default": base}
     variants |= {f"threshold {t}": replace(base, threshold=t) for t in (0.0, 0.001, 0.015)}
     variants |= {f"{k} keypoints": replace(base, max_keypoints=k) for k in (1000, 3000)}
-    variants |= {f"max_error {e}": replace(base, max_error=e) for e in (3.0, 5.0, 12.0)}
-    variants |= {f"ratio {r / 100}": replace(base, ratio_percent=r) for r in (80, 95)}
+    variants |= {f"max_error {e}": replace(base, max_error=e) for e in (2.0, 3.0, 5.0, 8.0)}
+    variants |= {f"ratio {r / 100}": replace(base, ratio_percent=r) for r in (80, 90, 98, 100)}
     raw = {}
     for place in options.places:
         root = SCENES.parent / "train_scenes" / place
@@ -96,10 +97,10 @@ def build(raw: dict, places, model: Model, settings: Settings) -> tuple[dict, di
     for place in places:
         kept = [name for i, name in enumerate(n for p, n in raw if p == place) if i % 5 != 2]
         cameras, poses, _, _ = zip(*(raw[place, n] for n in kept), strict=True)
-        m, _ = map_from_features(kept, cameras, poses, [features[place, n] for n in kept], model.description)
+        source, _ = map_from_features(kept, cameras, poses, [features[place, n] for n in kept], model.description)
         centers = np.stack([p.center for p in poses])
-        depth = np.median(np.linalg.norm(centers[:, None] - (m.landmark_positions + m.origin)[None, ::20], axis=2))
-        maps[place] = (m, depth)
+        depth = np.median(np.linalg.norm(centers[:, None] - source.positions[None, ::20], axis=2))
+        maps[place] = (to_map(lay_out(source)), depth)
     return features, maps
 
 

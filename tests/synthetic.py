@@ -11,7 +11,8 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.keypoints import quantize
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Description
-from hfnet_maps.writer import make_map
+from hfnet_maps.source import Extractor, Photos, Source
+from hfnet_maps.writer import lay_out, to_map
 
 CAMERA = Camera("PINHOLE", 640, 480, (500.0, 505.0, 321.0, 239.0))
 EXTRACTOR = Description(
@@ -47,15 +48,50 @@ class Place:
         nearest = np.argmin([np.linalg.norm(p.center - pose.center) for p in self.poses])
         return Features(xy, np.ones(len(xy), np.float32), quantize(near), self.globals_[nearest], 1.0)
 
-    def map(self) -> LocalizationMap:
-        observations = []
-        for pose in self.poses:
+    def source(self, noise: float = 0.0) -> Source:
+        """What a perfect builder would make of it; ``noise`` in pixels. Landmarks keep their numbers."""
+        observations, keypoints, descriptors = [], [], []
+        for i, pose in enumerate(self.poses):
             xy = CAMERA.project(pose.transform(self.landmarks))
-            seen = (xy > 0).all(1) & (xy[:, 0] < CAMERA.width) & (xy[:, 1] < CAMERA.height)
-            ids = np.flatnonzero(seen)
-            observations.append((ids, quantize(self.descriptors[ids] + self.rng.normal(0, 0.02, (len(ids), 32)))))
-        names = [f"{i:03d}.jpg" for i in range(len(self.poses))]
-        return make_map(EXTRACTOR, names, self.poses, self.globals_, self.landmarks, observations)
+            ids = np.flatnonzero((xy > 0).all(1) & (xy[:, 0] < CAMERA.width) & (xy[:, 1] < CAMERA.height))
+            observations += [(landmark, i) for landmark in ids]
+            keypoints.append(xy[ids] + self.rng.normal(0, noise, (len(ids), 2)))
+            descriptors.append(quantize(self.descriptors[ids] + self.rng.normal(0, 0.02, (len(ids), 32))))
+        pairs = np.array(observations, np.int64).reshape(-1, 2)
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        landmarks = pairs[order, 0]
+        others = 30  # keypoints of nothing, in each image
+        photos = Photos(
+            (CAMERA,) * len(self.poses),
+            np.ones(len(self.poses)),
+            np.concatenate(keypoints)[order].astype(np.float32),
+            np.arange(len(self.poses) + 1) * others,
+            self.rng.uniform(0, (CAMERA.width, CAMERA.height), (others * len(self.poses), 2)).astype(np.float32),
+            quantize(self.rng.normal(size=(others * len(self.poses), 32))),
+        )
+        names = tuple(f"{i:03d}.jpg" for i in range(len(self.poses)))
+        return Source(
+            Extractor.of(EXTRACTOR), names, tuple(self.poses), self.globals_, self.landmarks, landmarks,
+            pairs[order, 1], landmarks, np.concatenate(descriptors)[order], photos,
+        )  # fmt: skip
+
+    def map(self) -> LocalizationMap:
+        """Its uncompacted map; landmarks keep their numbers."""
+        return to_map(lay_out(self.source()))
+
+
+def toy_source(observed, descriptors=None) -> Source:
+    """Image i observes the landmarks ``observed[i]`` and sees ``descriptors[i]`` there."""
+    count = max((max(ids) + 1 for ids in observed if ids), default=0)
+    rows = [np.zeros((len(ids), 32), np.int8) for ids in observed] if descriptors is None else descriptors
+    pairs = np.array([(landmark, i) for i, ids in enumerate(observed) for landmark in ids], np.int64).reshape(-1, 2)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    names, pose = tuple(f"{i}.jpg" for i in range(len(observed))), Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
+    positions = np.random.default_rng(0).normal(size=(count, 3))
+    return Source(
+        Extractor.of(EXTRACTOR), names, (pose,) * len(names), np.zeros((len(names), 16), np.int8), positions,
+        pairs[order, 0], pairs[order, 1], pairs[order, 0], np.concatenate(rows).astype(np.int8)[order],
+    )  # fmt: skip
 
 
 def looking_at(center, target) -> Pose:

@@ -45,30 +45,34 @@ def square(tmp_path_factory):
         "hfnet-map", "build", "--images", root / "place/images", "--reference", root / "place/reference",
         "--list", root / "place/map.txt", "--model", root / "hfnet_int8.tflite", "-o", root / "square.hfmap",
     )  # fmt: skip
-    assert "hfnet-localize" in built.stdout, "the next command is named"
+    assert "hfnet-map pack" in built.stdout, "the next command is named"
+    packed = run(
+        "hfnet-map", "pack", root / "square.hfmap", "--budget", "150kB", "-o", root / "packed.hfmap",
+    )  # fmt: skip
+    assert "hfnet-localize" in packed.stdout
+    assert 142_500 <= (root / "packed.hfmap").stat().st_size <= 150_000
     return root
 
 
-def localize(square: Path, *more: str | Path, code: int = 0):
-    return run(
-        "hfnet-localize", "--map", square / "square.hfmap", "--model", square / "hfnet_int8.tflite", *more, code=code
-    )
+def localize(square: Path, *more: str | Path, code: int = 0, packed: str = "square.hfmap"):
+    return run("hfnet-localize", "--map", square / packed, "--model", square / "hfnet_int8.tflite", *more, code=code)
 
 
 def queries(square: Path) -> list:
     return read_queries(square / "place/queries_with_intrinsics.txt")
 
 
-def test_held_out_views_are_localized_and_evaluated(square, tmp_path):
+@pytest.mark.parametrize("packed", ["square.hfmap", "packed.hfmap"])
+def test_held_out_views_are_localized_and_evaluated(square, tmp_path, packed):
     listed = square / "place/queries_with_intrinsics.txt"
     out = localize(
         square, "--images", square / "place/images", "--queries", listed, "-o", tmp_path / "poses.txt",
-        "--report", tmp_path / "r.jsonl", "--pictures", tmp_path / "pictures",
+        "--report", tmp_path / "r.jsonl", "--pictures", tmp_path / "pictures", packed=packed,
     )  # fmt: skip
     assert "hfnet-eval" in out.stdout
     run(
         "hfnet-eval", tmp_path / "poses.txt", "--reference", square / "place/reference", "--queries", listed,
-        "--json", tmp_path / "e.json", "--picture", tmp_path / "map.png", "--map", square / "square.hfmap",
+        "--json", tmp_path / "e.json", "--picture", tmp_path / "map.png", "--map", square / packed,
     )  # fmt: skip
     truth = {v.name: v.pose for v in made_place(map_views=16, query_views=6).views}
     poses = read_poses(tmp_path / "poses.txt")
@@ -151,7 +155,8 @@ def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
     broken_list, damaged_map, damaged_model = (tmp_path / n for n in ("broken.txt", "damaged.hfmap", "damaged.tflite"))
     broken_list.write_text(f"{name} {camera}\n{name} PINHOLE 640 480\n")
     content = bytearray((square / "square.hfmap").read_bytes())
-    content[len(content) // 2] ^= 1
+    for at in range(8000, len(content), 4096):  # wherever the query looks
+        content[at] ^= 1
     damaged_map.write_bytes(bytes(content))
     damaged_model.write_bytes((square / "hfnet_int8.tflite").read_bytes()[:100_000])
     truncated = tmp_path / "truncated.jpg"

@@ -6,9 +6,11 @@ import pytest
 from hfnet_edge import Localizer, Model
 from hfnet_edge.lists import read_names, read_queries
 from hfnet_export.export import export_hfnet
+from hfnet_maps.budget import choose
 from hfnet_maps.build import build_map
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.reference import read_reference
+from hfnet_maps.writer import to_map
 
 pytestmark = pytest.mark.slow
 
@@ -18,11 +20,16 @@ def model(tmp_path_factory):
     return Model(export_hfnet(output=tmp_path_factory.mktemp("model") / "hfnet_int8.tflite").file)
 
 
+def packed(source):
+    """As a phone would have it: a quarter of a megabyte."""
+    return to_map(choose(source, 250_000)[0])
+
+
 @pytest.mark.parametrize(("scene", "metres", "degrees"), [("castle", 0.08, 0.12), ("herzjesu", 0.04, 0.15)])
 def test_photos_are_localized_to_centimetres(shared_data, model, scene, metres, degrees):
     root = shared_data / "scenes" / scene
-    m, _ = build_map(root / "images", root / "reference", read_names(root / "map.txt"), model)
-    localizer, truth = Localizer(m, model), read_reference(root / "reference")
+    source, _ = build_map(root / "images", root / "reference", read_names(root / "map.txt"), model)
+    localizer, truth = Localizer(packed(source), model), read_reference(root / "reference")
     errors = []
     for name, camera in read_queries(root / "queries_with_intrinsics.txt"):
         pose = localizer.localize(root / "images" / name, camera).pose
@@ -33,7 +40,7 @@ def test_photos_are_localized_to_centimetres(shared_data, model, scene, metres, 
 
 def test_photos_of_another_place_get_no_pose(shared_data, model):
     castle, herzjesu = (shared_data / "scenes" / name for name in ("castle", "herzjesu"))
-    m, _ = build_map(herzjesu / "images", herzjesu / "reference", read_names(herzjesu / "map.txt"), model)
-    localizer = Localizer(m, model)
+    source, _ = build_map(herzjesu / "images", herzjesu / "reference", read_names(herzjesu / "map.txt"), model)
+    localizer = Localizer(packed(source), model)
     for name, camera in read_queries(castle / "queries_with_intrinsics.txt"):
         assert localizer.localize(castle / "images" / name, camera).pose is None

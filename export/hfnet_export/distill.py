@@ -15,10 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hfnet_edge.codecs import UNIT
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
-from hfnet_edge.map_file import UNIT
 from hfnet_export import losses
 from hfnet_export.hfnet import HFNetConfig, build_hfnet, initialise_encoder
 from hfnet_export.pca import PCA

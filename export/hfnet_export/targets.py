@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hfnet_edge.codecs import UNIT
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
-from hfnet_edge.map_file import UNIT
 from hfnet_export.teachers import STRIDE, GlobalTeacher, LocalTeacher
 
 MAX_PEAKS = 3000  # of an image

@@ -1,6 +1,6 @@
 """Builds a map from reference images with known poses (HF-Net, section 5.3, "large scale model construction").
 
-    extract ─> select pairs ─> match ─> verify ─> triangulate ─> make_map
+    extract ─> select pairs ─> match ─> verify ─> triangulate ─> Source
 
 "i) we perform 2D-2D matching between reference frames using our features and an initial filtering ratio test; ii) the
 matches are further filtered within COLMAP using two-view geometry; iii) 3D points are triangulated using the provided
@@ -27,11 +27,10 @@ from hfnet_edge.errors import ImageError, InputError
 from hfnet_edge.features import Features, extract
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
-from hfnet_edge.map_file import UNIT, LocalizationMap
 from hfnet_edge.matching import nearest_two
 from hfnet_edge.model import Description, Model
 from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import make_map
+from hfnet_maps.source import Extractor, Photos, Source
 
 ALL_PAIRS = 60  # up to so many images every pair is matched: 1770 pairs, minutes
 SIMILAR = 20  # beyond: partners by global descriptor, ...
@@ -108,8 +107,8 @@ class BuildReport:
 
 def build_map(
     images: Path, reference: Path, names: Sequence[str], model: Model, progress: Report = silent
-) -> tuple[LocalizationMap, BuildReport]:
-    """A map of the named images with the network's features and the reference's cameras and poses.
+) -> tuple[Source, BuildReport]:
+    """What a map is written from: the named images with the network's features and the reference's cameras and poses.
 
     Args:
         images: folder that the names are in.
@@ -150,8 +149,8 @@ def map_from_features(
     description: Description,
     progress: Report = silent,
     seconds: dict[str, float] | None = None,
-) -> tuple[LocalizationMap, BuildReport]:
-    """A map from features of any kind that is int8; M images.
+) -> tuple[Source, BuildReport]:
+    """The same from features of any kind that is int8; M images.
 
     Args:
         names, cameras, poses, features: of each reference image.
@@ -196,8 +195,8 @@ def map_from_features(
             f"nothing to triangulate: no landmark is seen under {MIN_ANGLE} degrees within {MAX_REPROJECTION:g} pixels",
             "check the reference's poses, and that the cameras stand apart",
         )
-    m = _to_map(names, poses, features, tracks, description)
-    return m, BuildReport(
+    source = _to_source(names, cameras, poses, features, tracks, description)
+    return source, BuildReport(
         images=len(names),
         keypoints=sum(len(f.keypoints) for f in features),
         pairs_tried=len(pairs),
@@ -267,20 +266,19 @@ def match_descriptors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if len(a) < 2 or len(b) < 2:
         return np.zeros((0, 2), np.int64)
-    nearest, _, s1, s2 = nearest_two(a, b)
-    rows = np.flatnonzero(_distinct(s1, s2))
+    nearest, _, d1, d2 = nearest_two(a, b)
+    rows = np.flatnonzero(_distinct(d1, d2))
     if not len(rows):
         return np.zeros((0, 2), np.int64)
     columns = np.unique(nearest[rows])  # only these can be mutual: a tenth of the work of the other direction
-    back, _, s1, s2 = nearest_two(b[columns], a)
+    back, _, d1, d2 = nearest_two(b[columns], a)
     at = np.searchsorted(columns, nearest[rows])
-    mutual = (back[at] == rows) & _distinct(s1, s2)[at]
+    mutual = (back[at] == rows) & _distinct(d1, d2)[at]
     return np.stack([rows[mutual], nearest[rows[mutual]]], axis=1)
 
 
-def _distinct(s1: np.ndarray, s2: np.ndarray) -> np.ndarray:
-    """The ratio test on the dot products of unit vectors times 127, whose squared distance is 2 * (127**2 - dot)."""
-    d1, d2 = np.maximum(UNIT**2 - s1, 0), np.maximum(UNIT**2 - s2, 0)  # rounding can make a norm exceed 127
+def _distinct(d1: np.ndarray, d2: np.ndarray) -> np.ndarray:
+    """The ratio test on squared distances."""
     return d1 * 100**2 < d2 * RATIO_PERCENT**2
 
 
@@ -408,13 +406,35 @@ def _tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:
     return Tracks(positions[kept], landmarks, elements[:, 1], elements[:, 2], errors)
 
 
-def _to_map(names, poses, features, tracks: Tracks, description: Description) -> LocalizationMap:
-    observations = []
+def _to_source(names, cameras, poses, features, tracks: Tracks, description: Description) -> Source:
+    keypoints = np.zeros((len(tracks.landmarks), 2), np.float32)
+    descriptors = np.zeros((len(tracks.landmarks), description.local_dim), np.int8)
+    others = []
     for i, f in enumerate(features):
         rows = np.flatnonzero(tracks.images == i)
-        observations.append((tracks.landmarks[rows], f.descriptors[tracks.keypoints[rows]]))
-    global_descriptors = np.stack([f.global_descriptor for f in features])
-    return make_map(description, names, poses, global_descriptors, tracks.positions, observations)
+        seen = tracks.keypoints[rows]
+        keypoints[rows], descriptors[rows] = f.keypoints[seen], f.descriptors[seen]
+        others.append(np.setdiff1d(np.arange(len(f.keypoints)), seen))
+    photos = Photos(
+        tuple(cameras),
+        np.array([f.pixel for f in features], np.float64),
+        keypoints,
+        np.cumsum([0, *map(len, others)]),
+        np.concatenate([f.keypoints[rows] for f, rows in zip(features, others, strict=True)]).astype(np.float32),
+        np.concatenate([f.descriptors[rows] for f, rows in zip(features, others, strict=True)]),
+    )
+    return Source(
+        Extractor.of(description),
+        tuple(names),
+        tuple(poses),
+        np.stack([f.global_descriptor for f in features]),
+        tracks.positions,
+        tracks.landmarks,
+        tracks.images,
+        tracks.landmarks,
+        descriptors,
+        photos,
+    )
 
 
 @contextmanager

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from hfnet_edge.codecs import CodecName
 from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.lists import read_names, read_poses
-from hfnet_edge.map_file import LocalizationMap, map_bytes, read_table
+from hfnet_edge.map_file import LocalizationMap
+
+if TYPE_CHECKING:
+    from hfnet_maps.budget import Choice
 
 main = typer.Typer(
-    help="Build and look into maps for localization on the device.",
+    help="Build maps for localization on the device, pack them, and look into them.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,11 +55,11 @@ def build(
     names = read_names(list_)
     from hfnet_edge.model import Model
     from hfnet_maps.build import build_map
-    from hfnet_maps.writer import write_map
+    from hfnet_maps.writer import full_sections, write_map
 
     with progress() as report:
-        m, built = build_map(images, reference, names, Model(model), report)
-    write_map(m, output)
+        source, built = build_map(images, reference, names, Model(model), report)
+    write_map(full_sections(source), output)
     table = Table(title="What came of it", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -67,37 +72,213 @@ def build(
     table.add_row("median reprojection error", f"{built.median_error:.2f} network pixels")
     table.add_row("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in built.seconds.items()))
     Console().print(table)
-    blind = [n for i, n in enumerate(m.image_names) if m.observations(i).start == m.observations(i).stop]
+    seeing = set(source.images.tolist())
+    blind = [name for i, name in enumerate(source.names) if i not in seeing]
     if blind:
         print(f"{len(blind)} images see no landmark, first {blind[0]}: is the pose wrong, or nothing shared?")
-    wrote(
-        output,
-        f"hfnet-localize --map {output} --model {model} --images {images} --queries LIST -o poses.txt",
-    )
+    wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
 
 
 @main.command()
 @reports_errors
-def inspect(path: Annotated[Path, typer.Argument(metavar="MAP", help="From `hfnet-map build`.")]) -> None:
+def pack(
+    budget: Annotated[str, typer.Option(metavar="SIZE", help="Of the file: 300kB, 4MB, ... (powers of 1000).")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The packed map.")],
+    source: Annotated[Path | None, typer.Argument(metavar="SOURCE.hfmap", help="From `hfnet-map build`.")] = None,
+    sfm: Annotated[
+        Path | None, typer.Option(metavar="COLMAP_MODEL", help="In place of SOURCE: hloc's model, ...")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(metavar="features.h5", help="... its local features, ...")] = None,
+    global_features: Annotated[
+        Path | None, typer.Option(metavar="global-feats.h5", help="... its global ones.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(metavar="M.tflite", help="The network that made hloc's files.")] = None,
+    codec: Annotated[CodecName | None, typer.Option(help="Only this one; default: the best of all.")] = None,
+    curve: Annotated[
+        Path | None, typer.Option(metavar="F.png", help="Plot accuracy against size, and print it.")
+    ] = None,
+) -> None:
+    """Pack a map into a budget of bytes, at the least loss of accuracy.
+
+    Landmarks, their descriptors' codec and the width of global descriptors are chosen by localizing reference images
+    that are left out of the map.
+
+    Examples:
+
+        hfnet-map pack scene.hfmap --budget 4MB -o packed.hfmap --curve curve.png
+
+        hfnet-map pack --sfm sfm --features features.h5 --global-features global-feats.h5 --budget 4MB -o packed.hfmap
+    """
+    size = parse_size(budget)
+    hloc = {"--sfm": sfm, "--features": features, "--global-features": global_features}
+    missing = [name for name, value in hloc.items() if value is None]
+    if source is not None and (len(missing) < len(hloc) or model is not None):
+        raise InputError("SOURCE.hfmap and hloc's files are given", "give either")
+    if source is None and missing:
+        raise InputError(
+            f"{', '.join(missing)} is missing" if len(missing) < len(hloc) else "there is nothing to pack",
+            "give SOURCE.hfmap, or --sfm, --features and --global-features",
+        )
+    check_writable(output, features, global_features, model)  # SOURCE may be: it stays mapped while it is replaced
+    if curve is not None:
+        check_writable(curve, output, source, features, global_features, model)
+        if curve.suffix.lower() != ".png":
+            raise InputError(f"--curve {curve} is not a .png", "give a name that ends in .png")
+    from hfnet_maps.budget import choose, curve_budgets
+    from hfnet_maps.budget import curve as trace_curve
+    from hfnet_maps.pictures import draw_curve
+    from hfnet_maps.source import Source, read_source
+    from hfnet_maps.writer import write_map
+
+    with progress() as report:
+        place: Source
+        if source is not None:
+            place = read_source(source)
+        else:
+            from hfnet_edge.model import Model
+            from hfnet_maps.hloc import read_hloc
+
+            assert sfm is not None and features is not None and global_features is not None
+            description = None if model is None else Model(model).description
+            place = read_hloc(sfm, features, global_features, description, report)
+        sections, choices = choose(place, size, codec, report)
+        frontier = [] if curve is None else trace_curve(place, curve_budgets(place), codec, report)
+    write_map(sections, output)
+    chosen = choices[0]
+    if chosen.scores is None:
+        print("the source keeps no keypoints of its reference images, so the usual settings were taken, not judged")
+    else:
+        Console().print(_choices(f"Left-out reference images in maps of {size_text(size)}", choices))
+    print(f"chosen: {chosen.settings}; {chosen.landmarks} of {len(place.positions)} landmarks")
+    if curve is not None:
+        Console().print(_choices("The best at each size", frontier))
+        draw_curve(frontier, chosen, curve)
+        wrote(curve)
+    wrote(output, f"hfnet-localize --map {output} --model M.tflite --images DIR --queries LIST -o poses.txt")
+
+
+def parse_size(text: str) -> int:
+    """Reads ``4MB``, ``300 kB``, ``1.5 GB`` or plain bytes. Raises InputError."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kMG]?)B?\s*", text, re.IGNORECASE)
+    if found is None or not 0 < float(found[1]) < 1e12:
+        raise InputError(f"{text!r} is not a size", "write it like 4MB or 300kB")
+    return int(float(found[1]) * 1000 ** " kMG".lower().index(found[2].lower() or " "))
+
+
+def _choices(title: str, choices: list[Choice]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("", min_width=12)  # no word is cut, of 80 columns either
+    for heading in ("about", "landmarks", "localized", "precise", "median error", "score"):
+        table.add_column(heading, justify="right")
+    for i, c in enumerate(choices):
+        if i and c.settings is None:
+            table.add_section()
+        table.add_row(
+            "everything, as built" if c.settings is None else str(c.settings),
+            size_text(c.size),
+            str(c.landmarks),
+            f"{100 * c.localized:.0f} %",
+            f"{100 * c.precise:.0f} %",
+            f"{c.median[0]:.3g}, {c.median[1]:.3g}°",
+            f"{c.score:.3f}",
+            style="bold" if i == 0 and title.startswith("Left") else None,
+        )
+    return table
+
+
+@main.command()
+@reports_errors
+def merge(
+    sources: Annotated[list[Path], typer.Argument(metavar="A.hfmap B.hfmap ...", help="In one frame.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The merged map.")],
+) -> None:
+    """Merge several maps in one frame into one file.
+
+    Example:
+
+        hfnet-map merge floor1.hfmap floor2.hfmap -o house.hfmap
+    """
+    if len(sources) < 2:
+        raise InputError("there is one map", "name the maps to merge")
+    check_writable(output)
+    from hfnet_maps.merge import merge as merge_sources
+    from hfnet_maps.source import read_source
+    from hfnet_maps.writer import full_sections, write_map
+
+    merged = merge_sources([read_source(path) for path in sources], [str(path) for path in sources])
+    write_map(full_sections(merged), output)
+    print(f"{len(merged.names)} images, {len(merged.positions)} landmarks")
+    wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
+
+
+@main.command()
+@reports_errors
+def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]) -> None:
+    """Check every byte and every index of a map, and print its statistics.
+
+    Example:
+
+        hfnet-map verify scene.hfmap
+    """
+    import numpy as np
+
+    m = LocalizationMap.open(path)
+    m.check_all()
+    observed = np.array([len(m.observed(image)) for image in range(m.image_count)])
+    seen = np.concatenate([*(m.observed(image) for image in range(m.image_count)), np.zeros(0, np.int64)])
+    tracks = np.bincount(seen, minlength=m.landmark_count)
+    _, owners = m.descriptor_rows(np.arange(m.landmark_count))
+    print(f"{path} is whole")
+    table = Table()
+    table.add_column("")
+    for heading in ("least", "median", "mean", "most"):
+        table.add_column(heading, justify="right")
+    for name, counts in (
+        ("landmarks of an image", observed),
+        ("images of a landmark", tracks),
+        ("descriptors of a landmark", np.bincount(owners, minlength=m.landmark_count)),
+    ):
+        if len(counts):
+            values = counts.min(), np.median(counts), counts.mean(), counts.max()
+            table.add_row(name, *(f"{v:.1f}".removesuffix(".0") for v in values))
+    Console().print(table)
+    unseen = int((tracks == 0).sum())
+    if unseen:
+        print(f"{unseen} landmarks are observed by no image")
+    print(f"next: hfnet-map inspect {path}")
+
+
+@main.command()
+@reports_errors
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")],
+    picture: Annotated[Path | None, typer.Option(metavar="F.png", help="The map from above.")] = None,
+) -> None:
     """Show what a map holds and what its bytes are spent on.
 
     Example:
 
-        hfnet-map inspect scene.hfmap
+        hfnet-map inspect scene.hfmap --picture above.png
     """
     m = LocalizationMap.open(path)
-    with map_bytes(path) as data:
-        total = len(data)
-        entries = read_table(memoryview(data).toreadonly(), str(path))
-    d = m.description
+    if picture is not None:
+        check_writable(picture, path)
+        if picture.suffix.lower() != ".png":
+            raise InputError(f"--picture {picture} is not a .png", "give a name that ends in .png")
+    d, total = m.description, len(m.file.data)
     print(f"{path}: {size_text(total)}, made by {d.generator}")
-    print(f"extractor: {d.architecture} ({d.precision}), weights {d.weightsHash}")
-    print(f"descriptors: local {d.localDim}-D int8, global {d.globalDim}-D int8")
-    print(f"{d.imageCount} images, {d.landmarkCount} landmarks, {d.observationCount} observations")
+    print(f"extractor: {d.architecture} ({d.precision}), weights {d.weightsHash or 'unknown'}")
+    stored = f"{d.codec}, {m.codec.row_bytes} bytes for {d.localDim} dimensions"
+    print(f"descriptors: local {stored}; global {d.globalDim} of {d.extractorGlobalDim} dimensions, int8")
+    print(
+        f"{d.imageCount} images, {d.landmarkCount} landmarks, {d.observationCount} observations, "
+        f"{d.descriptorCount} descriptors"
+    )
     table = Table()
     table.add_column("section")
     for heading in ("bytes", "share", "per landmark", "per image"):
         table.add_column(heading, justify="right")
+    entries = m.file.sections.values()
     rest = total - sum(entry.length for entry in entries)
     for name, length in [*((e.name, e.length) for e in entries), ("header and padding", rest), ("in all", total)]:
         if name == "in all":
@@ -107,6 +288,11 @@ def inspect(path: Annotated[Path, typer.Argument(metavar="MAP", help="From `hfne
         )
         table.add_row(name, f"{length}", f"{100 * length / total:.1f} %", per_landmark, per_image)
     Console().print(table)
+    if picture is not None:
+        from hfnet_maps.pictures import draw_map
+
+        draw_map(m, picture)
+        wrote(picture)
     print(f"next: hfnet-localize --map {path} --model M.tflite --images DIR --queries LIST -o poses.txt")
 
 
@@ -163,8 +349,9 @@ def evaluate(
 
         hfnet-eval poses.txt --reference sparse/0 --queries queries_with_intrinsics.txt --picture above.png
     """
-    from hfnet_maps.evaluation import draw_from_above, parse_thresholds
     from hfnet_maps.evaluation import evaluate as evaluate_poses
+    from hfnet_maps.evaluation import parse_thresholds
+    from hfnet_maps.pictures import draw_from_above
     from hfnet_maps.reference import read_reference
 
     if map_ is not None and picture is None:

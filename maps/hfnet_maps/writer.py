@@ -1,106 +1,246 @@
-"""Writes map files. The format stands in `hfnet_edge.map_file`."""
+"""Lays a source out as the sections of a map file, and writes them. The format: maps/SPEC.md."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import BinaryIO
 
 import flatbuffers
 import numpy as np
 
+from hfnet_edge.codecs import Codec, CodecName
+from hfnet_edge.container import BLOCK, ENTRY, HEADER, MAGIC, VERSION, Section, aligned, head_checksum
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
-from hfnet_edge.geometry import Pose
-from hfnet_edge.map_file import (
-    ENTRY,
-    HEADER,
-    MAGIC,
-    VERSION,
-    LocalizationMap,
-    Section,
-    aligned,
-    check_contents,
-    table_checksum,
-)
-from hfnet_edge.model import Description
+from hfnet_edge.map_file import COUNT_BITS, MAX_GLOBAL_DIM, MAX_LOCAL_DIM, MAX_ORIGIN, TILE, LocalizationMap
+from hfnet_edge.observation_list import TILE_SIZE
 from hfnet_edge.schema.description_generated import MapDescriptionT
+from hfnet_maps.observation_list import encode as encode_list
+from hfnet_maps.source import Photos, Source
+
+Sections = Mapping[Section, np.ndarray | bytes]
+"""What a map file holds, without CHECKSUMS. Arrays are written as they are: little-endian, C order."""
 
 
-def make_map(
-    extractor: Description,
-    names: Sequence[str],
-    poses: Sequence[Pose],
-    global_descriptors: np.ndarray,
-    landmarks: np.ndarray,
-    observations: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> LocalizationMap:
-    """Puts a map together in memory.
+def in_file_order(source: Source) -> Source:
+    """Renumbers the landmarks so that neighbours share a tile. Every subset that keeps this order keeps that too."""
+    return source.take(spatial_order(source.positions))
+
+
+def full_sections(source: Source) -> Sections:
+    """Everything as it is, int8, an uncompacted map; with ``photos``, it can be packed later."""
+    source = in_file_order(source)
+    sections = dict(lay_out(source))
+    if source.photos is not None:
+        sections |= _photo_sections(source, source.photos)
+    return sections
+
+
+def lay_out(source: Source) -> Sections:
+    """The sections that localization needs; not those for packing again.
 
     Args:
-        extractor: description of the model that extracted the features.
-        names, poses: M reference images and their cam_from_world.
-        global_descriptors: (M, G) int8.
-        landmarks: (L, 3) float64 world positions.
-        observations: for each image, the landmarks that it observes (K,) and the descriptors there (K, D) int8,
-            in any order, each landmark at most once.
+        source: its landmarks `in_file_order`, its descriptors encoded or not.
 
     Raises:
         InputError: the parts do not fit together.
     """
-    origin = landmarks.mean(axis=0) if len(landmarks) else np.zeros(3)
-    ordered = [(ids[order], descriptors[order]) for ids, descriptors in observations for order in [np.argsort(ids)]]
-    counts = [len(ids) for ids, _ in ordered]
-    d = MapDescriptionT()
+    _check(source)
+    origin = source.positions.mean(axis=0) if len(source.positions) else np.zeros(3)
+    tiles, positions = _positions(source, origin)
+    bits, counts = _counts(source)
+    codec = source.codec or Codec(CodecName.INT8, source.extractor.local_dim)
+    lists = [encode_list(source.landmarks[source.observed(image)]) for image in range(len(source.names))]
+    if sum(map(len, lists)) >= 1 << 32:
+        raise InputError(f"{len(source.images)} observations are too many for one map", "split it")
+
+    e, d = source.extractor, MapDescriptionT()
     d.generator = f"hfnet-edge {version('hfnet-edge')}"
-    d.architecture, d.weightsHash, d.precision = extractor.architecture, extractor.weights_hash, extractor.precision
-    d.localDim, d.globalDim = extractor.local_dim, extractor.global_dim
-    d.imageCount, d.landmarkCount, d.observationCount = len(names), len(landmarks), sum(counts)
+    d.architecture, d.weightsHash, d.precision = e.architecture, e.weights_hash, e.precision
+    d.localDim, d.extractorGlobalDim, d.globalDim = e.local_dim, e.global_dim, source.global_descriptors.shape[1]
+    d.imageCount, d.landmarkCount, d.observationCount = len(source.names), len(source.positions), len(source.images)
     d.originX, d.originY, d.originZ = (float(v) for v in origin)
-    if any("\n" in name for name in names) or len(set(names)) != len(names):
-        raise InputError("image names repeat or hold line breaks", "rename the reference images")
-    result = LocalizationMap(
-        description=d,
-        image_names=tuple(names),
-        image_poses=np.array([[*p.quaternion, *p.translation] for p in poses], "<f8").reshape(-1, 7),
-        global_descriptors=global_descriptors.astype("i1", casting="no"),
-        landmark_positions=(landmarks - origin).astype("<f4"),
-        observation_offsets=np.concatenate([[0], np.cumsum(counts)]).astype("<u4"),
-        observation_landmarks=np.concatenate([np.zeros(0, "<u4"), *(ids for ids, _ in ordered)]).astype("<u4"),
-        observation_descriptors=np.concatenate(
-            [np.zeros((0, extractor.local_dim), "i1"), *(rows for _, rows in ordered)]
-        ).astype("i1", casting="no"),
-        origin=origin,
-    )
-    check_contents(result, lambda what: InputError(f"the map would be invalid: {what}"))
-    return result
-
-
-def write_map(m: LocalizationMap, path: Path | str) -> int:
-    """Writes the map atomically and returns its size in bytes. Raises OutputError."""
+    d.codec, d.codeDim, d.subspaces = str(codec.name), codec.dim, 0 if codec.codebook is None else len(codec.codebook)
+    d.countBits, d.descriptorCount = bits, len(source.descriptors)
     builder = flatbuffers.Builder(1024)
-    builder.Finish(m.description.Pack(builder))
-    parts: dict[Section, bytes] = {
+    builder.Finish(d.Pack(builder))
+
+    sections: dict[Section, np.ndarray | bytes | None] = {
         Section.META: bytes(builder.Output()),
-        Section.IMAGE_NAMES: "".join(f"{name}\n" for name in m.image_names).encode(),
-        Section.IMAGE_POSES: m.image_poses.tobytes(),
-        Section.GLOBAL_DESCRIPTORS: m.global_descriptors.tobytes(),
-        Section.LANDMARK_POSITIONS: m.landmark_positions.tobytes(),
-        Section.OBSERVATION_OFFSETS: m.observation_offsets.tobytes(),
-        Section.OBSERVATION_LANDMARKS: m.observation_landmarks.tobytes(),
-        Section.OBSERVATION_DESCRIPTORS: m.observation_descriptors.tobytes(),
+        Section.IMAGE_NAMES: "".join(f"{name}\n" for name in source.names).encode(),
+        Section.IMAGE_POSES: np.array([[*p.quaternion, *p.translation] for p in source.poses], "<f8").reshape(-1, 7),
+        Section.GLOBAL_PROJECTION: source.global_projection,
+        Section.GLOBAL_DESCRIPTORS: source.global_descriptors,
+        Section.OBSERVATION_OFFSETS: np.cumsum([0, *map(len, lists)]).astype("<u4"),
+        Section.OBSERVATION_LISTS: b"".join(lists),
+        Section.TILES: tiles,
+        Section.LANDMARK_POSITIONS: positions,
+        Section.DESCRIPTOR_COUNTS: counts if bits else None,
+        Section.PROJECTION: codec.projection,
+        Section.THRESHOLDS: codec.thresholds,
+        Section.CODEBOOK: codec.codebook,
+        Section.DESCRIPTORS: source.descriptors,
     }
-    table, offset = b"", HEADER.size + len(parts) * ENTRY.size
-    for kind, part in sorted(parts.items()):
-        offset = aligned(offset)
-        table += ENTRY.pack(kind, zlib.crc32(part), offset, len(part))
-        offset += len(part)
-    head = HEADER.pack(MAGIC, *VERSION, len(parts), offset, 0)
-    head = HEADER.pack(MAGIC, *VERSION, len(parts), offset, table_checksum(head + table)) + table
+    return {kind: part for kind, part in sections.items() if part is not None}
+
+
+def write_map(sections: Sections, path: Path | str) -> int:
+    """Writes a map file atomically and returns its size in bytes. Raises OutputError."""
     with atomic_write(path) as file:
-        file.write(head)
-        for _, part in sorted(parts.items()):
-            file.write(b"\0" * (aligned(file.tell()) - file.tell()))
-            file.write(part)
-    return offset
+        return _write(sections, file)
+
+
+def to_map(sections: Sections) -> LocalizationMap:
+    """The map without a file, exactly as if it had been written and opened."""
+    from io import BytesIO
+
+    file = BytesIO()
+    _write(sections, file)
+    return LocalizationMap.read(file.getvalue())
+
+
+def size_of(sections: Sections) -> int:
+    """Bytes of the file."""
+    return _table(sections)[2]
+
+
+def spatial_order(positions: np.ndarray) -> np.ndarray:
+    """An order of landmarks in which every 256 form a box: halves along the longest side, again and again.
+
+    Args:
+        positions: (L, 3).
+    """
+    order = np.arange(len(positions))
+    parts = [(0, len(order))]
+    while parts:
+        start, stop = parts.pop()
+        tiles = -(-(stop - start) // TILE_SIZE)
+        if tiles < 2:
+            continue
+        part = order[start:stop]
+        at = positions[part]
+        axis = int(np.argmax(np.percentile(at, 95, axis=0) - np.percentile(at, 5, axis=0)))
+        half = tiles // 2 * TILE_SIZE
+        order[start:stop] = part[np.argsort(at[:, axis], kind="stable")]
+        parts += [(start, start + half), (start + half, stop)]
+    return order
+
+
+def _positions(source: Source, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """TILES and LANDMARK_POSITIONS."""
+    local = source.positions - origin
+    first_descriptor = np.searchsorted(source.described, np.arange(0, len(local), TILE_SIZE))
+    tiles = np.zeros(-(-len(local) // TILE_SIZE), TILE)
+    steps = np.zeros((len(local), 3), "<u2")
+    for i in range(len(tiles)):
+        rows = slice(i * TILE_SIZE, (i + 1) * TILE_SIZE)
+        low = local[rows].min(axis=0).astype(np.float32)
+        low = np.where(low > local[rows].min(axis=0), np.nextafter(low, np.float32(-np.inf)), low)
+        size = float((local[rows].max(axis=0) - low).max())
+        step = np.nextafter(np.float32(size / 65535), np.float32(np.inf))
+        tiles[i] = low, step, first_descriptor[i]
+        steps[rows] = np.minimum(np.rint((local[rows] - low.astype(np.float64)) / np.float64(step)), 65535)
+    return tiles, steps
+
+
+def _counts(source: Source) -> tuple[int, np.ndarray]:
+    """META's count_bits and DESCRIPTOR_COUNTS."""
+    counts = np.bincount(source.described, minlength=len(source.positions)) - 1
+    most = int(counts.max(initial=0))
+    bits = next((b for b in COUNT_BITS if most < 1 << b), None)
+    if bits is None:
+        raise InputError(
+            f"a landmark has {most + 1} descriptors, a map file holds {1 << COUNT_BITS[-1]}", "leave images out"
+        )
+    if bits == 2:
+        padded = np.pad(counts, (0, -len(counts) % 4)).reshape(-1, 4).astype(np.uint8)
+        return bits, (padded << np.arange(0, 8, 2, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
+    return bits, counts.astype("<u2").view(np.uint8)
+
+
+def _photo_sections(source: Source, photos: Photos) -> dict[Section, np.ndarray | bytes]:
+    lines = [f"{pixel!r} {camera}\n" for pixel, camera in zip(photos.pixels.tolist(), photos.cameras, strict=True)]
+    return {
+        Section.SOURCE_IMAGES: "".join(lines).encode(),
+        Section.SOURCE_OBSERVED: photos.keypoints.astype("<f4"),
+        Section.SOURCE_OTHER_OFFSETS: photos.other_offsets.astype("<u4"),
+        Section.SOURCE_OTHER_KEYPOINTS: photos.other_keypoints.astype("<f4"),
+        Section.SOURCE_OTHER_DESCRIPTORS: photos.other_descriptors,
+    }
+
+
+def _check(source: Source) -> None:
+    names = source.names
+    if any(ord(character) < 32 for name in names for character in name) or len(set(names)) != len(names):
+        raise InputError("image names repeat or hold control characters", "rename the reference images")
+    if not (1 <= source.extractor.local_dim <= MAX_LOCAL_DIM and 1 <= source.extractor.global_dim <= MAX_GLOBAL_DIM):
+        raise InputError(
+            f"descriptors of {source.extractor.local_dim} and {source.extractor.global_dim} dimensions",
+            f"a map file holds {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} at most",
+        )
+    poses = np.array([[*p.quaternion, *p.translation] for p in source.poses])
+    if not (np.isfinite(source.positions).all() and np.isfinite(poses).all()):
+        raise InputError("the position of a landmark or the pose of an image is not finite", "leave it out")
+    if np.abs(source.positions).max(initial=0) >= MAX_ORIGIN:
+        raise InputError(f"a landmark lies {MAX_ORIGIN:g} units or more from the origin", "check the reference's poses")
+
+
+def _table(sections: Sections) -> tuple[list[tuple[Section, int, int]], int, int]:
+    """Kind, offset and length of every section, where the data begins, and the size of the file."""
+    lengths = {kind: part.nbytes if isinstance(part, np.ndarray) else len(part) for kind, part in sections.items()}
+    after_table = aligned(HEADER.size + (len(sections) + 1) * ENTRY.size)
+    offset = 0  # from where the data begins
+    rows = []
+    for kind in sorted(sections):
+        offset = aligned(offset)
+        rows.append((kind, offset, lengths[kind]))
+        offset += lengths[kind]
+    checksums = 4 * -(-offset // BLOCK)
+    start = aligned(after_table + checksums)
+    table = [(Section.CHECKSUMS, after_table, checksums), *((kind, start + at, length) for kind, at, length in rows)]
+    return table, start, start + offset
+
+
+def _write(sections: Sections, file: BinaryIO) -> int:
+    """Header and table first, then the data block by block, then the checksums in their place."""
+    table, start, size = _table(sections)
+    head = bytearray(start)
+    for i, row in enumerate(table):
+        ENTRY.pack_into(head, HEADER.size + i * ENTRY.size, *row)
+    file.write(head)
+    checksums: list[int] = []
+    pending = bytearray()  # data of the block that is not full yet
+
+    def put(data: memoryview | bytes) -> None:
+        view = memoryview(data)
+        while len(view):
+            taken = view[: BLOCK - len(pending)]
+            pending.extend(taken)
+            view = view[len(taken) :]
+            if len(pending) == BLOCK:
+                flush()
+
+    def flush() -> None:
+        checksums.append(zlib.crc32(pending))
+        file.write(pending)
+        pending.clear()
+
+    at = start
+    for (_, offset, length), kind in zip(table[1:], sorted(sections), strict=True):
+        put(bytes(offset - at))
+        part = sections[kind]
+        put(memoryview(np.ascontiguousarray(part)).cast("B") if isinstance(part, np.ndarray) and part.size else b"")
+        put(part if isinstance(part, bytes) else b"")
+        at = offset + length
+    if pending:
+        flush()
+    where = table[0][1]
+    head[where : where + table[0][2]] = np.array(checksums, "<u4").tobytes()
+    HEADER.pack_into(head, 0, MAGIC, *VERSION, len(table), size, 0)
+    HEADER.pack_into(head, 0, MAGIC, *VERSION, len(table), size, head_checksum(head))
+    file.seek(0)
+    file.write(head)
+    return size

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hfnet_edge.map_file import LocalizationMap
 
 
-def cluster(m: LocalizationMap, prior_frames: np.ndarray) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class Place:
+    """Prior frames that belong together, and all that they observe.
+
+    Attributes:
+        images: (K,) int64 reference images, most similar to the query first.
+        landmarks: (N,) int64, increasing.
+    """
+
+    images: np.ndarray
+    landmarks: np.ndarray
+
+
+def cluster(m: LocalizationMap, prior_frames: np.ndarray) -> list[Place]:
     """Connected components of the prior frames in the covisibility graph.
 
     Args:
         prior_frames: (K,) indices of reference images, most similar first.
 
     Returns:
-        Places, each an array of reference images in their order in ``prior_frames``; larger places first, equals by
-        their best-ranked image.
+        Places of more images first, equals by their best-ranked image.
+
+    Raises:
+        MapFormatError: the observations of a frame are damaged.
     """
-    observed = [m.observation_landmarks[m.observations(int(image))] for image in prior_frames]
-    landmarks = np.concatenate([*observed, np.zeros(0, np.uint32)])
+    observed = [m.observed(int(image)) for image in prior_frames]
+    landmarks = np.concatenate([*observed, np.zeros(0, np.int64)])
     frames = np.repeat(np.arange(len(prior_frames)), [len(ids) for ids in observed])
     order = np.argsort(landmarks, kind="stable")
     same = landmarks[order][1:] == landmarks[order][:-1]
@@ -26,5 +43,7 @@ def cluster(m: LocalizationMap, prior_frames: np.ndarray) -> list[np.ndarray]:
     label = np.arange(len(prior_frames))
     for a, b in pairs:
         label[label == max(label[a], label[b])] = min(label[a], label[b])
-    places = [prior_frames[label == first] for first in np.unique(label)]
-    return sorted(places, key=len, reverse=True)  # stable: equals keep the order of their best-ranked image
+    places = [
+        Place(prior_frames[label == first], np.unique(landmarks[label[frames] == first])) for first in np.unique(label)
+    ]
+    return sorted(places, key=lambda place: -len(place.images))  # stable: equals keep their best image's order

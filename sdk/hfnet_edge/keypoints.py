@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from hfnet_edge.map_file import UNIT
+from hfnet_edge.codecs import UNIT
 
 CELL = 8
 MIN_SCORE = 0.005

@@ -99,6 +99,7 @@ class Localizer:
 
         Raises:
             ImageError, CameraError: the image cannot be read, or the camera is of another size.
+            MapFormatError: the map is damaged where the query touches it.
         """
         if not isinstance(camera, Camera):
             raise CameraError(f"{camera!r} is not a Camera", 'write Camera.parse("PINHOLE width height fx fy cx cy")')
@@ -119,19 +120,23 @@ def localize_features(
     config: LocalizationConfig | None = None,
     clock: Clock | None = None,
 ) -> LocalizationResult:
-    """The pose for features that are already there: everything after the network."""
+    """The pose for features that are already there: everything after the network.
+
+    Raises:
+        MapFormatError: the map is damaged where the query touches it.
+    """
     config, clock = config or LocalizationConfig(), clock or Clock()
     if not len(query.keypoints):
         return LocalizationResult(Status.NO_KEYPOINTS, milliseconds=clock.milliseconds)
     with clock("retrieve"):
-        priors = retrieve(query.global_descriptor, m.global_descriptors, config.prior_frames)
+        priors = retrieve(m.global_query(query.global_descriptor), m.global_descriptors, config.prior_frames)
     with clock("cluster"):
-        places = [place for place in cluster(m, priors) if any(m.observation_count(image) for image in place)]
+        places = [place for place in cluster(m, priors) if len(place.landmarks)]
 
     best = LocalizationResult(Status.NO_CANDIDATES, prior_frames=priors, milliseconds=clock.milliseconds)
     for place in places:
         with clock("match"):
-            matches = match(query, m, place)
+            matches = match(query, m, place.landmarks)
         with clock("pose"):
             estimate = estimate_pose(matches, camera, config.pose.max_error * query.pixel, config.pose)
         result = _judged(m, priors, matches, estimate, config.pose.min_inliers, clock)

@@ -1,264 +1,305 @@
-"""The map file, read in place through mmap.
+"""A map, read in place: reference images, landmarks, who observes what, and what landmarks look like.
 
-    ┌────────────────────┐ 0
-    │ header, 64 bytes   │  magic, version, section count, file size, checksum of header and table
-    ├────────────────────┤ 64
-    │ section table      │  32 bytes a section: kind, checksum, offset, length
-    ├────────────────────┤ next multiple of 64
-    │ META               │  FlatBuffers `MapDescription`
-    │ IMAGE_NAMES ...    │  raw little-endian arrays, each at a multiple of 64
-    └────────────────────┘
-
-Observations are grouped by reference image: row ``i`` of OBSERVATION_LANDMARKS and OBSERVATION_DESCRIPTORS belong to
-image ``m`` with ``offsets[m] <= i < offsets[m + 1]``. So one contiguous read per retrieved image serves both
-covisibility and matching, and a query touches nothing else.
+Landmarks are numbered in tiles of 256 neighbours. All that a query asks of a landmark (position, number of
+descriptors, descriptors) lies at a place that follows from its number, so a query touches the lists of the images that
+it retrieves and the tiles that they see, and nothing else of the file. Checks come with the touch: checksums
+(`hfnet_edge.container`), indices in range, finite numbers.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
-import zlib
 from dataclasses import dataclass
-from enum import IntEnum
+from functools import cached_property
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
 
-from hfnet_edge.errors import MapFormatError, MapVersionError
+from hfnet_edge import observation_list
+from hfnet_edge.codecs import CENTROIDS, Codec, CodecName, project, rounded
+from hfnet_edge.container import MapBytes, Section, open_file
 from hfnet_edge.geometry import Pose
+from hfnet_edge.observation_list import TILE_SIZE
 from hfnet_edge.schema.description_generated import MapDescription, MapDescriptionT
 
-MAGIC = b"HFMAP\r\n\x1a"  # a text-mode copy changes it
-VERSION = (1, 0)  # a reader refuses a larger major, accepts a larger minor
-ALIGNMENT = 64
-HEADER = struct.Struct("<8sHHIQI36x")  # magic, major, minor, sections, file size, checksum
-ENTRY = struct.Struct("<IIQQ8x")  # kind, checksum, offset, length
-MAX_SECTIONS = 64  # bounds what a hostile header can make the reader do
-MAX_META = 1 << 20
-UNIT = 127  # descriptors are unit vectors times 127, rounded
+TILE = np.dtype([("origin", "<f4", 3), ("step", "<f4"), ("first_descriptor", "<u4")])
+MAX_META = 1 << 16
 MAX_LOCAL_DIM = 1040  # 127 * 127 * 1040 < 2**24: float32 sums of products stay exact
 MAX_GLOBAL_DIM = 4096  # as wide as HF-Net's; see `hfnet_edge.retrieval` for why sums stay exact
-
-
-class Section(IntEnum):
-    """Kinds of sections and what they hold; M images, L landmarks, O observations."""
-
-    META = 1  # FlatBuffers MapDescription
-    IMAGE_NAMES = 2  # UTF-8, each followed by a newline, M times
-    IMAGE_POSES = 3  # (M, 7) float64: quaternion wxyz, translation of cam_from_world
-    GLOBAL_DESCRIPTORS = 4  # (M, G) int8
-    LANDMARK_POSITIONS = 5  # (L, 3) float32, relative to META's origin
-    OBSERVATION_OFFSETS = 6  # (M + 1,) uint32, non-decreasing from 0 to O
-    OBSERVATION_LANDMARKS = 7  # (O,) uint32 below L, strictly increasing inside an image
-    OBSERVATION_DESCRIPTORS = 8  # (O, D) int8
+MAX_ORIGIN = 1e15  # metres; poses stay finite when they are moved there
+MAX_SUBSPACE_DIM = 16  # bounds what a byte of a descriptor can unfold to
+COUNT_BITS = (0, 2, 16)  # of an entry of DESCRIPTOR_COUNTS
 
 
 @dataclass(frozen=True)
 class LocalizationMap:
-    """A place: reference images, landmarks and who observes what. Arrays are views of the file where it was opened.
+    """A place. Numbers of images and landmarks are their rows.
 
     Attributes:
-        description: what META says (`weights_hash`, `local_dim`, `global_dim`, counts, ...).
-        image_names: M names.
-        image_poses: (M, 7) float64, quaternion wxyz and translation of cam_from_world.
-        global_descriptors: (M, G) int8.
-        landmark_positions: (L, 3) float32, metres relative to ``origin``.
-        observation_offsets: (M + 1,) uint32.
-        observation_landmarks: (O,) uint32.
-        observation_descriptors: (O, D) int8.
+        description: what META says (`weightsHash`, `localDim`, counts, ...).
+        codec: of the landmarks' descriptors.
         origin: (3,) float64, the world position of the landmarks' frame.
+        file: the sections.
         path: where it was read from, or None.
     """
 
     description: MapDescriptionT
-    image_names: tuple[str, ...]
-    image_poses: np.ndarray
-    global_descriptors: np.ndarray
-    landmark_positions: np.ndarray
-    observation_offsets: np.ndarray
-    observation_landmarks: np.ndarray
-    observation_descriptors: np.ndarray
+    codec: Codec
     origin: np.ndarray
+    file: MapBytes
     path: Path | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> LocalizationMap:
-        """Maps a file into memory after checking its structure, its checksums and every index in it.
+        """Maps a file into memory after checking its structure. Its bulk is checked as it is used; `check_all` checks
+        everything now.
 
         Raises:
-            MapFormatError: missing, truncated, damaged, or not a map. MapVersionError: newer major version.
+            MapFormatError: missing, truncated, damaged, or not a map. MapVersionError: another major version.
         """
-        return _read(Path(path))
+        path = Path(path)
+        return cls.read(open_file(path), path)
+
+    @classmethod
+    def read(cls, data: bytes | memoryview | mmap, path: Path | None = None) -> LocalizationMap:
+        """Reads a map from memory, otherwise as `open`."""
+        file = MapBytes(data, str(path or "the map"))
+        d = read_description(file)
+        m = cls(d, _codec(file, d), np.array([d.originX, d.originY, d.originZ]), file, path)
+        if not (np.abs(m.origin) < MAX_ORIGIN).all():  # NaN is not, either
+            raise file.fail("its origin is not finite, or beyond every place")
+        _ = m._offsets, m._tiles, m._positions, m._counts, m.codes  # are there, and of the right length
+        if Section.OBSERVATION_LISTS not in file.sections:
+            raise file.fail("section OBSERVATION_LISTS is missing")
+        return m
+
+    @property
+    def image_count(self) -> int:
+        """M."""
+        return self.description.imageCount
+
+    @property
+    def landmark_count(self) -> int:
+        """L."""
+        return self.description.landmarkCount
+
+    @cached_property
+    def image_names(self) -> tuple[str, ...]:
+        """M names."""
+        try:
+            names = self.file.bytes(Section.IMAGE_NAMES).decode().split("\n")
+        except UnicodeDecodeError as e:
+            raise self.file.fail(f"IMAGE_NAMES is not UTF-8: {e}") from e
+        if len(names) != self.image_count + 1 or names[-1] != "":
+            raise self.file.fail(f"IMAGE_NAMES holds {len(names) - 1} names, META says {self.image_count}")
+        if any(ord(character) < 32 for name in names for character in name):
+            raise self.file.fail("IMAGE_NAMES holds control characters")
+        return tuple(names[:-1])
+
+    @cached_property
+    def image_poses(self) -> np.ndarray:
+        """(M, 7) float64: quaternion wxyz and translation of cam_from_world."""
+        poses = self.file.array(Section.IMAGE_POSES, "<f8", self.image_count, 7)
+        if not np.isfinite(poses).all():
+            raise self.file.fail("the pose of a reference image is not finite")
+        if len(poses) and np.abs(np.linalg.norm(np.clip(poses[:, :4], -2, 2), axis=1) - 1).max() > 1e-6:
+            raise self.file.fail("a reference image's quaternion is not of unit length")
+        return poses
 
     def pose(self, image: int) -> Pose:
         """cam_from_world of a reference image."""
         row = self.image_poses[image]
         return Pose(row[:4].copy(), row[4:].copy())
 
-    def observations(self, image: int) -> slice:
-        """The rows of the observation arrays that belong to a reference image."""
-        return slice(int(self.observation_offsets[image]), int(self.observation_offsets[image + 1]))
+    @cached_property
+    def global_descriptors(self) -> np.ndarray:
+        """(M, G) int8."""
+        return self.file.array(Section.GLOBAL_DESCRIPTORS, "i1", self.image_count, self.description.globalDim)
 
-    def observation_count(self, image: int) -> int:
-        """How many landmarks a reference image observes."""
-        rows = self.observations(image)
-        return rows.stop - rows.start
+    def global_query(self, descriptor: np.ndarray) -> np.ndarray:
+        """What a query's global descriptor is compared as: (extractor's G,) int8 to (G,) int8."""
+        projection = self.global_projection
+        return descriptor if projection is None else rounded(project(descriptor[None], projection))[0]
+
+    def observed(self, image: int) -> np.ndarray:
+        """The landmarks that a reference image observes, (N,) int64, increasing."""
+        lists = self.file.sections[Section.OBSERVATION_LISTS]
+        start, stop = (int(v) for v in self._offsets[image : image + 2])
+        if not start <= stop <= lists.length:
+            raise self.file.fail(f"the observations of image {image} lie outside OBSERVATION_LISTS")
+        self.file.check(lists.offset + start, lists.offset + stop)
+        data = np.frombuffer(self.file.data, np.uint8, stop - start, lists.offset + start)
+        try:
+            return observation_list.decode(data, self.landmark_count)
+        except ValueError as e:
+            raise self.file.fail(f"the observations of image {image} are damaged: {e}") from e
+
+    def positions(self, landmarks: np.ndarray) -> np.ndarray:
+        """Where landmarks are, (N, 3) float64, relative to `origin`.
+
+        A position is its tile's origin plus whole steps; the error is at most half a step on each axis.
+        """
+        landmarks = np.asarray(landmarks, np.int64)
+        self.file.check_rows(Section.LANDMARK_POSITIONS, landmarks, 6)
+        tiles = self._tiles_of(landmarks // TILE_SIZE)
+        steps = self._positions[landmarks] * tiles["step"].astype(np.float64)[:, None]
+        return tiles["origin"].astype(np.float64) + steps
+
+    def descriptors(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What landmarks look like.
+
+        Args:
+            landmarks: (N,) increasing.
+
+        Returns:
+            (R, K) int8 descriptors in the codec's space, landmark by landmark, and (R,) int64 rows of ``landmarks``
+            that they are of.
+        """
+        rows, owners = self.descriptor_rows(np.asarray(landmarks, np.int64))
+        self.file.check_rows(Section.DESCRIPTORS, rows, self.codec.row_bytes)
+        return self.codec.decode(self.codes[rows]), owners
+
+    def descriptor_rows(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of DESCRIPTORS (R,) int64 of increasing ``landmarks``, and which of these they are of, (R,) int64."""
+        if not self.description.countBits:
+            return landmarks, np.arange(len(landmarks))
+        tile, at = np.unique(landmarks // TILE_SIZE, return_inverse=True)
+        counts = self._tile_counts(tile)
+        ends = np.cumsum(counts, axis=1) + self._tiles_of(tile)["first_descriptor"].astype(np.int64)[:, None]
+        if len(ends) and ends[:, -1].max() > self.description.descriptorCount:
+            raise self.file.fail("a landmark's descriptors lie past the last")
+        count, end = (values[at, landmarks % TILE_SIZE] for values in (counts, ends))
+        if count.sum() > self.description.descriptorCount:
+            raise self.file.fail("landmarks share descriptors")
+        owners = np.repeat(np.arange(len(landmarks)), count)
+        return np.arange(count.sum()) + np.repeat(end - np.cumsum(count), count), owners
+
+    def check_all(self) -> None:
+        """Checks every byte and every index. Raises MapFormatError."""
+        self.file.check(self.file.start, len(self.file.data))
+        _ = self.image_names, self.image_poses, self.global_descriptors, self.global_projection
+        if len(set(self.image_names)) != self.image_count:
+            raise self.file.fail("image names repeat")
+        if (np.diff(self._offsets.astype(np.int64)) < 0).any() or self._offsets[0] != 0:
+            raise self.file.fail("OBSERVATION_OFFSETS does not rise from 0")
+        if self._offsets[-1] != self.file.sections[Section.OBSERVATION_LISTS].length:
+            raise self.file.fail("OBSERVATION_LISTS is longer than its last list")
+        observations = sum(len(self.observed(image)) for image in range(self.image_count))
+        if observations != self.description.observationCount:
+            raise self.file.fail(f"{observations} observations, META says {self.description.observationCount}")
+        total = 0
+        for start in range(0, self.landmark_count, 1 << 16):
+            landmarks = np.arange(start, min(start + (1 << 16), self.landmark_count))
+            self.positions(landmarks)
+            rows, _ = self.descriptor_rows(landmarks)
+            if not np.array_equal(rows, np.arange(total, total + len(rows))):
+                raise self.file.fail("descriptors overlap, or are of no landmark")
+            total += len(rows)
+        if total != self.description.descriptorCount:
+            raise self.file.fail(f"{total} descriptors, META says {self.description.descriptorCount}")
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        return self.file.array(Section.OBSERVATION_OFFSETS, "<u4", self.image_count + 1)
+
+    @cached_property
+    def _tiles(self) -> np.ndarray:
+        return self.file.array(Section.TILES, TILE, -(-self.landmark_count // TILE_SIZE), checked=False)
+
+    def _tiles_of(self, tiles: np.ndarray) -> np.ndarray:
+        self.file.check_rows(Section.TILES, tiles, TILE.itemsize)
+        found = self._tiles[tiles]
+        if not (np.isfinite(found["origin"]).all() and np.isfinite(found["step"]).all()):
+            raise self.file.fail("a tile's origin or step is not finite")
+        return found
+
+    @cached_property
+    def _positions(self) -> np.ndarray:
+        return self.file.array(Section.LANDMARK_POSITIONS, "<u2", self.landmark_count, 3, checked=False)
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        if not self.description.countBits:
+            return np.zeros(0, np.uint8)
+        size = (self.landmark_count * self.description.countBits + 7) // 8
+        return self.file.array(Section.DESCRIPTOR_COUNTS, "u1", size, checked=False)
+
+    def _tile_counts(self, tiles: np.ndarray) -> np.ndarray:
+        """(T, 256) int64 numbers of descriptors; 0 past the last landmark."""
+        bits = self.description.countBits
+        size = TILE_SIZE * bits // 8
+        at = tiles[:, None] * size + np.arange(size)
+        there = at < len(self._counts)
+        self.file.check_rows(Section.DESCRIPTOR_COUNTS, at[there], 1)
+        data = np.where(there, self._counts[np.where(there, at, 0)], 0).astype(np.uint8)
+        if bits == 16:
+            counts = data.view("<u2").astype(np.int64)
+        else:
+            places = np.arange(0, 8, bits, dtype=np.uint8)
+            counts = (data[:, :, None] >> places & (1 << bits) - 1).reshape(len(tiles), TILE_SIZE).astype(np.int64)
+        return (counts + 1) * (tiles[:, None] * TILE_SIZE + np.arange(TILE_SIZE) < self.landmark_count)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """(R, row_bytes) uint8, all descriptors as they are stored; unchecked until `check_all`."""
+        shape = self.description.descriptorCount, self.codec.row_bytes
+        return self.file.array(Section.DESCRIPTORS, "u1", *shape, checked=False)
+
+    @cached_property
+    def global_projection(self) -> np.ndarray | None:
+        """(G, extractor's G) int8, or None where all dimensions are kept."""
+        d = self.description
+        if Section.GLOBAL_PROJECTION not in self.file.sections:
+            return None
+        return self.file.array(Section.GLOBAL_PROJECTION, "i1", d.globalDim, d.extractorGlobalDim)
 
 
-@dataclass(frozen=True)
-class SectionEntry:
-    """One row of a file's section table: `kind` (a number that may be newer than `Section`), bytes, checksum."""
-
-    kind: int
-    checksum: int
-    offset: int
-    length: int
-
-    @property
-    def name(self) -> str:
-        return Section(self.kind).name if self.kind in set(Section) else f"UNKNOWN_{self.kind}"
-
-
-def read_table(data: memoryview | bytes, where: str = "the map") -> list[SectionEntry]:
-    """Reads and checks header and section table: version, sizes, order, no overlaps and no holes, checksums.
-
-    Raises:
-        MapFormatError, MapVersionError
-    """
-    remedy = "copy it again or build it again with `hfnet-map build`"
-    if len(data) < HEADER.size:
-        raise MapFormatError(f"{where} is {len(data)} bytes long, too short for a map", remedy)
-    magic, major, minor, count, size, checksum = HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise MapFormatError(f"{where} is not an hfnet-edge map", "build one with `hfnet-map build`")
-    if major > VERSION[0]:
-        raise MapVersionError(
-            f"{where} is a version {major}.{minor} map, this is a version {VERSION[0]}.{VERSION[1]} reader",
-            "update hfnet-edge",
-        )
-    if size != len(data):
-        raise MapFormatError(f"{where} should be {size} bytes and is {len(data)}: it is truncated or padded", remedy)
-    if not 1 <= count <= MAX_SECTIONS or HEADER.size + count * ENTRY.size > size:
-        raise MapFormatError(f"{where} claims {count} sections", remedy)
-    table_end = HEADER.size + count * ENTRY.size
-    if table_checksum(data[:table_end]) != checksum:
-        raise MapFormatError(f"{where} has a damaged header (checksum)", remedy)
-    entries = [SectionEntry(*ENTRY.unpack_from(data, HEADER.size + i * ENTRY.size)) for i in range(count)]
-    if [e.kind for e in entries] != sorted({e.kind for e in entries}):
-        raise MapFormatError(f"{where} has sections that repeat or are out of order", remedy)
-    end = table_end
-    for entry in entries:
-        if entry.offset != aligned(end) or entry.offset + entry.length > size:
-            raise MapFormatError(f"{where}: section {entry.name} overlaps, leaves a hole or ends past the file", remedy)
-        if any(data[end : entry.offset]):
-            raise MapFormatError(f"{where} has bytes between its sections", remedy)
-        end = entry.offset + entry.length
-    if end != size:
-        raise MapFormatError(f"{where} has {size - end} bytes after its last section", remedy)
-    for entry in entries:
-        if zlib.crc32(data[entry.offset : entry.offset + entry.length]) != entry.checksum:
-            raise MapFormatError(f"{where}: section {entry.name} is damaged (checksum)", remedy)
-    return entries
-
-
-def table_checksum(head: memoryview | bytes) -> int:
-    """CRC-32 of header and section table without the header's own checksum field (bytes 24 to 27)."""
-    return zlib.crc32(head[28:], zlib.crc32(head[:24]))
-
-
-def aligned(offset: int) -> int:
-    """The next multiple of `ALIGNMENT`."""
-    return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
-def map_bytes(path: Path) -> mmap.mmap:
-    """The file, memory-mapped read-only. Raises MapFormatError where it is missing, empty or not a file."""
+def read_description(file: MapBytes) -> MapDescriptionT:
+    """Unpacks META and checks what it says. Python's flatbuffers has no verifier, so anything that it trips over
+    becomes a MapFormatError."""
+    if Section.META in file.sections and file.sections[Section.META].length > MAX_META:
+        raise file.fail(f"META has {file.sections[Section.META].length} bytes")
+    buffer = file.bytes(Section.META)
     try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError as e:
-        raise MapFormatError(f"there is no map {path}", "build one with `hfnet-map build`") from e
-    except (OSError, ValueError) as e:
-        raise MapFormatError(f"cannot read the map {path}: {e}", "build one with `hfnet-map build`") from e
-
-
-def _read(path: Path) -> LocalizationMap:
-    data = map_bytes(path)
-    entries = {entry.kind: entry for entry in read_table(memoryview(data), str(path))}
-
-    def fail(what: str) -> MapFormatError:
-        return MapFormatError(f"{path}: {what}", "build it again with `hfnet-map build`")
-
-    for kind in Section:
-        if kind not in entries:
-            raise fail(f"section {kind.name} is missing")
-    meta = entries[Section.META]
-    if meta.length > MAX_META:
-        raise fail(f"META has {meta.length} bytes")
-    description = read_description(data[meta.offset : meta.offset + meta.length], str(path))
-    m, n, o = description.imageCount, description.landmarkCount, description.observationCount
-    g, d = description.globalDim, description.localDim
-    if not (1 <= d <= MAX_LOCAL_DIM and 1 <= g <= MAX_GLOBAL_DIM):
-        raise fail(f"descriptors of {d} and {g} dimensions; at most {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} are possible")
-
-    def array(kind: Section, dtype: str, *shape: int) -> np.ndarray:
-        entry = entries[kind]
-        expected = int(np.dtype(dtype).itemsize * np.prod([int(s) for s in shape], dtype=object))
-        if entry.length != expected:
-            raise fail(f"section {kind.name} has {entry.length} bytes, META implies {expected}")
-        return np.frombuffer(data, dtype, expected // np.dtype(dtype).itemsize, entry.offset).reshape(shape)
-
-    names_entry = entries[Section.IMAGE_NAMES]
-    try:
-        names = tuple(data[names_entry.offset : names_entry.offset + names_entry.length].decode().split("\n"))
-    except UnicodeDecodeError as e:
-        raise fail(f"IMAGE_NAMES is not UTF-8: {e}") from e
-    if len(names) != m + 1 or names[-1] != "":
-        raise fail(f"IMAGE_NAMES holds {len(names) - 1} names, META says {m}")
-    result = LocalizationMap(
-        description,
-        names[:-1],
-        array(Section.IMAGE_POSES, "<f8", m, 7),
-        array(Section.GLOBAL_DESCRIPTORS, "i1", m, g),
-        array(Section.LANDMARK_POSITIONS, "<f4", n, 3),
-        array(Section.OBSERVATION_OFFSETS, "<u4", m + 1),
-        array(Section.OBSERVATION_LANDMARKS, "<u4", o),
-        array(Section.OBSERVATION_DESCRIPTORS, "i1", o, d),
-        np.array([description.originX, description.originY, description.originZ]),
-        path,
-    )
-    check_contents(result, fail)
-    return result
-
-
-def check_contents(m: LocalizationMap, fail=lambda what: MapFormatError(what)) -> None:
-    """Every index in range, every number finite. Raises what ``fail`` makes of the reason."""
-    offsets, landmarks = m.observation_offsets.astype(np.int64), m.observation_landmarks
-    if offsets[0] != 0 or offsets[-1] != len(landmarks) or (np.diff(offsets) < 0).any():
-        raise fail("OBSERVATION_OFFSETS does not rise from 0 to the number of observations")
-    if len(landmarks) and landmarks.max() >= len(m.landmark_positions):
-        raise fail("OBSERVATION_LANDMARKS points past the last landmark")
-    rises = np.diff(landmarks.astype(np.int64)) > 0
-    starts = offsets[1:-1]
-    rises[starts[(starts > 0) & (starts < len(landmarks))] - 1] = True  # a new image may start anywhere
-    if not rises.all():
-        raise fail("OBSERVATION_LANDMARKS is not strictly increasing inside an image")
-    if not (
-        np.isfinite(m.landmark_positions).all() and np.isfinite(m.image_poses).all() and np.isfinite(m.origin).all()
-    ):
-        raise fail("a position or a pose is not finite")
-    if len(m.image_poses) and np.abs(np.linalg.norm(m.image_poses[:, :4], axis=1) - 1).max() > 1e-6:
-        raise fail("a reference image's quaternion is not of unit length")
-
-
-def read_description(buffer: bytes, where: str) -> MapDescriptionT:
-    """Unpacks META. Python's flatbuffers has no verifier, so anything that it trips over becomes a MapFormatError."""
-    try:
-        description = MapDescriptionT.InitFromObj(MapDescription.GetRootAs(buffer, 0))
-        for name in ("generator", "architecture", "weightsHash", "precision"):
-            value = getattr(description, name)
-            setattr(description, name, (value or b"").decode() if isinstance(value, bytes | None) else str(value))
-        return description
+        d = MapDescriptionT.InitFromObj(MapDescription.GetRootAs(buffer, 0))
+        for name in ("generator", "architecture", "weightsHash", "precision", "codec"):
+            value = getattr(d, name)
+            text = (value or b"").decode() if isinstance(value, bytes | None) else str(value)
+            if not (text.isascii() and text.isprintable()):
+                raise ValueError(f"{name} is not a name")
+            setattr(d, name, text)
     except Exception as e:
-        raise MapFormatError(f"{where}: META is damaged ({type(e).__name__})", "build the map again") from e
+        raise file.fail(f"META is damaged ({type(e).__name__})") from e
+    if not (1 <= d.localDim <= MAX_LOCAL_DIM and 1 <= d.globalDim <= d.extractorGlobalDim <= MAX_GLOBAL_DIM):
+        raise file.fail(
+            f"descriptors of {d.localDim} and {d.globalDim} of {d.extractorGlobalDim} dimensions; "
+            f"at most {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} are possible"
+        )
+    if d.countBits not in COUNT_BITS:
+        raise file.fail(f"META says {d.countBits} bits for a number of descriptors, not one of {COUNT_BITS}")
+    if (d.globalDim != d.extractorGlobalDim) != (Section.GLOBAL_PROJECTION in file.sections):
+        raise file.fail("GLOBAL_PROJECTION is missing, or projects to as many dimensions")
+    if not d.countBits and d.descriptorCount != d.landmarkCount:
+        raise file.fail(f"{d.descriptorCount} descriptors of {d.landmarkCount} landmarks, and no DESCRIPTOR_COUNTS")
+    return d
+
+
+def _codec(file: MapBytes, d: MapDescriptionT) -> Codec:
+    """The codec that META names, with its tables."""
+    if d.codec not in set(CodecName):
+        raise file.fail(f"the codec {d.codec!r} does not exist; there are {', '.join(CodecName)}")
+    name, k = CodecName(d.codec), d.codeDim
+    if not 1 <= k <= MAX_LOCAL_DIM:
+        raise file.fail(f"codes of {k} dimensions; at most {MAX_LOCAL_DIM} are possible")
+    projection = thresholds = codebook = None
+    if Section.PROJECTION in file.sections:
+        projection = file.array(Section.PROJECTION, "i1", k, d.localDim)
+    elif k != d.localDim or name is CodecName.BINARY:
+        raise file.fail("section PROJECTION is missing")
+    if name is CodecName.BINARY:
+        thresholds = file.array(Section.THRESHOLDS, "<i4", k)
+    elif name is CodecName.PQ:
+        if not 1 <= d.subspaces <= k <= MAX_SUBSPACE_DIM * d.subspaces or k % d.subspaces:
+            raise file.fail(f"{k} dimensions do not split into {d.subspaces} subspaces")
+        codebook = file.array(Section.CODEBOOK, "i1", d.subspaces, CENTROIDS, k // d.subspaces)
+    return Codec(name, k, projection, thresholds, codebook)

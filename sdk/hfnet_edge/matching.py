@@ -9,8 +9,8 @@ import numpy as np
 from hfnet_edge.features import Features
 from hfnet_edge.map_file import LocalizationMap
 
-BLOCK = 1024  # query keypoints at a time: enough for BLAS to be efficient, little memory
-RATIO_PERCENT = 90
+COLUMNS = 1024  # landmarks at a time, so that their similarities stay in the cache
+RATIO_PERCENT = 95
 
 
 @dataclass(frozen=True)
@@ -33,58 +33,60 @@ class Match2D3D:
         return len(self.keypoints)
 
 
-def match(query: Features, m: LocalizationMap, place: np.ndarray) -> Match2D3D:
-    """Nearest observations in the place, with the paper's modified ratio test (section 5.2).
+def match(query: Features, m: LocalizationMap, landmarks: np.ndarray) -> Match2D3D:
+    """Nearest landmarks of a place, with the paper's modified ratio test (section 5.2).
 
-    A match is kept when its distance is below 0.9 of the second nearest's, or when the two nearest observations are of
-    the same landmark. Of several keypoints that match one landmark the nearest stays (equals: the lower index).
+    A match is kept when its distance is below 0.95 of the second nearest's (the paper: 0.9), or when the two nearest
+    descriptors are of the same landmark. Of several keypoints that match one landmark the nearest stays (equals: the
+    lower index).
 
     Args:
-        place: reference images.
-    """
-    rows = [m.observations(int(image)) for image in np.sort(place)]
-    landmarks = np.concatenate([*(m.observation_landmarks[r] for r in rows), np.zeros(0, np.uint32)]).astype(np.int64)
-    empty = np.zeros(0, np.int64)
-    if len(landmarks) < 2 or len(query.keypoints) == 0:
-        return Match2D3D(empty, empty, np.zeros((0, 2)), np.zeros((0, 3)))
-    descriptors = np.concatenate([m.observation_descriptors[r] for r in rows]).astype(np.float32)
-    first, second, s1, s2 = nearest_two(query.descriptors, descriptors)
+        landmarks: (N,) int64, increasing: those of the place.
 
-    squares, own = (descriptors**2).sum(axis=1), (query.descriptors.astype(np.float32) ** 2).sum(axis=1)  # exact
-    d1 = (own + squares[first] - 2 * s1).astype(np.int64)  # squared distances, integers
-    d2 = (own + squares[second] - 2 * s2).astype(np.int64)
-    distinct = landmarks[first] != landmarks[second]
-    good = ~distinct | (d1 * 100**2 < d2 * RATIO_PERCENT**2)
-    keypoints = np.flatnonzero(good)
-    keypoints = keypoints[np.lexsort((keypoints, d1[keypoints], landmarks[first[keypoints]]))]
-    ids = landmarks[first[keypoints]]
-    best = np.concatenate([[True], ids[1:] != ids[:-1]])[: len(ids)]
+    Raises:
+        MapFormatError: the map is damaged there.
+    """
+    descriptors, owners = m.descriptors(landmarks)
+    empty = np.zeros(0, np.int64)
+    if len(descriptors) < 2 or len(query.keypoints) == 0:
+        return Match2D3D(empty, empty, np.zeros((0, 2)), np.zeros((0, 3)))
+    first, second, d1, d2 = nearest_two(m.codec.query(query.descriptors), descriptors)
+    distinct = owners[first] != owners[second]
+    keypoints = np.flatnonzero(~distinct | (d1 * 100**2 < d2 * RATIO_PERCENT**2))
+    keypoints = keypoints[np.lexsort((keypoints, d1[keypoints], owners[first[keypoints]]))]
+    owned = owners[first[keypoints]]
+    best = np.concatenate([[True], owned[1:] != owned[:-1]])[: len(owned)]
     keypoints = np.sort(keypoints[best])
-    ids = landmarks[first[keypoints]]
-    return Match2D3D(keypoints, ids, query.keypoints[keypoints], m.landmark_positions[ids].astype(np.float64))
+    ids = landmarks[owners[first[keypoints]]]
+    return Match2D3D(keypoints, ids, query.keypoints[keypoints], m.positions(ids))
 
 
 def nearest_two(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The two references of largest dot product for each query; equals by lower index.
+    """The two nearest references of each query by squared distance; equals by lower index.
+
+    The nearest maximises ``q c - c c / 2``, one more column in a matrix product. In float32 that is exact, whatever the
+    order of summation: all of it are multiples of 1/2 below 2**23.
 
     Args:
-        queries: (N, D) int8. references: (R, D) holding int8 values, R >= 2; float32 saves a conversion.
+        queries: (N, D) int8. references: (R, D) int8, R >= 2. Both of about unit length times 127, D up to 1040.
 
     Returns:
-        Indices of the first and the second (N,) int64, and their dot products (N,) int64. The float32 product is exact:
-        sums stay below 2**24 for D up to 1040.
+        Indices of the first and the second (N,) int64, and their squared distances (N,) int64.
     """
-    n = len(queries)
-    first, second = np.empty(n, np.int64), np.empty(n, np.int64)
-    s1, s2 = np.empty(n, np.float32), np.empty(n, np.float32)
-    transposed = np.ascontiguousarray(references, np.float32).T
-    for start in range(0, n, BLOCK):
-        block = slice(start, min(start + BLOCK, n))
-        similarity = queries[block].astype(np.float32) @ transposed
-        row = np.arange(len(similarity))
-        first[block] = similarity.argmax(axis=1)
-        s1[block] = similarity[row, first[block]]
-        similarity[row, first[block]] = -np.inf
-        second[block] = similarity.argmax(axis=1)
-        s2[block] = similarity[row, second[block]]
-    return first, second, s1.astype(np.int64), s2.astype(np.int64)
+    n, rows = len(queries), np.arange(len(queries))
+    a = np.concatenate([queries, np.ones((n, 1), np.int8)], axis=1, dtype=np.float32)
+    first, second = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    s1, s2 = np.full(n, -np.inf, np.float32), np.full(n, -np.inf, np.float32)
+    for start in range(0, len(references), COLUMNS):
+        b = references[start : start + COLUMNS].astype(np.float32)
+        similarity = a @ np.concatenate([b, -np.square(b).sum(axis=1, keepdims=True) / 2], axis=1).T
+        for _ in range(2):  # the block's best two enter one after the other
+            at = similarity.argmax(axis=1)
+            s = similarity[rows, at]
+            similarity[rows, at] = -np.inf
+            better, next_ = s > s1, s > s2  # strictly: an equal of an earlier block has the lower index
+            s2 = np.where(better, s1, np.where(next_, s, s2))
+            second = np.where(better, first, np.where(next_, start + at, second))
+            s1, first = np.where(better, s, s1), np.where(better, start + at, first)
+    own = np.square(a[:, :-1]).sum(axis=1)
+    return first, second, (own - 2 * s1).astype(np.int64), (own - 2 * s2).astype(np.int64)

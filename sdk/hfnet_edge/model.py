@@ -142,6 +142,11 @@ def check_match(model: Description, m: LocalizationMap) -> None:
         MismatchError: says which of them differs.
     """
     ours, theirs = model.weights_hash, m.description.weightsHash
+    if not theirs:
+        raise MismatchError(
+            f"the map {m.path or ''} does not say which weights its features are of",
+            "pack it again and name the model with --model",
+        )
     if ours != theirs:
         raise MismatchError(
             f"the map {m.path or ''} was built with weights {theirs}, the model has {ours}",
@@ -149,7 +154,7 @@ def check_match(model: Description, m: LocalizationMap) -> None:
         )
     for name, a, b in (
         ("local", model.local_dim, m.description.localDim),
-        ("global", model.global_dim, m.description.globalDim),
+        ("global", model.global_dim, m.description.extractorGlobalDim),
     ):
         if a != b:
             raise MismatchError(

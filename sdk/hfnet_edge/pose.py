@@ -33,7 +33,7 @@ class PoseConfig:
         iterations: of RANSAC, at most.
     """
 
-    max_error: float = 8.0
+    max_error: float = 4.0
     min_inliers: int = 20
     iterations: int = 10_000
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+BLOCK = 4096  # reference images at a time: the conversion stays in the cache
+
 
 def retrieve(query: np.ndarray, references: np.ndarray, count: int) -> np.ndarray:
     """The ``count`` nearest reference images by global descriptor, the prior frames.
@@ -15,5 +17,8 @@ def retrieve(query: np.ndarray, references: np.ndarray, count: int) -> np.ndarra
     Returns:
         (min(count, M),) int64 indices, most similar first; equals by lower index.
     """
-    similarity = references.astype(np.float32) @ query.astype(np.float32)
+    similarity = np.empty(len(references), np.float32)
+    for start in range(0, len(references), BLOCK):
+        block = slice(start, start + BLOCK)
+        similarity[block] = references[block].astype(np.float32) @ query.astype(np.float32)
     return np.argsort(-similarity, kind="stable")[:count]

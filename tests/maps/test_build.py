@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hfnet_edge.codecs import UNIT
 from hfnet_edge.errors import ImageError, InputError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.map_file import UNIT, LocalizationMap
+from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.matching import match
 from hfnet_edge.pose import PoseConfig, estimate_pose
 from hfnet_maps import build
@@ -23,7 +24,7 @@ from hfnet_maps.build import (
 )
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import write_map
+from hfnet_maps.writer import full_sections, to_map, write_map
 from synthetic import CAMERA, EXTRACTOR, looking_at, place
 
 DISTORTED = Camera("OPENCV", 640, 480, (500.0, 505.0, 321.0, 239.0, -0.3, 0.08, 0.002, -0.001))
@@ -40,8 +41,7 @@ def build_place(p, camera=CAMERA, poses=None, features=None, noise=0.5, outliers
 
 def distance_to_truth(p, m):
     """Of each landmark in the map to the nearest true one, and which that is."""
-    world = m.landmark_positions + m.origin
-    distance = np.linalg.norm(world[:, None] - p.landmarks[None], axis=-1)
+    distance = np.linalg.norm(m.positions[:, None] - p.landmarks[None], axis=-1)
     return distance.min(axis=1), distance.argmin(axis=1)
 
 
@@ -58,27 +58,28 @@ def test_true_landmarks_are_recovered(built):
     assert np.median(distance) < 0.015
     assert np.percentile(distance, 95) < 0.04
     assert len(set(nearest)) > 0.95 * len(p.landmarks)
-    assert len(m.landmark_positions) < 1.05 * len(p.landmarks)
-    assert report.landmarks == len(m.landmark_positions)
+    assert len(m.positions) < 1.05 * len(p.landmarks)
+    assert report.landmarks == len(m.positions)
 
 
 def test_reference_poses_are_as_given_to_the_last_bit(built):
     p, m, _ = built
-    assert np.array_equal(m.image_poses, [[*pose.quaternion, *pose.translation] for pose in p.poses])
+    expected = [[*pose.quaternion, *pose.translation] for pose in p.poses]
+    assert np.array_equal(to_map(full_sections(m)).image_poses, expected)
 
 
 def test_an_observation_carries_the_descriptor_of_its_landmark(built):
     p, m, _ = built
     nearest = distance_to_truth(p, m)[1]
-    true = p.descriptors[nearest[m.observation_landmarks]]
-    cosine = (m.observation_descriptors.astype(float) * true).sum(axis=1) / UNIT
+    true = p.descriptors[nearest[m.landmarks]]
+    cosine = (m.descriptors.astype(float) * true).sum(axis=1) / UNIT
     assert cosine.min() > 0.95
 
 
 def test_the_report_counts_what_is_in_the_map(built):
     _, m, report = built
     assert (report.images, report.pairs_tried) == (8, 28)
-    assert report.observations == len(m.observation_landmarks)
+    assert report.observations == len(m.landmarks)
     assert report.mean_track_length == pytest.approx(report.observations / report.landmarks)
     assert 4 < report.mean_track_length < 8
     assert 0.3 < report.median_error < 0.7  # of 0.5 pixels of noise in each coordinate
@@ -88,14 +89,13 @@ def test_the_report_counts_what_is_in_the_map(built):
 
 def test_written_and_opened_it_localizes(built, tmp_path):
     p, m, _ = built
-    size = write_map(m, tmp_path / "a.hfmap")
+    size = write_map(full_sections(m), tmp_path / "a.hfmap")
     opened = LocalizationMap.open(tmp_path / "a.hfmap")
     assert (tmp_path / "a.hfmap").stat().st_size == size
-    assert np.array_equal(opened.landmark_positions, m.landmark_positions)
-    assert opened.image_names == m.image_names
+    assert opened.landmark_count == len(m.positions) and opened.image_names == m.names
     truth = looking_at(OFFSET + 14 * np.array([np.cos(0.3), np.sin(0.3), 0.2]), OFFSET)
     query = p.features(truth, noise=0.5, outliers=100)
-    estimate = estimate_pose(match(query, opened, np.arange(8)), CAMERA, 8.0, PoseConfig())
+    estimate = estimate_pose(match(query, opened, np.arange(opened.landmark_count)), CAMERA, 8.0, PoseConfig())
     found = Pose(estimate.pose.quaternion, estimate.pose.translation - estimate.pose.rotation @ opened.origin)
     position, rotation = pose_error(found, truth)
     assert position < 0.02 and rotation < 0.1
@@ -105,8 +105,8 @@ def test_the_same_features_give_the_same_map(built):
     p = place(images=5, landmarks=200)
     features = [p.features(pose, 0.5, 20) for pose in p.poses]
     a, b = (build_place(p, features=features)[0] for _ in range(2))
-    assert a.landmark_positions.tobytes() == b.landmark_positions.tobytes()
-    assert a.observation_descriptors.tobytes() == b.observation_descriptors.tobytes()
+    assert a.positions.tobytes() == b.positions.tobytes()
+    assert a.descriptors.tobytes() == b.descriptors.tobytes()
 
 
 def test_world_coordinates_may_be_as_far_as_utm():
@@ -134,7 +134,7 @@ def test_an_image_with_a_wrong_pose_observes_nothing():
     poses = list(p.poses)
     poses[3] = looking_at(poses[3].center + UP * 4, OFFSET)
     m, _ = build_place(p, poses=poses, features=features)
-    counts = np.diff(m.observation_offsets.astype(int))
+    counts = np.bincount(m.images, minlength=8)
     assert counts[3] < 0.05 * np.median(counts)
     assert np.median(distance_to_truth(p, m)[0]) < 0.015
 
@@ -168,7 +168,7 @@ def test_images_without_keypoints_take_part_but_observe_nothing():
     f = features[2]
     features[2] = Features(f.keypoints[:0], f.scores[:0], f.descriptors[:0], f.global_descriptor, 1.0)
     m, _ = build_place(p, features=features)
-    assert np.diff(m.observation_offsets.astype(int))[2] == 0 and len(m.image_names) == 5
+    assert 2 not in m.images and len(m.names) == 5
     with pytest.raises(InputError, match="at least two"):
         map_from_features(["a"], [CAMERA], p.poses[:1], features[:1], EXTRACTOR)
 
@@ -181,8 +181,8 @@ def test_thresholds_are_in_network_pixels():
     camera = Camera("PINHOLE", 2560, 1920, tuple(4 * v for v in CAMERA.params))
     a, _ = build_place(p, features=small)
     b, report = build_place(p, camera, features=large)
-    assert len(a.landmark_positions) == len(b.landmark_positions)
-    assert np.abs(a.landmark_positions - b.landmark_positions).max() < 1e-4
+    assert len(a.positions) == len(b.positions)
+    assert np.abs(a.positions - b.positions).max() < 1e-4
     assert report.median_error < 1.2
     _, strict = build_place(p, camera, features=[replace(f, pixel=1.0) for f in large])
     assert strict.observations < 0.7 * report.observations
@@ -254,13 +254,12 @@ def test_matches_are_mutual_and_distinct():
     b[100] = b[25]  # no longer distinct for a[5]
     a[130] = a[6]  # no longer distinct for b[26]
 
-    dot = a.astype(int) @ b.astype(int).T
-    distance = np.maximum(UNIT**2 - dot, 0)
+    distance = np.square(a[:, None].astype(int) - b[None]).sum(axis=2)
     expected = []
     for i in range(len(a)):
-        j = int(dot[i].argmax())
+        j = int(distance[i].argmin())
         row, column = np.sort(distance[i]), np.sort(distance[:, j])
-        if dot[:, j].argmax() == i and all(1e4 * s[0] < build.RATIO_PERCENT**2 * s[1] for s in (row, column)):
+        if distance[:, j].argmin() == i and all(1e4 * s[0] < build.RATIO_PERCENT**2 * s[1] for s in (row, column)):
             expected.append((i, j))
     found = match_descriptors(a, b)
     assert found.tolist() == [list(pair) for pair in expected]
@@ -392,12 +391,12 @@ def test_a_map_from_files(files, features_by_name):
     seen = []
     names = ["3.jpg", "0.jpg", "1.jpg"]
     m, report = build_map(images, reference, names, NoNetwork(), lambda *step: seen.append(step))
-    assert m.image_names == tuple(names)
+    assert m.names == tuple(names)
     assert np.median(distance_to_truth(p, m)[0]) < 0.03
     true = read_reference(reference)
     for i, name in enumerate(names):
-        assert np.array_equal(m.pose(i).quaternion, true.pose(name).quaternion)
-        assert np.array_equal(m.pose(i).translation, true.pose(name).translation)
+        assert np.array_equal(m.poses[i].quaternion, true.pose(name).quaternion)
+        assert np.array_equal(m.poses[i].translation, true.pose(name).translation)
     assert [step for step in seen if step[1] == step[2]] == [("extract", 3, 3), ("match", 3, 3), ("triangulate", 1, 1)]
     assert set(report.seconds) == {"extract", "match", "triangulate"}
 

@@ -10,12 +10,11 @@ from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.geometry import Pose
 from hfnet_maps.evaluation import (
     Threshold,
-    draw_from_above,
     evaluate,
-    ground_plane,
     parse_thresholds,
     pose_error,
 )
+from hfnet_maps.pictures import draw_from_above, ground_plane
 from synthetic import looking_at, place
 
 IDENTITY = Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))

@@ -511,8 +511,50 @@ class MapDescription(object):
             return self._tab.Get(flatbuffers.number_types.Float64Flags, o + self._tab.Pos)
         return 0.0
 
+    # MapDescription
+    def ExtractorGlobalDim(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # MapDescription
+    def Codec(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # MapDescription
+    def CodeDim(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(32))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # MapDescription
+    def Subspaces(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(34))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # MapDescription
+    def CountBits(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+    # MapDescription
+    def DescriptorCount(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(38))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
 def MapDescriptionStart(builder):
-    builder.StartObject(12)
+    builder.StartObject(18)
 
 def MapDescriptionAddGenerator(builder, generator):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(generator), 0)
@@ -550,6 +592,24 @@ def MapDescriptionAddOriginY(builder, originY):
 def MapDescriptionAddOriginZ(builder, originZ):
     builder.PrependFloat64Slot(11, originZ, 0.0)
 
+def MapDescriptionAddExtractorGlobalDim(builder, extractorGlobalDim):
+    builder.PrependUint32Slot(12, extractorGlobalDim, 0)
+
+def MapDescriptionAddCodec(builder, codec):
+    builder.PrependUOffsetTRelativeSlot(13, flatbuffers.number_types.UOffsetTFlags.py_type(codec), 0)
+
+def MapDescriptionAddCodeDim(builder, codeDim):
+    builder.PrependUint32Slot(14, codeDim, 0)
+
+def MapDescriptionAddSubspaces(builder, subspaces):
+    builder.PrependUint32Slot(15, subspaces, 0)
+
+def MapDescriptionAddCountBits(builder, countBits):
+    builder.PrependUint8Slot(16, countBits, 0)
+
+def MapDescriptionAddDescriptorCount(builder, descriptorCount):
+    builder.PrependUint32Slot(17, descriptorCount, 0)
+
 def MapDescriptionEnd(builder):
     return builder.EndObject()
 
@@ -572,6 +632,12 @@ class MapDescriptionT(object):
         originX = 0.0,
         originY = 0.0,
         originZ = 0.0,
+        extractorGlobalDim = 0,
+        codec = None,
+        codeDim = 0,
+        subspaces = 0,
+        countBits = 0,
+        descriptorCount = 0,
     ):
         self.generator = generator  # type: Optional[str]
         self.architecture = architecture  # type: Optional[str]
@@ -585,6 +651,12 @@ class MapDescriptionT(object):
         self.originX = originX  # type: float
         self.originY = originY  # type: float
         self.originZ = originZ  # type: float
+        self.extractorGlobalDim = extractorGlobalDim  # type: int
+        self.codec = codec  # type: Optional[str]
+        self.codeDim = codeDim  # type: int
+        self.subspaces = subspaces  # type: int
+        self.countBits = countBits  # type: int
+        self.descriptorCount = descriptorCount  # type: int
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -619,6 +691,12 @@ class MapDescriptionT(object):
         self.originX = mapDescription.OriginX()
         self.originY = mapDescription.OriginY()
         self.originZ = mapDescription.OriginZ()
+        self.extractorGlobalDim = mapDescription.ExtractorGlobalDim()
+        self.codec = mapDescription.Codec()
+        self.codeDim = mapDescription.CodeDim()
+        self.subspaces = mapDescription.Subspaces()
+        self.countBits = mapDescription.CountBits()
+        self.descriptorCount = mapDescription.DescriptorCount()
 
     # MapDescriptionT
     def Pack(self, builder):
@@ -630,6 +708,8 @@ class MapDescriptionT(object):
             weightsHash = builder.CreateString(self.weightsHash)
         if self.precision is not None:
             precision = builder.CreateString(self.precision)
+        if self.codec is not None:
+            codec = builder.CreateString(self.codec)
         MapDescriptionStart(builder)
         if self.generator is not None:
             MapDescriptionAddGenerator(builder, generator)
@@ -647,6 +727,13 @@ class MapDescriptionT(object):
         MapDescriptionAddOriginX(builder, self.originX)
         MapDescriptionAddOriginY(builder, self.originY)
         MapDescriptionAddOriginZ(builder, self.originZ)
+        MapDescriptionAddExtractorGlobalDim(builder, self.extractorGlobalDim)
+        if self.codec is not None:
+            MapDescriptionAddCodec(builder, codec)
+        MapDescriptionAddCodeDim(builder, self.codeDim)
+        MapDescriptionAddSubspaces(builder, self.subspaces)
+        MapDescriptionAddCountBits(builder, self.countBits)
+        MapDescriptionAddDescriptorCount(builder, self.descriptorCount)
         mapDescription = MapDescriptionEnd(builder)
         return mapDescription
 

@@ -1,0 +1,79 @@
+"""Several maps in one frame become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hfnet_edge.errors import InputError, MismatchError
+from hfnet_maps.source import Photos, Source
+
+
+def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
+    """All images and landmarks of all sources. A landmark that two maps hold stays twice: they share no image.
+
+    Args:
+        labels: what to call the sources in messages.
+
+    Raises:
+        MismatchError: they are of different networks.
+        InputError: an image is in two of them, or descriptors are packed.
+    """
+    first = sources[0]
+    for source, label in zip(sources, labels, strict=True):
+        if (source.extractor.weights_hash, source.extractor.local_dim, source.extractor.global_dim) != (
+            first.extractor.weights_hash,
+            first.extractor.local_dim,
+            first.extractor.global_dim,
+        ):
+            raise MismatchError(
+                f"{labels[0]} is of the weights {first.extractor.weights_hash or 'unknown'}, {label} of "
+                f"{source.extractor.weights_hash or 'unknown'}",
+                "build both with one model",
+            )
+        if source.codec is not None or source.global_projection is not None:
+            raise InputError(
+                f"{label} is packed, with tables that fit only itself",
+                "merge the maps that `hfnet-map build` wrote, then pack the result",
+            )
+    names = [name for source in sources for name in source.names]
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"the image {repeated} is in two of the maps", "build one of them without it")
+    images = np.cumsum([0, *(len(s.names) for s in sources)])
+    landmarks = np.cumsum([0, *(len(s.positions) for s in sources)])
+    joined = np.concatenate([s.landmarks + at for s, at in zip(sources, landmarks[:-1], strict=True)])
+    photos = _photos(sources)
+    return Source(
+        first.extractor,
+        tuple(names),
+        tuple(pose for s in sources for pose in s.poses),
+        np.concatenate([s.global_descriptors for s in sources]),
+        np.concatenate([s.positions for s in sources]),
+        joined,
+        np.concatenate([s.images + at for s, at in zip(sources, images[:-1], strict=True)]),
+        joined
+        if photos is not None
+        else np.concatenate([s.described + at for s, at in zip(sources, landmarks[:-1], strict=True)]),
+        np.concatenate([s.descriptors for s in sources]),
+        photos,
+    )
+
+
+def _photos(sources: Sequence[Source]) -> Photos | None:
+    """Those of all, or None where one has none."""
+    parts = [s.photos for s in sources if s.photos is not None]
+    if len(parts) < len(sources):
+        return None
+    counts = np.concatenate([np.diff(p.other_offsets) for p in parts])
+    return replace(
+        parts[0],
+        cameras=tuple(camera for p in parts for camera in p.cameras),
+        pixels=np.concatenate([p.pixels for p in parts]),
+        keypoints=np.concatenate([p.keypoints for p in parts]),
+        other_offsets=np.cumsum([0, *counts]),
+        other_keypoints=np.concatenate([p.other_keypoints for p in parts]),
+        other_descriptors=np.concatenate([p.other_descriptors for p in parts]),
+    )

@@ -1,0 +1,281 @@
+"""A second reader of map files, written from maps/SPEC.md alone: plain Python, nothing of hfnet_edge, no numpy."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+
+U4, U8 = struct.Struct("<I"), struct.Struct("<Q")
+FIELDS = (
+    ("generator", "s"), ("architecture", "s"), ("weights_hash", "s"), ("precision", "s"), ("local_dim", "I"),
+    ("global_dim", "I"), ("image_count", "I"), ("landmark_count", "I"), ("observation_count", "I"), ("origin_x", "d"),
+    ("origin_y", "d"), ("origin_z", "d"), ("extractor_global_dim", "I"), ("codec", "s"), ("code_dim", "I"),
+    ("subspaces", "I"), ("count_bits", "B"), ("descriptor_count", "I"),
+)  # fmt: skip
+
+
+def require(condition: object, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+def up(x: int) -> int:
+    return (x + 63) // 64 * 64
+
+
+def round127(p: int) -> int:
+    return max(-127, min(127, (p + 63) // 127))
+
+
+class Reader:
+    """A map in memory. Raises ValueError for everything that the document says to refuse."""
+
+    def __init__(self, file: bytes):
+        self.file = file
+        size = len(file)
+        require(size >= 64 and file[:8] == bytes.fromhex("48464d41500d0a1a"), "no map")
+        major, minor, count, stated = struct.unpack_from("<HHIQ", file, 8)
+        require(major == 2, f"version {major}.{minor}, not 2.x")
+        require(stated == size and 2 <= count <= 64 and 64 + 24 * count <= size, "header")
+        self.version, self.sections = (major, minor), {}
+        end, last = 64 + 24 * count, 0
+        for i in range(count):
+            kind, offset, length = struct.unpack_from("<I4xQQ", file, 64 + 24 * i)
+            require(kind > last and offset == up(end) and offset <= size and length <= size - offset, "section table")
+            require(not any(file[end:offset]), "padding")
+            self.sections[kind], end, last = (offset, length), offset + length, kind
+        require(end == size and 1 in self.sections, "section table")
+        self.checksums, length = self.sections[1]
+        self.start = up(self.checksums + length)
+        require(length == 4 * ((size - self.start + 16383) // 16384), "CHECKSUMS")
+        require(zlib.crc32(file[:24] + file[28 : self.start]) == U4.unpack_from(file, 24)[0], "header's checksum")
+        self.checked: set[int] = set()
+        self._read_meta()
+        self._read_codec()
+
+    def use(self, kind: int, at: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a section, after their blocks' checksums."""
+        require(kind in self.sections, f"section {kind} is missing")
+        offset, whole = self.sections[kind]
+        length = whole - at if length is None else length
+        require(0 <= at <= whole and 0 <= length <= whole - at, f"past the end of section {kind}")
+        first, stop = offset + at, offset + at + length
+        for block in range((first - self.start) // 16384, (stop - 1 - self.start) // 16384 + 1) if length else ():
+            begin = self.start + 16384 * block
+            expected = U4.unpack_from(self.file, self.checksums + 4 * block)[0]
+            require(block in self.checked or zlib.crc32(self.file[begin : begin + 16384]) == expected, "block")
+            self.checked.add(block)
+        return self.file[first:stop]
+
+    def shaped(self, kind: int, length: int) -> None:
+        require(kind in self.sections and self.sections[kind][1] == length, f"length of section {kind}")
+
+    def matrix(self, kind: int, rows: int, columns: int) -> list[tuple[int, ...]]:
+        self.shaped(kind, rows * columns)
+        return list(struct.iter_unpack(f"<{columns}b", self.use(kind)))
+
+    def _read_meta(self) -> None:
+        require(2 in self.sections and self.sections[2][1] <= 65536, "META")
+        data = self.use(2)
+
+        def get(kind: str, at: int) -> int:
+            require(0 <= at <= len(data) - struct.calcsize("<" + kind), "META")
+            return struct.unpack_from("<" + kind, data, at)[0]
+
+        table = get("I", 0)
+        vtable = table - get("i", table)
+        self.meta: dict = {}
+        for i, (name, kind) in enumerate(FIELDS):
+            offset = get("H", vtable + 4 + 2 * i) if 6 + 2 * i <= get("H", vtable) else 0
+            if kind != "s":
+                self.meta[name] = get(kind, table + offset) if offset else 0
+            elif not offset:
+                self.meta[name] = ""
+            else:
+                at = table + offset + get("I", table + offset)
+                length = get("I", at)
+                require(length <= len(data) - at - 4, "META")
+                self.meta[name] = data[at + 4 : at + 4 + length].decode()
+                require(all(32 <= ord(c) != 127 for c in self.meta[name]), "META")
+        m = self.meta
+        self.M, self.L, self.R, self.D = (
+            m[f"{k}"] for k in ("image_count", "landmark_count", "descriptor_count", "local_dim")
+        )
+        self.E, self.G, self.K, self.S = (m[k] for k in ("extractor_global_dim", "global_dim", "code_dim", "subspaces"))
+        self.T = (self.L + 255) // 256
+        require(1 <= self.D <= 1040 and 1 <= self.K <= 1040 and 1 <= self.G <= self.E <= 4096, "dimensions")
+        require(all(abs(m[f"origin_{axis}"]) < 1e15 for axis in "xyz"), "origin")
+        require(m["codec"] in ("int8", "pq", "binary") and m["count_bits"] in (0, 2, 16), "codec or count_bits")
+        require(m["codec"] != "pq" or (1 <= self.S <= self.K <= 16 * self.S and self.K % self.S == 0), "subspaces")
+        require(m["count_bits"] or self.R == self.L, "descriptor_count")
+
+    def _read_codec(self) -> None:
+        codec = self.meta["codec"]
+        self.C = {"int8": self.K, "pq": self.S, "binary": (self.K + 7) // 8}[codec]
+        require((5 in self.sections) == (self.G < self.E), "GLOBAL_PROJECTION")
+        self.global_projection = self.matrix(5, self.G, self.E) if 5 in self.sections else None
+        require(12 in self.sections or (self.K == self.D and codec != "binary"), "PROJECTION")
+        self.projection = self.matrix(12, self.K, self.D) if 12 in self.sections else None
+        if codec == "binary":
+            self.shaped(13, 4 * self.K)
+            self.thresholds = struct.unpack(f"<{self.K}i", self.use(13))
+        if codec == "pq":
+            self.codebook = self.matrix(14, self.S * 256, self.K // self.S)
+        self.shaped(4, 56 * self.M)
+        self.shaped(6, self.M * self.G)
+        self.shaped(7, 4 * self.M + 4)
+        self.shaped(9, 20 * self.T)
+        self.shaped(10, 6 * self.L)
+        self.shaped(15, self.R * self.C)
+        if self.meta["count_bits"]:
+            self.shaped(11, (self.L * self.meta["count_bits"] + 7) // 8)
+
+    def names(self) -> list[str]:
+        data = self.use(3)
+        require(data.count(b"\n") == self.M and (not data or data[-1] == 10), "IMAGE_NAMES")
+        return data.decode().split("\n")[:-1]
+
+    def pose(self, image: int) -> tuple[float, ...]:
+        values = struct.unpack("<7d", self.use(4, 56 * image, 56))
+        require(all(map(math.isfinite, values)), "IMAGE_POSES")
+        require(abs(math.hypot(*values[:4]) - 1) <= 1e-6, "quaternion")
+        return values
+
+    def global_descriptor(self, image: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{self.G}b", self.use(6, self.G * image, self.G))
+
+    def observed(self, image: int) -> list[int]:
+        begin, end = struct.unpack("<2I", self.use(7, 4 * image, 8))
+        require(begin <= end <= self.sections[8][1], "OBSERVATION_OFFSETS")
+        return decode_list(self.use(8, begin, end - begin), self.L)
+
+    def tile(self, landmark: int) -> tuple[float, ...]:
+        values = struct.unpack("<4fI", self.use(9, 20 * (landmark // 256), 20))
+        require(all(map(math.isfinite, values[:4])), "TILES")
+        return values
+
+    def position(self, landmark: int) -> list[float]:
+        *origin, step, _ = self.tile(landmark)
+        return [o + s * step for o, s in zip(origin, struct.unpack("<3H", self.use(10, 6 * landmark, 6)), strict=True)]
+
+    def count(self, landmark: int) -> int:
+        if self.meta["count_bits"] == 16:
+            return struct.unpack("<H", self.use(11, 2 * landmark, 2))[0] + 1
+        return (self.use(11, landmark // 4, 1)[0] >> 2 * (landmark % 4) & 3) + 1
+
+    def rows(self, landmark: int) -> range:
+        if not self.meta["count_bits"]:
+            return range(landmark, landmark + 1)
+        first = int(self.tile(landmark)[4]) + sum(
+            self.count(before) for before in range(landmark // 256 * 256, landmark)
+        )
+        require(first + self.count(landmark) <= self.R, "a descriptor past the last")
+        return range(first, first + self.count(landmark))
+
+    def stored(self, row: int) -> bytes:
+        return self.use(15, self.C * row, self.C)
+
+    def descriptor(self, row: int) -> list[int]:
+        data = self.stored(row)
+        if self.meta["codec"] == "int8":
+            return list(struct.unpack(f"<{self.K}b", data))
+        if self.meta["codec"] == "pq":
+            return [value for s, number in enumerate(data) for value in self.codebook[256 * s + number]]
+        return [1 if data[j // 8] >> j % 8 & 1 else -1 for j in range(self.K)]
+
+    def compared(self, q: list[int]) -> list[int]:
+        if self.projection is None:
+            return q
+        p = [sum(a * b for a, b in zip(row, q, strict=True)) for row in self.projection]
+        if self.meta["codec"] == "binary":
+            return [1 if value > threshold else -1 for value, threshold in zip(p, self.thresholds, strict=True)]
+        return [round127(value) for value in p]
+
+    def global_compared(self, q: list[int]) -> list[int]:
+        if self.global_projection is None:
+            return q
+        return [round127(sum(a * b for a, b in zip(row, q, strict=True))) for row in self.global_projection]
+
+    def distance(self, y: list[int], row: int) -> int:
+        """In the way that suits the codec, from the descriptor as it is stored."""
+        data = self.stored(row)
+        if self.meta["codec"] == "pq":
+            width, d = self.K // self.S, sum(v * v for v in y)
+            for s, number in enumerate(data):
+                c = self.codebook[256 * s + number]
+                d += sum(v * v for v in c) - 2 * sum(
+                    a * b for a, b in zip(y[width * s : width * (s + 1)], c, strict=True)
+                )
+            return d
+        if self.meta["codec"] == "binary":
+            bits = sum(1 << j for j, v in enumerate(y) if v > 0)
+            return 4 * ((int.from_bytes(data, "little") ^ bits) & (1 << self.K) - 1).bit_count()
+        return sum((a - b) ** 2 for a, b in zip(y, self.descriptor(row), strict=True))
+
+    def check_parts(self) -> None:
+        """Uses every part once, each by itself."""
+        self.names()
+        for image in range(self.M):
+            self.pose(image), self.global_descriptor(image), self.observed(image)
+        for landmark in range(self.L):
+            self.position(landmark), [self.stored(row) for row in self.rows(landmark)]
+
+    def check_whole(self) -> None:
+        self.check_parts()
+        for kind in self.sections:
+            if kind != 1:
+                self.use(kind)
+        offsets = struct.unpack(f"<{self.M + 1}I", self.use(7))
+        require(offsets[0] == 0 and offsets[-1] == self.sections[8][1], "OBSERVATION_OFFSETS")
+        observations = sum(len(self.observed(image)) for image in range(self.M))
+        require(observations == self.meta["observation_count"], "observation_count")
+        rows = [row for landmark in range(self.L) for row in self.rows(landmark)]
+        require(rows == list(range(self.R)), "descriptor_count")
+
+
+def decode_list(data: bytes, landmarks: int) -> list[int]:
+    if not data:
+        return []
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = 0
+        for place in range(5):
+            require(at < len(data), "a number that does not end")
+            byte, at = data[at], at + 1
+            value |= (byte & 127) << 7 * place
+            if byte < 128:
+                return value
+        raise ValueError("a number of more than five bytes")
+
+    n, t = varint(), varint()
+    require(1 <= t <= n <= 256 * t and t <= len(data) - at and n <= 8 * (len(data) - at), "n or t")
+    k = (256 * t // n).bit_length() - 1
+    high_bits = n + ((256 * t - 1) >> k)
+    tiles: list[int] = []
+    for _ in range(t):
+        tiles.append(varint() + (tiles[-1] + 1 if tiles else 0))
+        require(256 * tiles[-1] < landmarks, "a tile past the last")
+    low, high = at, at + (n * k + 7) // 8
+    require(high + (high_bits + 7) // 8 == len(data), "length of a list")
+
+    def bit(start: int, j: int) -> int:
+        return data[start + j // 8] >> j % 8 & 1
+
+    place, last, found = 0, -1, []
+    for i in range(n):
+        while True:
+            require(place < high_bits, "high parts")
+            if bit(high, place):
+                break
+            place += 1
+        local = (place - i) << k | sum(bit(low, i * k + j) << j for j in range(k))
+        place += 1
+        require(last < local < 256 * t, "a list that does not rise")
+        last = local
+        found.append(256 * tiles[local >> 8] + (local & 255))
+    require(found[-1] < landmarks, "a landmark past the last")
+    require(not any(bit(high, j) for j in range(place, 8 * (len(data) - high))), "high parts")
+    return found

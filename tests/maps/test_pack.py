@@ -1,0 +1,298 @@
+"""Packing stage by stage, and the choice under a budget, on a place without pictures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hfnet_edge.codecs import UNIT, CodecName
+from hfnet_edge.container import Section
+from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.localizer import localize_features
+from hfnet_maps import budget as budgets
+from hfnet_maps.budget import choose, curve
+from hfnet_maps.codebooks import encode, fit_codec
+from hfnet_maps.evaluation import pose_error
+from hfnet_maps.merge import merge
+from hfnet_maps.pack import ALL, Packer, Settings, all_settings, project_globals
+from hfnet_maps.selection import GRID, cells_of, cover, rank
+from hfnet_maps.source import read_source, source_of
+from hfnet_maps.summary import summarise
+from hfnet_maps.writer import full_sections, in_file_order, lay_out, size_of, spatial_order, to_map, write_map
+from synthetic import CAMERA, looking_at, place, toy_source
+
+OFFSET = np.array([1000.0, -2000.0, 50.0])
+
+
+@pytest.fixture(scope="module")
+def here():
+    p = place(landmarks=1500, images=12)
+    return p, p.source(noise=0.5)
+
+
+def queries(p, count=6):
+    angles = np.linspace(0.2, 5.9, count)
+    poses = [looking_at(OFFSET + 14 * np.array([np.cos(a), np.sin(a), 0.2]), OFFSET) for a in angles]
+    return [(pose, p.features(pose, 0.5, 100)) for pose in poses]
+
+
+def errors(p, m, count=6):
+    found = [(pose, localize_features(m, features, CAMERA)) for pose, features in queries(p, count)]
+    return [np.inf if r.pose is None else pose_error(r.pose, pose)[0] for pose, r in found]
+
+
+# --- sources
+
+
+def test_a_written_source_is_read_back(here, tmp_path):
+    _, source = here
+    write_map(full_sections(source), tmp_path / "a.hfmap")
+    back, expected = read_source(tmp_path / "a.hfmap"), in_file_order(source)
+    for name in ("landmarks", "images", "described", "descriptors", "global_descriptors"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(expected, name))
+    np.testing.assert_allclose(back.positions, expected.positions, atol=2e-4)
+    assert back.names == source.names and back.extractor == source.extractor and back.codec is None
+    for name in ("pixels", "keypoints", "other_offsets", "other_keypoints", "other_descriptors"):
+        np.testing.assert_array_equal(getattr(back.photos, name), getattr(expected.photos, name))
+    assert back.photos.cameras == source.photos.cameras
+
+
+def test_taking_landmarks_keeps_what_belongs_to_them(here):
+    _, source = here
+    wanted = np.array([700, 3, 41])
+    taken = source.take(wanted)
+    for number, landmark in enumerate(wanted):
+        rows, before = taken.landmarks == number, source.landmarks == landmark
+        np.testing.assert_array_equal(taken.images[rows], source.images[before])
+        np.testing.assert_array_equal(taken.descriptors[rows], source.descriptors[before])
+        np.testing.assert_array_equal(taken.positions[number], source.positions[landmark])
+    assert taken.photos is None and len(taken.landmarks) == np.isin(source.landmarks, wanted).sum()
+
+
+def test_left_out_images_leave_nothing_behind(here):
+    _, source = here
+    rest = source.without_images(np.array([0, 5]))
+    assert rest.names == tuple(n for i, n in enumerate(source.names) if i not in (0, 5))
+    kept = ~np.isin(source.images, (0, 5))
+    tracks = np.bincount(source.landmarks[kept], minlength=len(source.positions))
+    assert len(rest.positions) == (tracks >= 2).sum()
+    assert np.bincount(rest.landmarks).min() >= 2
+    assert len(rest.landmarks) == kept.sum() - (tracks == 1).sum()
+    np.testing.assert_array_equal(rest.photos.keypoints[rest.observed(0)].shape, (len(rest.observed(0)), 2))
+
+
+def test_a_reference_image_is_a_query_with_all_its_keypoints(here):
+    p, source = here
+    features = source.features(4)
+    assert len(features.keypoints) == len(source.observed(4)) + 30
+    r = localize_features(p.map(), features, CAMERA)
+    assert pose_error(r.pose, source.poses[4])[0] < 0.02
+
+
+# --- stages
+
+
+def test_neighbours_share_a_tile():
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(0, 100, (4000, 3)) * (1, 1, 0.05)
+    order = spatial_order(positions)
+    assert sorted(order) == list(range(4000))
+    tiles = [positions[order[i : i + 256]] for i in range(0, 4000, 256)]
+    assert np.median([np.ptp(t, axis=0)[:2].prod() for t in tiles]) < 2.5 * 100 * 100 / 16
+
+
+def test_ranked_landmarks_cover_every_image_and_its_corners():
+    p = place(landmarks=3000, images=10)
+    source = p.source()
+    order = rank(source)
+    assert sorted(order) == list(range(len(source.positions)))
+    cells, count = cells_of(source)
+    first = np.zeros(len(source.positions), bool)
+    first[order[:300]] = True
+    kept = np.bincount(cells[first[source.landmarks]], minlength=count)
+    everything = np.bincount(cells, minlength=count)
+    assert kept[everything > 20].min() > 0 and count == 10 * GRID**2
+    random = np.zeros(len(first), bool)
+    random[np.random.default_rng(0).choice(len(first), 300, replace=False)] = True
+    assert kept.min() > np.bincount(cells[random[source.landmarks]], minlength=count).min()
+
+
+def test_k_cover_is_the_shortest_prefix_that_covers():
+    source = toy_source([[0, 1, 2], [2, 3], [3, 4, 5]])
+    order = np.array([2, 3, 0, 4, 1, 5])
+    assert cover(source, order, 1) == 2
+    assert cover(source, order, 2) == 4
+    assert cover(source, order, 99) == 6
+
+
+def test_one_descriptor_is_the_mean_and_several_tell_sides_apart():
+    side = np.eye(32)[0], np.eye(32)[1]
+    rng = np.random.default_rng(0)
+    rows = [np.rint(UNIT * (side[i % 2] + rng.normal(0, 0.01, 32))).clip(-127, 127)[None] for i in range(6)]
+    source = toy_source([[0]] * 6, rows)
+    mean = summarise(source, 1, -1.0)
+    assert mean.described.tolist() == [0]
+    np.testing.assert_allclose(mean.descriptors[0, :2] / UNIT, np.sqrt([0.5, 0.5]), atol=0.02)
+    two = summarise(source, 4, 0.9)
+    assert two.described.tolist() == [0, 0]
+    assert sorted(two.descriptors.argmax(axis=1)) == [0, 1] and (two.descriptors.max(axis=1) > 120).all()
+
+
+def test_summaries_of_a_place_do_not_depend_on_the_chunks(here, monkeypatch):
+    _, source = here
+    whole = summarise(source, 4, 0.97)
+    monkeypatch.setattr("hfnet_maps.summary.CHUNK", 100)
+    pieces = summarise(source, 4, 0.97)
+    np.testing.assert_array_equal(whole.described, pieces.described)
+    np.testing.assert_array_equal(whole.descriptors, pieces.descriptors)
+    assert np.bincount(whole.described).min() >= 1 and np.bincount(whole.described).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "subspaces", "least"),
+    [("int8", 32, 0, 1.0), ("int8", 24, 0, 0.9), ("pq", 32, 16, 0.9), ("pq", 32, 4, 0.4), ("binary", 32, 0, 0.4)],
+)
+def test_codecs_keep_neighbours(here, name, dim, subspaces, least):
+    """Share of descriptors whose nearest of another landmark's observations stays the right landmark."""
+    _, source = here
+    codec = fit_codec(CodecName(name), source.descriptors, dim, subspaces)
+    codes = encode(codec, source.descriptors)
+    assert codes.shape == (len(source.descriptors), codec.row_bytes)
+    first = np.flatnonzero(np.diff(source.described, prepend=-1))
+    references, others = codec.decode(codes[first]).astype(int), np.setdiff1d(np.arange(len(codes)), first)[::7]
+    asked = codec.query(source.descriptors[others]).astype(int)
+    distance = (asked**2).sum(1)[:, None] + (references**2).sum(1) - 2 * asked @ references.T
+    right = source.described[first][distance.argmin(axis=1)] == source.described[others]
+    assert right.mean() >= least
+
+
+def test_projected_globals_rank_as_before():
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=(60, 8)) @ rng.normal(size=(8, 16))  # of rank 8
+    source = toy_source([[0]] * 60)
+    rows = np.rint(UNIT * low / np.linalg.norm(low, axis=1, keepdims=True)).astype(np.int8)
+    projected = project_globals(replace(source, global_descriptors=rows), 8)
+    assert projected.global_descriptors.shape == (60, 8)
+    before = rows.astype(int) @ rows.T.astype(int)
+    after = projected.global_descriptors.astype(int) @ projected.global_descriptors.T.astype(int)
+    np.testing.assert_allclose(after, before, atol=300)  # of 16129
+    m = to_map(lay_out(projected))
+    np.testing.assert_array_equal(m.global_query(rows[3]), projected.global_descriptors[3])
+
+
+# --- budgets
+
+
+@pytest.mark.parametrize("budget", [20_000, 60_000, 150_000])
+@pytest.mark.parametrize("codec", [None, *CodecName])
+def test_a_budget_is_kept_and_used(here, budget, codec):
+    p, source = here
+    packer = Packer(source)
+    settings = packer.candidates(budget, codec)[0]
+    if codec is None or budget == 20_000:
+        sections, tried = choose(source, budget, codec)
+        assert tried[0].size == size_of(sections) and (codec is None or tried[0].settings.codec is codec)
+    else:
+        sections = packer.pack(settings, packer.fit(settings, budget))
+    size = size_of(sections)
+    whole = max(size_of(packer.pack(s, len(packer.order))) for s in all_settings(source, budget, codec))
+    assert size <= budget and (size >= 0.95 * budget or size >= 0.95 * whole)
+    m = to_map(sections)
+    m.check_all()
+    assert len(m.file.data) == size
+    if codec is None:
+        assert max(errors(p, m)) < 0.1
+
+
+def test_the_choice_looks_at_left_out_images_alone(here):
+    _, source = here
+    _, tried = choose(source, 40_000)
+    full = tried[-1]
+    assert full.settings is None and full.landmarks == len(source.positions)
+    assert len(full.scores) == len(source.names)  # every image was left out once
+    assert full.localized == 1 and full.median[0] < 0.05
+    best = max(t.score for t in tried[:-1])
+    assert tried[0].score > best - 0.1 and tried[0].localized == 1
+
+
+def test_too_small_a_budget_names_what_is_needed(here):
+    _, source = here
+    with pytest.raises(InputError, match=r"1000 bytes is too small.*alone take \d+"):
+        choose(source, 1000)
+
+
+def test_a_budget_beyond_the_map_keeps_everything(here):
+    _, source = here
+    sections, tried = choose(source, 10**9)
+    assert tried[0].settings.per_landmark == ALL and tried[0].landmarks == len(source.positions)
+    assert not any(kind >= Section.SOURCE_IMAGES for kind in sections)
+
+
+def test_a_packed_map_is_packed_again_with_its_own_tables(here):
+    p, source = here
+    packer = Packer(source)
+    first = to_map(packer.pack(Settings(CodecName.PQ, 32, 8, 4, 16), 1000))
+    sections, tried = choose(source_of(first), len(first.file.data) * 2 // 3)
+    again = to_map(sections)
+    assert tried[0].scores is None and again.codec.name == "pq"
+    assert 0.95 < len(again.file.data) / (len(first.file.data) * 2 // 3) <= 1
+    np.testing.assert_array_equal(again.codec.codebook, first.codec.codebook)
+    assert max(errors(p, again)) < 0.1
+    with pytest.raises(InputError, match="packed with the codec pq"):
+        choose(source_of(first), 10_000, CodecName.INT8)
+
+
+def test_without_keypoints_the_usual_settings_are_taken_and_a_curve_is_refused(here):
+    _, source = here
+    bare = replace(source, photos=None)
+    sections, tried = choose(bare, 40_000)
+    assert tried[0].scores is None and size_of(sections) <= 40_000
+    with pytest.raises(InputError, match="lacks the keypoints of its reference images"):
+        curve(bare, [40_000])
+
+
+def test_the_curve_has_a_point_for_each_budget(here):
+    _, source = here
+    points = curve(source, [15_000, 60_000])
+    assert len(points) == 3 and points[-1].settings is None
+    assert points[0].landmarks < points[1].landmarks
+    sizes = budgets.curve_budgets(source)
+    assert sizes == sorted(sizes) and len(sizes) == budgets.CURVE_POINTS
+
+
+def test_large_maps_are_judged_in_the_neighbourhood_of_the_left_out(here, monkeypatch):
+    _, source = here
+    monkeypatch.setattr(budgets, "MOST_QUERIES", 3)
+    monkeypatch.setattr(budgets, "NEIGHBOURS", 3)
+    _, tried = choose(source, 40_000)
+    assert len(tried[-1].scores) == 3 and tried[0].localized == 1
+
+
+# --- merging
+
+
+def test_merged_maps_hold_both_places(here):
+    p, source = here
+    other = place(seed=5, landmarks=800, images=6, offset=(1100.0, -2000.0, 50.0))
+    second = replace(other.source(), names=tuple(f"b{i}.jpg" for i in range(6)))
+    merged = merge([source, second], ["a", "b"])
+    m = to_map(full_sections(merged))
+    m.check_all()
+    assert m.image_count == 18 and m.landmark_count == len(source.positions) + 800
+    assert max(errors(p, m)) < 0.05
+    pose = other.poses[2]
+    r = localize_features(m, other.features(pose, 0.5), CAMERA)
+    assert pose_error(r.pose, pose)[0] < 0.05
+    assert merged.photos is not None and len(source_of(m).photos.keypoints) == len(merged.landmarks)
+
+
+def test_maps_that_do_not_belong_together_are_not_merged(here):
+    _, source = here
+    with pytest.raises(InputError, match=r"000\.jpg is in two"):
+        merge([source, source], ["a", "b"])
+    strange = replace(source, extractor=replace(source.extractor, weights_hash="1" * 32))
+    with pytest.raises(MismatchError, match="a is of the weights 0000"):
+        merge([source, strange], ["a", "b"])
+    packed = source_of(to_map(Packer(source).pack(Settings(CodecName.PQ, 32, 8, 1, 16), 500)))
+    with pytest.raises(InputError, match="b is packed"):
+        merge([source, packed], ["a", "b"])

@@ -1,0 +1,302 @@
+"""maps/SPEC.md says what the code does: its samples, its numbers and its tables, and a reader written from it alone."""
+
+import json
+import math
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from spec_reader import FIELDS, Reader, decode_list
+
+from hfnet_edge import codecs, container, map_file, observation_list
+from hfnet_edge.container import ENTRY, HEADER, Section
+from hfnet_edge.errors import MapFormatError
+from hfnet_edge.map_file import TILE, LocalizationMap
+from hfnet_maps.observation_list import encode
+from hfnet_maps.writer import lay_out, to_map
+
+MAPS = Path(__file__).parents[2] / "maps"
+SAMPLES = MAPS / "samples"
+NAMES = ("minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor")
+SPEC = (MAPS / "SPEC.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def make():
+    """The module that makes the samples."""
+    sys.path.insert(0, str(SAMPLES))
+    try:
+        import make
+
+        return make
+    finally:
+        sys.path.remove(str(SAMPLES))
+
+
+def fenced(language):
+    """All lines of the code blocks of a language."""
+    return [
+        line for block in re.findall(rf"```{language}\n(.*?)```", SPEC, re.S) for line in block.splitlines() if line
+    ]
+
+
+def table(*header):
+    """Rows of the tables with these first columns, as lists of cells."""
+    rows, inside = [], False
+    for line in SPEC.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if cells[: len(header)] == list(header):
+            inside = True
+        elif not cells:
+            inside = False
+        elif inside and not set(cells[0]) <= {"-"}:
+            rows.append(cells)
+    return rows
+
+
+def sample(name):
+    return (SAMPLES / f"{name}.hfmap").read_bytes(), json.loads((SAMPLES / f"{name}.json").read_text())
+
+
+# The samples
+
+
+def test_the_samples_are_made_by_code_byte_for_byte(tmp_path):
+    subprocess.run([sys.executable, SAMPLES / "make.py", tmp_path], check=True)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert made == {path.name: path.read_bytes() for path in SAMPLES.iterdir() if path.suffix in (".hfmap", ".json")}
+    assert max(map(len, made.values())) < 20_000 and sum(map(len, made.values())) < 100_000
+    assert {f"{name}.hfmap" for name in NAMES} == {name for name in made if name.endswith("hfmap")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reader_written_from_the_document_finds_what_the_sample_says(name):
+    content, found = sample(name)
+    r = Reader(content)
+    r.check_whole()
+    assert (len(content), [*r.version], r.names(), r.meta) == (
+        found["bytes"],
+        found["version"],
+        found["names"],
+        found["meta"],
+    )
+    assert {str(kind): [*where] for kind, where in r.sections.items()} == found["sections"]
+    for image, pose in found["poses"].items():
+        assert [*r.pose(int(image))] == pose
+    for image, landmarks in found["observed"].items():
+        assert r.observed(int(image)) == landmarks
+    for landmark, position in found["positions"].items():
+        assert r.position(int(landmark)) == pytest.approx(position, abs=1e-9, rel=0)
+        assert [*r.rows(int(landmark))] == found["rows"][landmark]
+        assert [r.descriptor(row) for row in r.rows(int(landmark))] == found["descriptors"][landmark]
+    query = found["query"]
+    y = r.compared(query["descriptor"])
+    assert y == query["compared"]
+    distances = [r.distance(y, row) for row in range(r.R)]
+    assert distances == [sum((a - b) ** 2 for a, b in zip(y, r.descriptor(row), strict=True)) for row in range(r.R)]
+    nearest = sorted(range(r.R), key=lambda row: distances[row])[:2]  # stable: equals by lower row
+    if r.R > 1:
+        owner = {row: landmark for landmark in range(r.L) for row in r.rows(landmark)}
+        assert (nearest, [distances[row] for row in nearest]) == (query["rows"], query["distances"])
+        assert [owner[row] for row in nearest] == query["landmarks"]
+    query = found["global_query"]
+    y = r.global_compared(query["descriptor"])
+    similarity = [sum(a * b for a, b in zip(y, r.global_descriptor(i), strict=True)) for i in range(r.M)]
+    ranking = sorted(range(r.M), key=lambda image: -similarity[image])
+    assert (y, ranking, [similarity[i] for i in ranking]) == (
+        query["compared"],
+        query["ranking"],
+        query["similarities"],
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_readers_agree_on_everything(name):
+    content, _ = sample(name)
+    m, r = LocalizationMap.read(content), Reader(content)
+    m.check_all()
+    everything = np.arange(r.L)
+    rows, owners = m.descriptor_rows(everything)
+    vectors, _ = m.descriptors(everything)
+    assert [*m.image_names] == r.names() and [m.observed(i).tolist() for i in range(r.M)] == [
+        r.observed(i) for i in range(r.M)
+    ]
+    assert m.image_poses.tolist() == [[*r.pose(i)] for i in range(r.M)]
+    assert m.global_descriptors.tolist() == [[*r.global_descriptor(i)] for i in range(r.M)]
+    assert m.positions(everything).tolist() == [r.position(i) for i in range(r.L)]
+    assert rows.tolist() == [row for i in range(r.L) for row in r.rows(i)]
+    assert owners.tolist() == [i for i in range(r.L) for _ in r.rows(i)]
+    assert vectors.tolist() == [r.descriptor(row) for row in range(r.R)]
+    queries = np.random.default_rng(0).integers(-127, 128, (5, r.D)).astype(np.int8)
+    assert m.codec.query(queries).tolist() == [r.compared(q) for q in queries.tolist()]
+    globals_ = np.random.default_rng(1).integers(-40, 41, (5, r.E)).astype(np.int8)
+    assert [m.global_query(q).tolist() for q in globals_] == [r.global_compared(q) for q in globals_.tolist()]
+
+
+def test_the_samples_have_what_the_document_says():
+    read = {name: Reader(sample(name)[0]) for name in NAMES}
+    assert {row[0].strip("`") for row in table("map", "what it has")} == set(NAMES)
+    assert (
+        read["pq"].T == 3 and (len(read["pq"].file) - read["pq"].start) > container.BLOCK and 12 in read["pq"].sections
+    )
+    assert (
+        read["binary"].K == 20 and read["binary"].C == 3 and read["binary"].T == 2 and 11 not in read["binary"].sections
+    )
+    assert {5, 12} <= read["int8_projected"].sections.keys()
+    assert {64, 65, 66, 67, 68} <= read["sources"].sections.keys() and read["sources"].meta["count_bits"] == 16
+    assert read["empty"].L == 0 and read["empty"].sections[15] == (len(read["empty"].file), 0)
+    assert read["newer_minor"].version == (2, 7) and {40, 100} <= read["newer_minor"].sections.keys()
+    assert any(max(r.observed(i), default=0) // 256 for r in read.values() for i in range(r.M))
+    _, found = sample("minimal")
+    assert found["query"]["distances"][0] == found["query"]["distances"][1]
+
+
+CASES = json.loads((SAMPLES / "refused.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["why"])
+def test_both_readers_refuse_what_the_document_refuses(case):
+    content = bytearray((SAMPLES / CASES["of"]).read_bytes())
+    for at, new in case.get("edits", []):
+        content[at : at + len(new) // 2] = bytes.fromhex(new)
+    content = bytes(content[: case.get("bytes")])
+    with pytest.raises(MapFormatError):
+        LocalizationMap.read(content).check_all()
+    if case.get("check") == "whole":
+        Reader(content).check_parts()
+        with pytest.raises(ValueError):
+            Reader(content).check_whole()
+    else:
+        with pytest.raises(ValueError):
+            Reader(content).check_parts()
+
+
+def test_sections_for_tools_lie_as_the_document_says(make):
+    r = Reader(sample("sources")[0])
+    lines = r.use(64).decode().split("\n")
+    assert len(lines) == r.M + 1 and lines[0].startswith("1.25 PINHOLE 640 480 500.0")
+    offsets = struct.unpack(f"<{r.M + 1}I", r.use(66))
+    assert offsets[0] == 0 and r.meta["observation_count"] == r.R
+    assert [len(r.use(kind)) for kind in (65, 67, 68)] == [8 * r.R, 8 * offsets[-1], r.D * offsets[-1]]
+    seen_by = [sum(landmark in r.observed(image) for image in range(r.M)) for landmark in range(r.L)]
+    assert [len(r.rows(landmark)) for landmark in range(r.L)] == seen_by
+
+
+# The document
+
+
+def test_the_hex_dump_is_the_sample(make):
+    content, _ = sample("minimal")
+    end = 0
+    for line in fenced("hex"):
+        at, rest = line[:4], line[6:54]
+        zeros = re.match(r"00 x (\d+)", rest)
+        part = bytes(int(zeros[1])) if zeros else bytes.fromhex(rest)
+        assert int(at, 16) == end and part == content[end : end + len(part)], line
+        end += len(part)
+    assert end == len(content)
+    dumped = subprocess.run([sys.executable, SAMPLES / "dump.py"], check=True, capture_output=True, text=True).stdout
+    assert "\n".join(fenced("hex")) == dumped.strip(), "paste what `python maps/samples/dump.py` prints into SPEC.md"
+
+
+def test_worked_numbers_are_right():
+    names = {"floor": math.floor, "sqrt": math.sqrt, "log2": math.log2, "crc32": lambda text: zlib.crc32(text.encode())}
+    lines = fenced("worked")
+    for line in lines:
+        assert eval(line.replace(" = ", " == "), names), line
+    assert len(lines) > 15
+
+
+def test_the_worked_list_is_right():
+    words = {line[:10].strip(): line[10:].split() for line in fenced("list")}
+    landmarks, local = ([int(word) for word in words[row]] for row in ("landmarks", "local"))
+    data = bytes.fromhex("".join(words["bytes"]))
+    assert encode(np.array(landmarks)) == data and decode_list(data, 1069) == landmarks
+    assert observation_list.decode(np.frombuffer(data, np.uint8)).tolist() == landmarks
+    n, t, k = data[0], data[1], 7
+    assert observation_list.parameters(n, t) == (k, n + 3) and len(data) == 2 + t + (n * k + 7) // 8 + 1
+    assert [int(word) for word in words["tiles"]] == [v // 256 for v in landmarks]
+    assert [int(word) * 256 + v % 256 for word, v in zip(words["rank"], landmarks, strict=True)] == local
+    assert [int(word) for word in words["low"]] == [v % 128 for v in local]
+    assert [int(word) for word in words["high"]] == [v // 128 for v in local]
+    for row, field in (("low bits", data[4:8]), ("high bits", data[8:])):
+        assert int("".join(words[row])[::-1], 2) == int.from_bytes(field, "little"), row
+    assert [int(word[::-1], 2) for word in words["low bits"]] == [v % 128 for v in local]
+
+
+def test_kinds_are_those_of_the_code():
+    rows = table("kind", "name")
+    assert [(int(kind), name) for kind, name, *_ in rows] == [(kind.value, kind.name) for kind in Section]
+
+
+def test_byte_tables_have_no_holes_and_the_sizes_of_the_code():
+    sizes, end = [], None
+    for offset, length, *_ in table("offset", "bytes"):
+        if int(offset) == 0 and end is not None:
+            sizes.append(end)
+        assert int(offset) in (0, end)
+        end = int(offset) + int(length)
+    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize]
+    fields = {row[3]: int(row[0]) for row in table("offset", "bytes")}
+    assert fields["checksum"] == container.CHECKSUM_AT
+    assert {name: TILE.fields[name][1] for name in TILE.names} == {name: fields[name] for name in TILE.names}
+    assert (
+        f"`{container.MAGIC.hex(' ')}`" in SPEC and f"version {container.VERSION[0]}.{container.VERSION[1]}\n" in SPEC
+    )
+
+
+def test_limits_are_those_of_the_code():
+    limits = {row[0]: row[1] for row in table("limit", "value")}
+    for name, value in (
+        ("alignment", container.ALIGNMENT),
+        ("block", container.BLOCK),
+        ("sections", container.MAX_SECTIONS),
+        ("bytes of META", map_file.MAX_META),
+        ("D and K", map_file.MAX_LOCAL_DIM),
+        ("E", map_file.MAX_GLOBAL_DIM),
+        ("landmarks of a tile", observation_list.TILE_SIZE),
+        ("vectors of a subspace", codecs.CENTROIDS),
+        ("count_bits", ", ".join(map(str, map_file.COUNT_BITS))),
+        ("K / S", map_file.MAX_SUBSPACE_DIM),
+        ("origin", f"10^{math.log10(map_file.MAX_ORIGIN):.0f}"),
+        ("bytes of a varint", observation_list.MAX_VARINT),
+    ):
+        assert limits[name] == str(value), name
+    assert [row[0].strip("`") for row in table("codec", "C")] == list(codecs.CodecName)
+
+
+def test_meta_is_that_of_the_schema():
+    schema = (Path(map_file.__file__).parent / "schema" / "description.fbs").read_text()
+    declared = re.findall(r"(\w+): (\w+);", schema.split("table MapDescription {")[1].split("}")[0])
+    assert [tuple(re.findall(r"\w+", line)) for line in fenced("fbs")[1:-1]] == declared
+    letters = {"string": "s", "uint": "I", "double": "d", "ubyte": "B"}
+    assert [(name, letters[kind]) for name, kind in declared] == list(FIELDS)
+    described = {}
+    for names, numbers, *_ in table("field", "number"):
+        described |= dict(zip(re.findall(r"`(\w+)`", names), map(int, numbers.split(", ")), strict=True))
+    assert described == {name: i for i, (name, _) in enumerate(declared)}
+
+
+def test_positions_are_off_by_half_a_step_at_most(make):
+    source = make.Numbers(8).source(6, 700, (8, 4), 50)
+    m = to_map(lay_out(source))
+    r = Reader(bytes(m.file.data))
+    for i in range(r.L):
+        step = r.tile(i)[3]
+        for a, b in zip(r.position(i), source.positions[i] - m.origin, strict=True):
+            assert abs(a - b) <= step / 2 * (1 + 1e-6)
+
+
+def test_links_lead_somewhere():
+    headings = {
+        re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in SPEC.splitlines()
+        if line[:1] == "#"
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", SPEC):
+        assert target.startswith("https://") or target.lstrip("#") in headings or (MAPS / target).exists(), target
