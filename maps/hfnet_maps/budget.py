@@ -19,13 +19,19 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.localizer import localize_features
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.pack import GLOBAL_DIMS, Packer, Settings, all_settings, global_dim
+from hfnet_maps.selection import cover
 from hfnet_maps.source import Source
 from hfnet_maps.writer import Sections, full_sections, lay_out, size_of, to_map
 
 FOLDS = 5
 MOST_QUERIES = 60
 NEIGHBOURS = 20  # images most covisible with a left-out one that stay in its map
+COVER = 50  # landmarks: twice an accepted pose's fewest inliers, and some that do not match
 CURVE_POINTS = 8
+
+Query = tuple[Features, Camera, Pose]
+Fold = tuple[Source, list[Query]]
+"""A map without some images, and these as queries."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,8 @@ class Jury:
         full: what the uncompacted maps reach.
     """
 
-    def __init__(self, source: Source):
-        self._folds = [
-            (Packer(rest), queries)
-            for rest, queries in (_leave_out(source, images) for images in _folds(source))
-            if queries
-        ]
+    def __init__(self, source: Source, folds: Sequence[Fold]):
+        self._folds = [(Packer(rest), queries) for rest, queries in folds]
         self._usual = 1.0
         errors = self._errors([full_sections(packer.source) for packer, _ in self._folds])
         finite = errors[np.isfinite(errors[:, 0]), 0]
@@ -122,8 +124,10 @@ def choose(
         Its sections, and what was tried, the chosen first.
 
     Raises:
-        InputError: the budget is too small for the images alone.
+        InputError: the budget is too small for the images alone, or there are no landmarks.
     """
+    if not len(source.positions):
+        raise InputError("the source has no landmarks", "build it again, with images that overlap")
     packer = Packer(source)
     if source.codec is not None:
         fixed = _as_packed(source)
@@ -133,11 +137,12 @@ def choose(
             )
         return _finish(packer, Choice(fixed, 0, 0), budget, [])
     options = packer.candidates(budget, codec)
-    if source.photos is None:
+    folds = _folds(source)
+    if not folds:
         usual = [s for s in options if s.per_landmark == 4 and (s.subspaces == 12 or codec is not None)]
         return _finish(packer, Choice((usual or options)[0], 0, 0), budget, [])
     progress("judging", 0, len(options) + 2)
-    jury = Jury(source)
+    jury = Jury(source, folds)
     tried: list[Choice] = []
 
     def judge(settings: Settings) -> None:
@@ -168,15 +173,20 @@ def curve(
     Raises:
         InputError: the source keeps nothing to judge by.
     """
-    missing = "the keypoints of its reference images" if source.photos is None else None
-    if missing:
+    if source.photos is None:
         raise InputError(
-            f"the source lacks {missing}, so there is nothing to judge by",
+            "the source lacks the keypoints of its reference images, so there is nothing to judge by",
             "give the map that `hfnet-map build` wrote, or --sfm with --features",
         )
-    packer, jury = Packer(source), Jury(source)
+    folds = _folds(source)
+    if not folds:
+        raise InputError(
+            f"{len(source.names)} images are too few to leave one out and judge by it", "pack without --curve"
+        )
+    packer, jury = Packer(source), Jury(source, folds)
     options = [packer.candidates(budget, codec) for budget in budgets]
     total, done, found = sum(map(len, options)), 0, []
+    progress("curve", 0, total)
     for budget, settings_here in zip(budgets, options, strict=True):
         tried = []
         for settings in settings_here:
@@ -191,11 +201,11 @@ def curve(
 
 
 def curve_budgets(source: Source) -> list[int]:
-    """Sizes from little more than the images themselves take to where int8 keeps every landmark."""
+    """Sizes from the smallest sensible map, `COVER` landmarks in every image (K-cover), to where all is kept."""
     packer = Packer(source)
     most = size_of(lay_out(packer.source))
     smallest = all_settings(packer.source, 0)[0]
-    least = max(most // 100, 2 * size_of(packer.pack(smallest, 0)))
+    least = size_of(packer.pack(smallest, cover(packer.source, packer.order, COVER)))
     return [int(b) for b in np.geomspace(least, most, CURVE_POINTS)]
 
 
@@ -230,15 +240,19 @@ def _as_packed(source: Source) -> Settings:
     return Settings(codec.name, codec.dim, subspaces, most, global_dim(source, 0))
 
 
-def _folds(source: Source) -> list[np.ndarray]:
-    """Images to leave out together."""
+def _folds(source: Source) -> list[Fold]:
+    """Images left out together, as queries, with the maps without them; none where there is nothing to judge by."""
+    if source.photos is None:
+        return []
     count = len(source.names)
     if count <= MOST_QUERIES:
-        return [np.arange(fold, count, FOLDS) for fold in range(min(FOLDS, count))]
-    return [np.linspace(0, count - 1, MOST_QUERIES).round().astype(np.int64)]
+        left_out = [np.arange(fold, count, FOLDS) for fold in range(min(FOLDS, count))]
+    else:
+        left_out = [np.linspace(0, count - 1, MOST_QUERIES).round().astype(np.int64)]
+    return [(rest, queries) for rest, queries in (_leave_out(source, images) for images in left_out) if queries]
 
 
-def _leave_out(source: Source, images: np.ndarray) -> tuple[Source, list[tuple[Features, Camera, Pose]]]:
+def _leave_out(source: Source, images: np.ndarray) -> Fold:
     """The map without some images, and these as queries. Of a large map only their neighbours stay."""
     assert source.photos is not None
     queries = [(source.features(i), source.photos.cameras[i], source.poses[i]) for i in images]

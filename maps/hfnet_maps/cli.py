@@ -146,7 +146,8 @@ def pack(
     write_map(sections, output)
     chosen = choices[0]
     if chosen.scores is None:
-        print("the source keeps no keypoints of its reference images, so the usual settings were taken, not judged")
+        why = "keeps no keypoints of its reference images" if place.photos is None else "has too few images"
+        print(f"the source {why}, so the usual settings were taken, not judged")
     else:
         Console().print(_choices(f"Left-out reference images in maps of {size_text(size)}", choices))
     print(f"chosen: {chosen.settings}; {chosen.landmarks} of {len(place.positions)} landmarks")

@@ -25,7 +25,7 @@ GLOBAL_DIMS = (512, 256, 128, 64, 32)
 GLOBAL_SHARE = 0.1  # of the budget, for global descriptors
 FULL_ENOUGH = 0.98  # of the budget
 FEWEST = 0.25  # of the landmarks that the smallest descriptors leave room for: settings that keep fewer are hopeless
-FITTING = 0.95  # of the budget: settings that cannot use so much of it are not considered
+FITTING = 0.97  # of the budget: settings that cannot use so much of it are not considered
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ class Packer:
         row = settings.subspaces or (settings.dim // 8 if settings.codec is CodecName.BINARY else settings.dim)
         count_bytes = {1: 0.0, 4: 0.25}.get(settings.per_landmark, 2.0)
         each = 6 + TILE.itemsize / TILE_SIZE + count_bytes + rows * row + observations * 5.5 / 8
-        return 1000 + images * 70 + tables + global_bytes + np.cumsum(each)
+        names = sum(map(len, s.names))
+        return 900 + images * 68 + names + tables + global_bytes + np.cumsum(each)
 
     def summary(self, per_landmark: int) -> Source:
         """With so many descriptors a landmark, at most."""

@@ -338,16 +338,19 @@ def test_a_budget_beyond_the_map_keeps_every_landmark(scene):
     assert m.landmark_count == 300
 
 
-@pytest.mark.xfail(reason="budget._best and Packer.candidates take the best of nothing", strict=False)
-@pytest.mark.parametrize("options", [{"images": 2, "landmarks": 100}, {"images": 3, "landmarks": 0}])
-def test_places_too_small_to_leave_an_image_out(scene, options):
-    """They are packed without a judgement, or refused in a line."""
-    write_map(full_sections(place(**options).source()), scene / "tiny.hfmap")
-    result = run(main, "pack", "tiny.hfmap", "--budget", "20kB", "-o", "out.hfmap")
-    if result.exit_code != 2 or not refused(result, "tiny.hfmap"):
-        assert result.exit_code == 0, result.output
-        assert result.stderr == ""
-        LocalizationMap.open("out.hfmap").check_all()
+def test_a_place_too_small_to_leave_an_image_out_is_not_judged(scene):
+    write_map(full_sections(place(images=2, landmarks=100).source()), scene / "two.hfmap")
+    stdout, _, _ = packed("two.hfmap", budget=12_000)
+    assert "too few images" in stdout and "not judged" in stdout and "keypoints" not in stdout
+    before = contents(scene)
+    result = run(main, "pack", "two.hfmap", "--budget", "12kB", "-o", "out.hfmap", "--curve", "out.png")
+    assert refused(result, "2 images are too few")
+    assert contents(scene) == before
+
+
+def test_a_place_without_landmarks_is_refused(scene):
+    write_map(full_sections(place(images=3, landmarks=0).source()), scene / "empty.hfmap")
+    assert refused(run(main, "pack", "empty.hfmap", "--budget", "20kB", "-o", "out.hfmap"), "no landmarks")
 
 
 @pytest.mark.parametrize(

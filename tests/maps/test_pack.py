@@ -296,3 +296,11 @@ def test_maps_that_do_not_belong_together_are_not_merged(here):
     packed = source_of(to_map(Packer(source).pack(Settings(CodecName.PQ, 32, 8, 1, 16), 500)))
     with pytest.raises(InputError, match="b is packed"):
         merge([source, packed], ["a", "b"])
+
+
+def test_places_too_small_to_leave_an_image_out_are_packed_unjudged():
+    p = place(images=2, landmarks=300)
+    sections, tried = choose(p.source(), 15_000)
+    assert tried[0].scores is None and size_of(sections) <= 15_000
+    with pytest.raises(InputError, match="2 images are too few"):
+        curve(p.source(), [15_000])
