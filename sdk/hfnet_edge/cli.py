@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.console import progress, reports_errors, run, wrote
-from hfnet_edge.errors import CameraError, HFNetEdgeError, ImageError, InputError, OutputError
+from hfnet_edge.errors import CameraError, HFNetEdgeError, ImageError, InputError, MapFormatError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Camera
 from hfnet_edge.lists import read_queries, write_poses
@@ -91,7 +91,8 @@ def localize(
         for done, (name, one_camera) in enumerate(todo, 1):
             try:
                 result = localizer.localize(folder / name, one_camera)
-            except (ImageError, CameraError) as e:  # one bad photo does not lose the others' poses
+            except (ImageError, CameraError, MapFormatError) as e:  # a bad photo, or a damaged part of the map, does
+                # not lose the others' poses
                 if len(todo) == 1:
                     raise
                 unreadable.append(e)
@@ -117,7 +118,7 @@ def localize(
                 file.write((json.dumps(report_line(name, r, localizer.map.image_names)) + "\n").encode())
     _print_summary(results, output, report, pictures)
     if unreadable:
-        raise ImageError(
+        raise type(unreadable[0])(
             f"{len(unreadable)} of {len(todo)} queries were left out: {unreadable[0].problem}", unreadable[0].remedy
         )
     if image is not None and results[0][1].pose is None:
