@@ -141,6 +141,8 @@ def choose(
     if not folds:
         usual = [s for s in options if s.per_landmark == 4 and (s.subspaces == 12 or codec is not None)]
         return _finish(packer, Choice((usual or options)[0], 0, 0), budget, [])
+    if packer.estimate(options[0], budget) <= 1:
+        packer.fit(options[0], budget)  # says now, before the long part, how small is too small
     progress("judging", 0, len(options) + 2)
     jury = Jury(source, folds)
     tried: list[Choice] = []
@@ -173,16 +175,7 @@ def curve(
     Raises:
         InputError: the source keeps nothing to judge by.
     """
-    if source.photos is None:
-        raise InputError(
-            "the source lacks the keypoints of its reference images, so there is nothing to judge by",
-            "give the map that `hfnet-map build` wrote, or --sfm with --features",
-        )
-    folds = _folds(source)
-    if not folds:
-        raise InputError(
-            f"{len(source.names)} images are too few to leave one out and judge by it", "pack without --curve"
-        )
+    folds = check_judged(source)
     packer, jury = Packer(source), Jury(source, folds)
     options = [packer.candidates(budget, codec) for budget in budgets]
     total, done, found = sum(map(len, options)), 0, []
@@ -200,11 +193,26 @@ def curve(
     return [*found, jury.full]
 
 
-def curve_budgets(source: Source) -> list[int]:
+def check_judged(source: Source) -> list[Fold]:
+    """What settings can be judged by. Raises InputError where there is nothing."""
+    if source.photos is None:
+        raise InputError(
+            "the source lacks the keypoints of its reference images, so there is nothing to judge by",
+            "give the map that `hfnet-map build` wrote, or --sfm with --features",
+        )
+    folds = _folds(source)
+    if not folds:
+        raise InputError(
+            f"{len(source.names)} images are too few to leave one out and judge by it", "pack without --curve"
+        )
+    return folds
+
+
+def curve_budgets(source: Source, codec: CodecName | None = None) -> list[int]:
     """Sizes from the smallest sensible map, `COVER` landmarks in every image (K-cover), to where all is kept."""
     packer = Packer(source)
     most = size_of(lay_out(packer.source))
-    smallest = all_settings(packer.source, 0)[0]
+    smallest = all_settings(packer.source, 0, codec)[0]
     least = size_of(packer.pack(smallest, cover(packer.source, packer.order, COVER)))
     return [int(b) for b in np.geomspace(least, most, CURVE_POINTS)]
 
@@ -265,6 +273,7 @@ def _leave_out(source: Source, images: np.ndarray) -> Fold:
             shared = np.zeros(len(source.names), np.int64)
             for landmark in source.landmarks[source.observed(image)]:
                 shared[source.images[starts[landmark] : starts[landmark + 1]]] += 1
+            shared[images] = -1
             near[np.argsort(-shared, kind="stable")[:NEIGHBOURS]] = True
         left_out |= ~near
     rest = source.without_images(np.flatnonzero(left_out))

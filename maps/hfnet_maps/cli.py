@@ -119,12 +119,12 @@ def pack(
             f"{', '.join(missing)} is missing" if len(missing) < len(hloc) else "there is nothing to pack",
             "give SOURCE.hfmap, or --sfm, --features and --global-features",
         )
-    check_writable(output, features, global_features, model)  # SOURCE may be: it stays mapped while it is replaced
+    check_writable(output, source, features, global_features, model)
     if curve is not None:
         check_writable(curve, output, source, features, global_features, model)
         if curve.suffix.lower() != ".png":
             raise InputError(f"--curve {curve} is not a .png", "give a name that ends in .png")
-    from hfnet_maps.budget import choose, curve_budgets
+    from hfnet_maps.budget import check_judged, choose, curve_budgets
     from hfnet_maps.budget import curve as trace_curve
     from hfnet_maps.pictures import draw_curve
     from hfnet_maps.source import Source, read_source
@@ -141,13 +141,16 @@ def pack(
             assert sfm is not None and features is not None and global_features is not None
             description = None if model is None else Model(model).description
             place = read_hloc(sfm, features, global_features, description, report)
+        if curve is not None:
+            check_judged(place)
         sections, choices = choose(place, size, codec, report)
-        frontier = [] if curve is None else trace_curve(place, curve_budgets(place), codec, report)
-    write_map(sections, output)
+        write_map(sections, output)
+        frontier = [] if curve is None else trace_curve(place, curve_budgets(place, codec), codec, report)
     chosen = choices[0]
-    if chosen.scores is None:
-        why = "keeps no keypoints of its reference images" if place.photos is None else "has too few images"
-        print(f"the source {why}, so the usual settings were taken, not judged")
+    if place.codec is not None:
+        print("the source is packed already: it keeps its codec, and loses landmarks where it must")
+    elif chosen.scores is None:
+        print("the source has too few images to leave one out, so the usual settings were taken, not judged")
     else:
         Console().print(_choices(f"Left-out reference images in maps of {size_text(size)}", choices))
     print(f"chosen: {chosen.settings}; {chosen.landmarks} of {len(place.positions)} landmarks")
@@ -201,7 +204,7 @@ def merge(
     """
     if len(sources) < 2:
         raise InputError("there is one map", "name the maps to merge")
-    check_writable(output)
+    check_writable(output, *sources)
     from hfnet_maps.merge import merge as merge_sources
     from hfnet_maps.source import read_source
     from hfnet_maps.writer import full_sections, write_map
@@ -223,8 +226,10 @@ def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]
     """
     import numpy as np
 
+    from hfnet_maps.source import source_of
+
     m = LocalizationMap.open(path)
-    m.check_all()
+    source_of(m)  # checks everything, sections for tools included
     observed = np.array([len(m.observed(image)) for image in range(m.image_count)])
     seen = np.concatenate([*(m.observed(image) for image in range(m.image_count)), np.zeros(0, np.int64)])
     tracks = np.bincount(seen, minlength=m.landmark_count)

@@ -60,10 +60,17 @@ def _encode(codec: Codec, descriptors: np.ndarray) -> np.ndarray:
     return np.stack([_assigned(parts[:, s], c.astype(np.float32)) for s, c in enumerate(codec.codebook)], axis=1)
 
 
-def principal_axes(vectors: np.ndarray) -> np.ndarray:
-    """(D, D) float64 orthonormal columns, the direction of largest variance first."""
-    centered = vectors - vectors.astype(np.float64).mean(axis=0)
-    return np.linalg.eigh(centered.T @ centered)[1][:, ::-1]
+def principal_axes(vectors: np.ndarray, centered: bool = True) -> np.ndarray:
+    """(D, D) float64 orthonormal columns, the direction of largest variance first; of (N, D) int8 vectors, or, not
+    ``centered``, of their squared lengths."""
+    products, total = np.zeros((vectors.shape[1],) * 2), np.zeros(vectors.shape[1])
+    for start in range(0, len(vectors), CHUNK):
+        rows = vectors[start : start + CHUNK].astype(np.float64)
+        products += rows.T @ rows
+        total += rows.sum(axis=0)
+    if centered and len(vectors):
+        products -= np.outer(total, total) / len(vectors)
+    return np.linalg.eigh(products)[1][:, ::-1]
 
 
 def _balanced(variance: np.ndarray, subspaces: int) -> np.ndarray:

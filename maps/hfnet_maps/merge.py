@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
 
     Raises:
         MismatchError: they are of different networks.
-        InputError: an image is in two of them, or descriptors are packed.
+        InputError: an image is in two of them, or one is packed.
     """
     first = sources[0]
     for source, label in zip(sources, labels, strict=True):
@@ -29,9 +30,7 @@ def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
             first.extractor.global_dim,
         ):
             raise MismatchError(
-                f"{labels[0]} is of the weights {first.extractor.weights_hash or 'unknown'}, {label} of "
-                f"{source.extractor.weights_hash or 'unknown'}",
-                "build both with one model",
+                f"{labels[0]} is of {_network(first)}, {label} of {_network(source)}", "build both with one model"
             )
         if source.codec is not None or source.global_projection is not None:
             raise InputError(
@@ -39,13 +38,21 @@ def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
                 "merge the maps that `hfnet-map build` wrote, then pack the result",
             )
     names = [name for source in sources for name in source.names]
-    if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"the image {repeated} is in two of the maps", "build one of them without it")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"the image {repeated[0]} is in two of the maps",
+            "build one of them without it; if it is another photo, with names that differ",
+        )
+    bare = [label for source, label in zip(sources, labels, strict=True) if source.photos is None]
+    if bare:
+        raise InputError(
+            f"{bare[0]} keeps no keypoints of its images, so the result could not be packed well",
+            "merge the maps that `hfnet-map build` wrote, then pack the result",
+        )
     images = np.cumsum([0, *(len(s.names) for s in sources)])
     landmarks = np.cumsum([0, *(len(s.positions) for s in sources)])
     joined = np.concatenate([s.landmarks + at for s, at in zip(sources, landmarks[:-1], strict=True)])
-    photos = _photos(sources)
     return Source(
         first.extractor,
         tuple(names),
@@ -54,19 +61,19 @@ def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
         np.concatenate([s.positions for s in sources]),
         joined,
         np.concatenate([s.images + at for s, at in zip(sources, images[:-1], strict=True)]),
-        joined
-        if photos is not None
-        else np.concatenate([s.described + at for s, at in zip(sources, landmarks[:-1], strict=True)]),
+        joined,
         np.concatenate([s.descriptors for s in sources]),
-        photos,
+        _photos(sources),
     )
 
 
-def _photos(sources: Sequence[Source]) -> Photos | None:
-    """Those of all, or None where one has none."""
+def _network(source: Source) -> str:
+    e = source.extractor
+    return f"the weights {e.weights_hash or 'unknown'} ({e.local_dim}-D, {e.global_dim}-D)"
+
+
+def _photos(sources: Sequence[Source]) -> Photos:
     parts = [s.photos for s in sources if s.photos is not None]
-    if len(parts) < len(sources):
-        return None
     counts = np.concatenate([np.diff(p.other_offsets) for p in parts])
     return replace(
         parts[0],

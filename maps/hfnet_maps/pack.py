@@ -91,18 +91,19 @@ class Packer:
         self.order = rank(self.source)
         self._summaries: dict[int, Source] = {}
         self._encoded: dict[Settings, Source] = {}
+        self._global: dict[int, Source] = {}
 
     def pack(self, settings: Settings, count: int) -> Sections:
         """The sections of a map of the ``count`` most useful landmarks."""
         return lay_out(self.encoded(settings).take(np.sort(self.order[:count])))
 
     def fit(self, settings: Settings, budget: int) -> int:
-        """The most landmarks whose map is at most ``budget`` bytes, to a few percent.
+        """How many landmarks fill at least 98 % of ``budget`` bytes, or all.
 
         Raises:
-            InputError: not even a map without landmarks is so small.
+            InputError: not even a map of one landmark is so small.
         """
-        low, low_size = 0, size_of(self.pack(settings, 0))
+        low, low_size = 1, size_of(self.pack(settings, 1))
         if low_size > budget:
             raise InputError(
                 f"a budget of {budget} bytes is too small: images and tables alone take {low_size}",
@@ -117,7 +118,7 @@ class Packer:
                 low, low_size = count, size
             if low_size >= FULL_ENOUGH * budget:
                 break
-            slope = (size - low_size) / (count - low) if count != low else low_size / max(1, low)
+            slope = (size - low_size) / (count - low) if count != low else low_size / low
             guess = low + int((0.995 * budget - low_size) / slope) if slope > 0 else (low + high + 1) // 2
             count = min(max(guess, low + 1), high)
         return low
@@ -125,6 +126,11 @@ class Packer:
     def candidates(self, budget: int, codec: CodecName | None = None) -> list[Settings]:
         """Settings that can use the budget, and leave room for landmarks; where none can, the largest."""
         settings = all_settings(self.source, budget, codec)
+        if not settings:
+            raise InputError(
+                f"the codec {codec} needs wider descriptors than {self.source.extractor.local_dim}-D",
+                "leave --codec out",
+            )
         found: dict[Settings, int] = {}
         hopeless: Settings | None = None
         for s in settings:
@@ -168,14 +174,22 @@ class Packer:
         return self._summaries[per_landmark]
 
     def encoded(self, settings: Settings) -> Source:
-        """With all landmarks, their descriptors and the global ones encoded. The last few are kept."""
-        if settings not in self._encoded:
+        """With all landmarks, their descriptors and the global ones encoded. What was made is kept."""
+        local = replace(settings, global_dim=0)
+        if local not in self._encoded:
             source = self.summary(settings.per_landmark)
             if source.codec is None:
                 codec = fit_codec(settings.codec, source.descriptors, settings.dim, settings.subspaces)
                 source = replace(source, codec=codec, descriptors=encode(codec, source.descriptors))
-            self._encoded[settings] = project_globals(source, settings.global_dim)
-        return self._encoded[settings]
+            self._encoded[local] = source
+        if settings.global_dim not in self._global:
+            self._global[settings.global_dim] = project_globals(self.source, settings.global_dim)
+        projected = self._global[settings.global_dim]
+        return replace(
+            self._encoded[local],
+            global_descriptors=projected.global_descriptors,
+            global_projection=projected.global_projection,
+        )
 
 
 def project_globals(source: Source, dim: int) -> Source:
@@ -183,8 +197,8 @@ def project_globals(source: Source, dim: int) -> Source:
     full = source.global_descriptors.shape[1]
     if dim >= full or source.global_projection is not None:
         return source
-    both = np.concatenate([source.global_descriptors, -source.global_descriptors.astype(np.float32)])  # of mean zero
-    projection = np.rint(UNIT * principal_axes(both)[:, :dim].T).astype(np.int8)
+    axes = principal_axes(source.global_descriptors, centered=False)
+    projection = np.rint(UNIT * axes[:, :dim].T).astype(np.int8)
     return replace(
         source,
         global_descriptors=rounded(project(source.global_descriptors, projection)),

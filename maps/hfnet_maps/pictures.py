@@ -164,7 +164,7 @@ def draw_map(m: LocalizationMap, path: Path | str) -> None:
     """Writes a PNG of a map from above: reference cameras, and landmarks by how many images observe them.
 
     Raises:
-        OutputError: the file cannot be written. MapFormatError: the map is damaged.
+        OutputError: the file cannot be written. MapFormatError: the map is damaged. InputError: it has no images.
     """
     from matplotlib.colors import LogNorm
 

@@ -108,7 +108,8 @@ class Source:
         return order[starts[image] : starts[image + 1]]
 
     def features(self, image: int) -> Features:
-        """A reference image as a query. Needs ``photos``."""
+        """A reference image as a query. Needs ``photos``. Keypoints with a landmark come first, not the best; scores
+        are 1."""
         assert self.photos is not None
         p, rows = self.photos, self.observed(image)
         others = slice(p.other_offsets[image], p.other_offsets[image + 1])
@@ -201,13 +202,12 @@ def source_of(m: LocalizationMap) -> Source:
     """As `read_source`, of an open map. Raises MapFormatError."""
     m.check_all()
     d, landmarks = m.description, np.arange(m.landmark_count)
-    rows, described = m.descriptor_rows(landmarks)
-    raw = m.codec.name is CodecName.INT8 and m.codec.projection is None
+    _, described = m.descriptor_rows(landmarks)
     observed = [m.observed(image) for image in range(m.image_count)]
     images = np.repeat(np.arange(m.image_count), [len(ids) for ids in observed])
     seen = np.concatenate([*observed, np.zeros(0, np.int64)])
     order = np.argsort(seen, kind="stable")
-    photos = _read_photos(m, len(order), len(rows))
+    photos = _read_photos(m, described, seen[order])
     return Source(
         Extractor(d.architecture, d.weightsHash, d.precision, d.localDim, d.extractorGlobalDim),
         m.image_names,
@@ -217,20 +217,24 @@ def source_of(m: LocalizationMap) -> Source:
         seen[order],
         images[order],
         seen[order] if photos is not None else described,
-        m.codes.view(np.int8) if raw else m.codes,
+        m.codes.view(np.int8) if photos is not None else m.codes,
         photos,
-        None if raw else m.codec,
+        None if photos is not None else m.codec,
         m.global_projection,
     )
 
 
-def _read_photos(m: LocalizationMap, observations: int, descriptors: int) -> Photos | None:
-    """The sections for tools, where the map has them."""
-    file, count = m.file, m.image_count
-    if Section.SOURCE_IMAGES not in file.sections:
+def _read_photos(m: LocalizationMap, described: np.ndarray, observed: np.ndarray) -> Photos | None:
+    """The sections for tools, where the map has them.
+
+    Args:
+        described: (R,) landmarks of the descriptors. observed: (O,) those of the observations; the same in such a map.
+    """
+    file, count, observations = m.file, m.image_count, len(observed)
+    if not any(kind in file.sections for kind in Section if kind >= Section.SOURCE_IMAGES):
         return None
-    if observations != descriptors:
-        raise file.fail(f"{observations} observations with {descriptors} descriptors")
+    if m.codec.name is not CodecName.INT8 or m.codec.projection is not None or not np.array_equal(described, observed):
+        raise file.fail("a map with SOURCE sections keeps one int8 descriptor for each observation; this one does not")
     try:
         lines = [line.split(" ", 1) for line in file.bytes(Section.SOURCE_IMAGES).decode().splitlines()]
         pixels = np.array([float(pixel) for pixel, _ in lines])

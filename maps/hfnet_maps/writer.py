@@ -21,6 +21,8 @@ from hfnet_edge.schema.description_generated import MapDescriptionT
 from hfnet_maps.observation_list import encode as encode_list
 from hfnet_maps.source import Photos, Source
 
+FAR = 20
+
 Sections = Mapping[Section, np.ndarray | bytes]
 """What a map file holds, without CHECKSUMS. Arrays are written as they are: little-endian, C order."""
 
@@ -110,11 +112,18 @@ def size_of(sections: Sections) -> int:
 def spatial_order(positions: np.ndarray) -> np.ndarray:
     """An order of landmarks in which every 256 form a box: halves along the longest side, again and again.
 
+    Landmarks `FAR` times as far out as half of them come last, by distance: a tile's resolution is that of its farthest
+    landmark.
+
     Args:
         positions: (L, 3).
     """
-    order = np.arange(len(positions))
-    parts = [(0, len(order))]
+    distance = np.linalg.norm(positions - np.median(positions, axis=0), axis=1) if len(positions) else np.zeros(0)
+    order = np.argsort(distance, kind="stable")
+    near = int(np.searchsorted(distance[order], FAR * np.median(distance), side="right")) if len(order) else 0
+    near = near if near == len(order) else near // TILE_SIZE * TILE_SIZE
+    order[:near] = np.sort(order[:near])
+    parts = [(0, near)]
     while parts:
         start, stop = parts.pop()
         tiles = -(-(stop - start) // TILE_SIZE)

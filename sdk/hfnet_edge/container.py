@@ -11,8 +11,8 @@
     │ IMAGE_NAMES ...    │  raw little-endian arrays, each at a multiple of 64
     └────────────────────┘
 
-Opening reads up to the data; a block is checked when it is first touched. So a map of any size opens in the same time,
-and damage is noticed before it is used. The byte tables stand in maps/SPEC.md.
+Opening reads up to the data (1/4096 of the file) and the small tables; a block is checked when it is first touched. So
+a large map opens at once, and damage is noticed before it is used. The byte tables stand in maps/SPEC.md.
 """
 
 from __future__ import annotations

@@ -101,6 +101,17 @@ def test_neighbours_share_a_tile():
     assert np.median([np.ptp(t, axis=0)[:2].prod() for t in tiles]) < 2.5 * 100 * 100 / 16
 
 
+def test_far_landmarks_cost_the_others_no_resolution():
+    p = place(landmarks=1500, images=8)
+    landmarks = p.landmarks.copy()
+    landmarks[[5, 700]] += (300_000.0, 0, 0)
+    source = in_file_order(replace(p.source(), positions=landmarks))
+    m = to_map(lay_out(source))
+    error = np.abs(m.positions(np.arange(1500)) + m.origin - source.positions).max(axis=1)
+    assert (error[: 1500 // 256 * 256] < 2e-4).all()
+    assert source.positions[-2:, 0].min() > 300_000
+
+
 def test_ranked_landmarks_cover_every_image_and_its_corners():
     p = place(landmarks=3000, images=10)
     source = p.source()
@@ -219,6 +230,9 @@ def test_too_small_a_budget_names_what_is_needed(here):
     _, source = here
     with pytest.raises(InputError, match=r"1000 bytes is too small.*alone take \d+"):
         choose(source, 1000)
+    narrow = replace(source, extractor=replace(source.extractor, local_dim=4), descriptors=source.descriptors[:, :4])
+    with pytest.raises(InputError, match="wider descriptors than 4-D"):
+        choose(narrow, 10_000, CodecName.PQ)
 
 
 def test_a_budget_beyond_the_map_keeps_everything(here):
@@ -235,6 +249,9 @@ def test_a_packed_map_is_packed_again_with_its_own_tables(here):
     sections, tried = choose(source_of(first), len(first.file.data) * 2 // 3)
     again = to_map(sections)
     assert tried[0].scores is None and again.codec.name == "pq"
+    plain = to_map(packer.pack(Settings(CodecName.INT8, 32, 0, 1, 16), 1000))
+    kept = to_map(choose(source_of(plain), 40_000)[0])
+    assert kept.codec.name == "int8" and kept.codec.projection is None
     assert 0.95 < len(again.file.data) / (len(first.file.data) * 2 // 3) <= 1
     np.testing.assert_array_equal(again.codec.codebook, first.codec.codebook)
     assert max(errors(p, again)) < 0.1
