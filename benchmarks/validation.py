@@ -39,7 +39,7 @@ class Settings:
 
     max_keypoints: int = 2000
     threshold: float = 0.005
-    max_error: float = 4.0
+    max_error: float = 8.0
     ratio_percent: int = 95
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     variants = {"default": base}
     variants |= {f"threshold {t}": replace(base, threshold=t) for t in (0.0, 0.001, 0.015)}
     variants |= {f"{k} keypoints": replace(base, max_keypoints=k) for k in (1000, 3000)}
-    variants |= {f"max_error {e}": replace(base, max_error=e) for e in (2.0, 3.0, 5.0, 8.0)}
+    variants |= {f"max_error {e}": replace(base, max_error=e) for e in (3.0, 5.0, 12.0)}
     variants |= {f"ratio {r / 100}": replace(base, ratio_percent=r) for r in (80, 90, 98, 100)}
     raw = {}
     for place in options.places:

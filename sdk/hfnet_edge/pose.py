@@ -20,6 +20,7 @@ try:
 except ImportError:
     poselib = None
 
+PRECISE = 1 / 16  # of the inlier threshold, what a well-located keypoint is off: half a network pixel
 MIN_SAMPLE = 4  # three matches always fit a pose perfectly, the fourth tells something
 
 
@@ -28,12 +29,13 @@ class PoseConfig:
     """The solver's settings.
 
     Attributes:
-        max_error: inlier threshold, in pixels of the network's input (`Features.pixel` converts it).
+        max_error: inlier threshold, in pixels of the network's input (`Features.pixel` converts it). Generous, because
+            blur moves keypoints; the refinement trusts the nearest inliers most.
         min_inliers: fewer are no proof: wrong places reach a dozen by chance.
         iterations: of RANSAC, at most.
     """
 
-    max_error: float = 4.0
+    max_error: float = 8.0
     min_inliers: int = 20
     iterations: int = 10_000
 
@@ -79,13 +81,15 @@ def _poselib(matches: Match2D3D, camera: Camera, max_error: float, config: PoseC
         "success_prob": 0.9999,
         "seed": 0,
     }
+    refinement = {"loss_type": "CAUCHY", "loss_scale": PRECISE * max_error}
     unknown = set(options) - set(poselib.RansacOptions().keys())  # PoseLib would ignore them without a word
+    unknown |= set(refinement) - set(poselib.BundleOptions().keys())
     if unknown:
         raise TypeError(f"this PoseLib does not know the options {sorted(unknown)}")
     described = {
         "model": camera.model, "width": camera.width, "height": camera.height, "params": list(camera.params)
     }  # fmt: skip
-    found, info = poselib.estimate_absolute_pose(matches.xy, matches.xyz, described, options, {})
+    found, info = poselib.estimate_absolute_pose(matches.xy, matches.xyz, described, options, refinement)
     if not info["num_inliers"]:
         return None
     return Pose(np.array(found.q, np.float64), np.array(found.t, np.float64))
@@ -109,7 +113,13 @@ def _usac(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConf
     if not ok or inliers is None or len(inliers) < MIN_SAMPLE:
         return None
     kept = inliers.ravel()
-    rotation, translation = cv2.solvePnPRefineLM(
-        matches.xyz[kept], normalised[kept], identity, None, rotation, translation
-    )
+    for _ in range(2):  # on all inliers, then on the nearer half of the threshold: what a robust loss does elsewhere
+        rotation, translation = cv2.solvePnPRefineLM(
+            matches.xyz[kept], normalised[kept], identity, None, rotation, translation
+        )
+        projected = cv2.projectPoints(matches.xyz, rotation, translation, identity, None)[0][:, 0]
+        near = np.flatnonzero(np.linalg.norm(projected - normalised, axis=1) < parameters.threshold / 2)
+        if len(near) < config.min_inliers:
+            break
+        kept = near
     return Pose.from_matrix(cv2.Rodrigues(rotation)[0], translation.ravel())

@@ -64,6 +64,7 @@ def test_an_option_that_poselib_does_not_know_is_not_ignored(monkeypatch):
 
     class OldPoseLib:
         RansacOptions = staticmethod(lambda: {k: v for k, v in poselib.RansacOptions().items() if k != "seed"})
+        BundleOptions = poselib.BundleOptions
         estimate_absolute_pose = poselib.estimate_absolute_pose
 
     monkeypatch.setattr(pose_module, "poselib", OldPoseLib)
