@@ -31,12 +31,12 @@ class PoseConfig:
     Attributes:
         max_error: inlier threshold, in pixels of the network's input (`Features.pixel` converts it). Generous, because
             blur moves keypoints; the refinement trusts the nearest inliers most.
-        min_inliers: fewer are no proof: wrong places reach a dozen by chance.
+        min_inliers: fewer are no proof: wrong places reach 17 by chance.
         iterations: of RANSAC, at most.
     """
 
     max_error: float = 8.0
-    min_inliers: int = 20
+    min_inliers: int = 25
     iterations: int = 10_000
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-BLOCK = 4096  # reference images at a time: the conversion stays in the cache
+BLOCK = 512  # reference images at a time: the conversion stays in the cache
 
 
 def retrieve(query: np.ndarray, references: np.ndarray, count: int) -> np.ndarray:
