@@ -81,13 +81,14 @@ class Jury:
         self._usual = max(float(np.median(finite)), 1e-9) if len(finite) else 1.0
         self.full = self._choice(errors, Choice(None, len(source.positions), size_of(full_sections(source))))
 
-    def judge(self, choice: Choice, share: float) -> Choice:
+    def judge(self, choice: Choice, whole: Packer) -> Choice:
         """The choice with its figures.
 
         Args:
-            share: of the landmarks that are kept.
+            whole: the packer that it is for; maps without images keep the same share of landmarks.
         """
         assert choice.settings is not None
+        share = choice.landmarks / len(whole.order)
         maps = []
         for packer, _ in self._folds:
             maps.append(packer.pack(choice.settings, max(1, round(share * len(packer.order)))))
@@ -148,9 +149,8 @@ def choose(
     tried: list[Choice] = []
 
     def judge(settings: Settings) -> None:
-        count = packer.estimate(settings, budget)
         if not any(t.settings == settings for t in tried):
-            tried.append(jury.judge(Choice(settings, count, budget), count / len(packer.order)))
+            tried.append(jury.judge(Choice(settings, packer.estimate(settings, budget), budget), packer))
         progress("judging", len(tried), len(options) + 2)
 
     for settings in options:
@@ -183,9 +183,9 @@ def curve(
     for budget, settings_here in zip(budgets, options, strict=True):
         tried = []
         for settings in settings_here:
-            count = packer.estimate(settings, budget)
-            if count > 1:
-                tried.append(jury.judge(Choice(settings, count, budget), count / len(packer.order)))
+            choice = Choice(settings, packer.estimate(settings, budget), budget)
+            if choice.landmarks > 1:
+                tried.append(jury.judge(choice, packer))
             done += 1
             progress("curve", done, total)
         if tried:

@@ -121,9 +121,7 @@ def pack(
         )
     check_writable(output, source, features, global_features, model)
     if curve is not None:
-        check_writable(curve, output, source, features, global_features, model)
-        if curve.suffix.lower() != ".png":
-            raise InputError(f"--curve {curve} is not a .png", "give a name that ends in .png")
+        _check_picture("--curve", curve, output, source, features, global_features, model)
     from hfnet_maps.budget import check_judged, choose, curve_budgets
     from hfnet_maps.budget import curve as trace_curve
     from hfnet_maps.pictures import draw_curve
@@ -268,9 +266,7 @@ def inspect(
     """
     m = LocalizationMap.open(path)
     if picture is not None:
-        check_writable(picture, path)
-        if picture.suffix.lower() != ".png":
-            raise InputError(f"--picture {picture} is not a .png", "give a name that ends in .png")
+        _check_picture("--picture", picture, path)
     d, total = m.description, len(m.file.data)
     print(f"{path}: {size_text(total)}, made by {d.generator}")
     print(f"extractor: {d.architecture} ({d.precision}), weights {d.weightsHash or 'unknown'}")
@@ -366,9 +362,7 @@ def evaluate(
     if json_ is not None:
         check_writable(json_, *inputs)
     if picture is not None:
-        check_writable(picture, *inputs, json_)
-    if picture is not None and picture.suffix.lower() != ".png":
-        raise InputError(f"--picture {picture} is not a .png", "give a name that ends in .png")
+        _check_picture("--picture", picture, *inputs, json_)
     limits = parse_thresholds(thresholds)
     m = None if map_ is None else LocalizationMap.open(map_)
     names = read_names(queries)  # of whichever list: intrinsics may follow
@@ -393,6 +387,13 @@ def evaluate(
         wrote(picture)
     else:
         print(f"next: hfnet-eval {poses} --reference {reference} --queries {queries} --picture above.png")
+
+
+def _check_picture(option: str, path: Path, *others: Path | None) -> None:
+    """As `check_writable`, and that it is a PNG."""
+    check_writable(path, *others)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{option} {path} is not a .png", "give a name that ends in .png")
 
 
 def _lengths(errors: tuple[float, float]) -> str:
