@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from PIL import Image
 
 from hfnet_edge.errors import CameraError, ImageError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image import fit, load_photo
+from hfnet_edge.image import fit, load_photo, shrink
 
 SIZE = (480, 640)
 
@@ -131,3 +133,28 @@ def test_bad_images_are_named_with_a_remedy(tmp_path, name):
 def test_a_camera_of_another_size_is_refused(tmp_path):
     with pytest.raises(CameraError, match=r"640x480.*800x600"):
         load_photo(save(tmp_path / "a.png", scene()), SIZE, Camera("PINHOLE", 800, 600, (500, 500, 400, 300)))
+
+
+@pytest.mark.parametrize(
+    ("size", "reduced"), [((37, 53), (20, 29)), ((64, 96), (32, 48)), ((41, 40), (17, 40)), ((9, 500), (9, 31))]
+)
+def test_an_image_is_reduced_by_exact_means_of_areas(size, reduced):
+    """Against fractions, pixel by pixel: no processor may round another way."""
+    grey = np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)
+    found = shrink(grey, reduced)
+
+    def covers(length, count, i):
+        start, stop = Fraction(i * length, count), Fraction((i + 1) * length, count)
+        return [(j, min(stop, j + 1) - max(start, j)) for j in range(int(start), min(length, int(stop) + 1))]
+
+    area = Fraction(size[0], reduced[0]) * Fraction(size[1], reduced[1])
+    for y in range(reduced[0]):
+        for x in range(0, reduced[1], 3):
+            rows, columns = covers(size[0], reduced[0], y), covers(size[1], reduced[1], x)
+            mean = sum(int(grey[j, i]) * a * b for j, a in rows for i, b in columns) / area
+            assert found[y, x] == int(mean + Fraction(1, 2))
+
+
+def test_a_large_image_does_not_overflow():
+    white = np.full((3023, 4031), 255, np.uint8)
+    assert (shrink(white, (480, 640)) == 255).all()
