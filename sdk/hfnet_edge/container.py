@@ -104,6 +104,12 @@ class MapBytes:
     def fail(self, what: str) -> MapFormatError:
         return MapFormatError(f"{self.where}: {what}", REMEDY)
 
+    @property
+    def touched(self) -> int:
+        """Bytes of the file that have been read: all before the data, and the blocks that have been checked."""
+        last = len(self.data) - self.start - BLOCK * (len(self._checked) - 1)
+        return self.start + BLOCK * int(self._checked[:-1].sum()) + last * int(self._checked[-1:].sum())
+
     def check(self, start: int, stop: int) -> None:
         """Checks the blocks under the bytes ``start`` to ``stop`` of the file, those that have not been checked yet."""
         if stop > start:

@@ -48,3 +48,11 @@ class OutputError(HFNetEdgeError):
 
 class InstallError(HFNetEdgeError):
     """A tool that is installed when it is first needed could not be."""
+
+
+class RecordingError(HFNetEdgeError):
+    """A recording or a reference bundle is truncated, damaged, or lacks what is asked of it."""
+
+
+class BackendError(HFNetEdgeError):
+    """A device, an emulator or a tool that it needs is not available, or a run on it failed."""

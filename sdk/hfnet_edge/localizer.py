@@ -18,10 +18,10 @@ from hfnet_edge.covisibility import cluster
 from hfnet_edge.errors import CameraError
 from hfnet_edge.features import Features, decode
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.image import load_photo
+from hfnet_edge.image import Photo, load_photo
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.matching import Match2D3D, match
-from hfnet_edge.model import Model, check_match
+from hfnet_edge.model import Model, RawOutputs, check_match
 from hfnet_edge.pose import PoseConfig, PoseEstimate, estimate_pose
 from hfnet_edge.retrieval import retrieve
 
@@ -58,6 +58,16 @@ class LocalizationResult:
     matches: Match2D3D | None = None
     inlier_mask: np.ndarray | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """All that the pipeline makes of one photo, in order."""
+
+    photo: Photo
+    raw: RawOutputs
+    features: Features
+    result: LocalizationResult
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,10 @@ class Localizer:
             ImageError, CameraError: the image cannot be read, or the camera is of another size.
             MapFormatError: the map is damaged where the query touches it.
         """
+        return self.stages(image, camera).result
+
+    def stages(self, image: Path | str, camera: Camera) -> Stages:
+        """As `localize`, with what each stage made on the way."""
         if not isinstance(camera, Camera):
             raise CameraError(f"{camera!r} is not a Camera", 'write Camera.parse("PINHOLE width height fx fy cx cy")')
         clock = Clock()
@@ -110,7 +124,7 @@ class Localizer:
             raw = self.model(photo.pixels)
         with clock("decode"):
             features = decode(raw, photo, self.model.description.nms_radius)
-        return localize_features(self.map, features, camera, self.config, clock)
+        return Stages(photo, raw, features, localize_features(self.map, features, camera, self.config, clock))
 
 
 def localize_features(

@@ -115,6 +115,12 @@ class Model:
             if shapes.get(name) != expected[role]:
                 raise ModelError(f"{path}: no output of shape {expected[role]} is its {role}", "export it again")
 
+    @property
+    def kernels(self) -> str:
+        """ "XNNPACK" where the interpreter handed convolutions to it, else "builtin": their int8 differs by 2 steps."""
+        nodes = self._interpreter._get_ops_details()
+        return "XNNPACK" if any(node["op_name"] == "DELEGATE" for node in nodes) else "builtin"
+
     def __call__(self, pixels: np.ndarray) -> RawOutputs:
         """Runs the network on one grey image (H, W) uint8 of the model's input size."""
         if pixels.shape != self.description.input_size or pixels.dtype != np.uint8:

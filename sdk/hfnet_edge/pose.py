@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.matching import Match2D3D
 
@@ -21,6 +22,7 @@ except ImportError:
     poselib = None
 
 PRECISE = 1 / 16  # of the inlier threshold, what a well-located keypoint is off: half a network pixel
+DEFAULT_SOLVER = "poselib" if poselib else "usac"
 MIN_SAMPLE = 4  # three matches always fit a pose perfectly, the fourth tells something
 
 
@@ -33,11 +35,17 @@ class PoseConfig:
             blur moves keypoints; the refinement trusts the nearest inliers most.
         min_inliers: fewer are no proof: wrong places reach 17 by chance.
         iterations: of RANSAC, at most.
+        solver: one of `available_solvers`; not the default where results are compared with a machine without PoseLib.
     """
 
     max_error: float = 8.0
     min_inliers: int = 25
     iterations: int = 10_000
+    solver: str = DEFAULT_SOLVER
+
+    def __post_init__(self) -> None:
+        if self.solver not in available_solvers():
+            raise InputError(f"there is no solver {self.solver} here", f"leave it out for {DEFAULT_SOLVER}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def estimate_pose(matches: Match2D3D, camera: Camera, max_error: float, config: 
     """
     if len(matches) < MIN_SAMPLE:
         return None
-    pose = (_poselib if poselib else _usac)(matches, camera, max_error, config)
+    pose = SOLVERS[config.solver](matches, camera, max_error, config)
     if pose is None or not np.isfinite([*pose.quaternion, *pose.translation]).all():
         return None
     # Counted here, the same way for both solvers.
@@ -123,3 +131,11 @@ def _usac(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConf
             break
         kept = near
     return Pose.from_matrix(cv2.Rodrigues(rotation)[0], translation.ravel())
+
+
+def available_solvers() -> tuple[str, ...]:
+    """Names of the solvers that this machine has, the default first."""
+    return ("poselib", "usac") if poselib else ("usac",)
+
+
+SOLVERS = {"poselib": _poselib, "usac": _usac}

@@ -1,0 +1,169 @@
+"""A `Recording` as a file: a zip of `manifest.json` and of arrays in numpy's format, which any language can read.
+
+manifest.json                 about, names of reference images, queries
+references.npy                (M, 7) float64 cam_from_world of the reference images
+0/thumbnail.npy               of the first query; so are outputs/ROLE, features/FIELD, matched/FIELD
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from hfnet_edge.errors import CameraError, RecordingError
+from hfnet_edge.features import Features
+from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.localizer import Status
+from hfnet_edge.recording import Matched, QueryRecord, Recording
+
+FORMAT = 1
+REMEDY = "record it again"
+MAX_MEMBER = 1 << 28  # bytes: bounds what a hostile file can make the reader unpack
+FEATURES = {"keypoints": ("f8", 2), "scores": ("f4", 1), "descriptors": ("i1", 2), "global_descriptor": ("i1", 1)}
+MATCHED = {"keypoints": ("i8", 1), "landmarks": ("i8", 1), "xyz": ("f8", 2), "inliers": ("b1", 1)}
+
+
+def to_bytes(recording: Recording) -> bytes:
+    """The file's bytes; the same recording gives the same bytes."""
+    arrays = {"references": np.array(list(recording.reference_poses.values()), np.float64).reshape(-1, 7)}
+    queries = []
+    for i, q in enumerate(recording.queries):
+        if q.thumbnail is not None:
+            arrays[f"{i}/thumbnail"] = q.thumbnail
+        arrays |= {f"{i}/outputs/{role}": rows for role, rows in q.outputs.items()}
+        if q.features is not None:
+            arrays |= {f"{i}/features/{key}": getattr(q.features, key) for key in FEATURES}
+        if q.matched is not None:
+            arrays |= {f"{i}/matched/{key}": getattr(q.matched, key) for key in MATCHED}
+        queries.append(
+            {
+                "name": q.name,
+                "camera": camera_to_json(q.camera),
+                "input_hash": q.input_hash,
+                "output_hashes": q.output_hashes,
+                "pixel": None if q.features is None else q.features.pixel,
+                "prior_frames": None if q.prior_frames is None else list(q.prior_frames),
+                "status": q.status,
+                "pose": pose_to_json(q.pose),
+            }
+        )
+    manifest = {
+        "format": FORMAT,
+        "about": recording.about,
+        "references": list(recording.reference_poses),
+        "queries": queries,
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        add(file, "manifest.json", json.dumps(manifest, indent=1).encode())
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            add(file, f"{name}.npy", member.getvalue())
+    return buffer.getvalue()
+
+
+def add(file: zipfile.ZipFile, name: str, content: bytes, compressed: bool = True) -> None:
+    """Adds a member with a fixed date."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    file.writestr(entry, content, compresslevel=1 if compressed else None)
+
+
+def read_recording(content: bytes, where: str) -> Recording:
+    """Reads what `to_bytes` made. Raises RecordingError: damaged, or of a newer format."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            manifest = json.loads(member(file, "manifest.json"))
+            if manifest["format"] != FORMAT:
+                raise RecordingError(f"{where} is of format {manifest['format']}, not {FORMAT}", "update hfnet-edge")
+            names = set(file.namelist())
+
+            def array(name: str, dtype: str, axes: int) -> np.ndarray:
+                value = np.lib.format.read_array(io.BytesIO(member(file, f"{name}.npy")), allow_pickle=False)
+                if value.dtype != np.dtype(dtype) or value.ndim != axes:
+                    raise ValueError(f"{name} is {value.ndim}-D {value.dtype}")
+                if value.dtype.kind == "f" and "outputs/" not in name and not np.isfinite(value).all():
+                    raise ValueError(f"{name} is not finite")
+                return value
+
+            poses = array("references", "f8", 2)
+            references = dict(zip(manifest["references"], poses, strict=True))
+            queries = []
+            for i, q in enumerate(manifest["queries"]):
+                features = matched = thumbnail = None
+                if f"{i}/features/keypoints.npy" in names:
+                    parts = {key: array(f"{i}/features/{key}", *kind) for key, kind in FEATURES.items()}
+                    features = Features(**parts, pixel=float(q["pixel"]))
+                    if not len(parts["keypoints"]) == len(parts["scores"]) == len(parts["descriptors"]):
+                        raise ValueError(f"the features of {q['name']} are not of equal length")
+                if f"{i}/matched/keypoints.npy" in names:
+                    matched = Matched(**{key: array(f"{i}/matched/{key}", *kind) for key, kind in MATCHED.items()})
+                    if len({len(value) for value in vars(matched).values()}) != 1:
+                        raise ValueError(f"the matches of {q['name']} are not of equal length")
+                if f"{i}/thumbnail.npy" in names:
+                    thumbnail = array(f"{i}/thumbnail", "u1", 2)
+                queries.append(
+                    QueryRecord(
+                        str(q["name"]),
+                        camera_from_json(q["camera"]),
+                        str(q["input_hash"]),
+                        thumbnail,
+                        {str(role): str(value) for role, value in q["output_hashes"].items()},
+                        {
+                            role: array(f"{i}/outputs/{role}", "f4", 1 if role == "global_descriptor" else 2)
+                            for role in q["output_hashes"]
+                        },
+                        features,
+                        None if q["prior_frames"] is None else tuple(str(name) for name in q["prior_frames"]),
+                        matched,
+                        Status(q["status"]).value,
+                        pose_from_json(q["pose"]),
+                    )
+                )
+        about = {str(key): str(value) for key, value in manifest["about"].items()}
+    except RecordingError:
+        raise
+    except Exception as e:  # damage shows as any exception of zipfile, json, numpy or ours
+        raise RecordingError(f"{where} is damaged or not a recording ({type(e).__name__}: {e})", REMEDY) from e
+    return Recording(about, references, tuple(queries))
+
+
+def member(file: zipfile.ZipFile, name: str) -> bytes:
+    """One member of a zip, of a bounded size. Raises ValueError, KeyError or what zipfile raises."""
+    if file.getinfo(name).file_size > MAX_MEMBER:
+        raise ValueError(f"{name} is larger than {MAX_MEMBER} bytes")
+    return file.read(name)
+
+
+def camera_to_json(camera: Camera) -> list[Any]:
+    """Model, width, height, parameters to the last digit."""
+    return [camera.model, camera.width, camera.height, *camera.params]
+
+
+def camera_from_json(values: list[Any]) -> Camera:
+    """Reads what `camera_to_json` made. Raises CameraError."""
+    try:
+        model, width, height, *params = values
+    except (TypeError, ValueError) as e:
+        raise CameraError(f"{values!r} is not a camera", "write [model, width, height, ...]") from e
+    return Camera(model, width, height, tuple(params))
+
+
+def pose_to_json(pose: Pose | None) -> list[float] | None:
+    """Quaternion and translation, or null."""
+    return None if pose is None else [float(v) for v in (*pose.quaternion, *pose.translation)]
+
+
+def pose_from_json(values: list[float] | None) -> Pose | None:
+    """Reads what `pose_to_json` made. Raises ValueError."""
+    if values is None:
+        return None
+    row = np.array(values, np.float64)
+    if row.shape != (7,) or not np.isfinite(row).all() or abs(np.linalg.norm(row[:4]) - 1) > 1e-6:
+        raise ValueError("a pose is not one")
+    return Pose(row[:4], row[4:])
