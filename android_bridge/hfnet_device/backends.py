@@ -1,0 +1,209 @@
+"""Where a job runs. A job is a folder that `hfnet_edge.runner` understands: job.json, model.tflite, map.hfmap, images/.
+
+    Backend.run(JOB)    puts the runtime package of this checkout in JOB/runtime, runs it there or on a device, and
+                        leaves what it wrote in JOB/out
+
+Every machine starts it with the same environment and without the user's, so that no setting of a shell decides which
+kernels compute.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import hfnet_edge
+from hfnet_edge.console import Report, silent
+from hfnet_edge.errors import BackendError, InputError, OutputError
+
+RUNTIME, OUT = "runtime", "out"
+RUNNER = ("-m", "hfnet_edge.runner")
+ENVIRONMENT = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+SYSTEM = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")  # what a program needs of this machine's environment
+KEPT = 20  # last lines of what a program said
+PROGRESS = re.compile(r"(\d+)/(\d+)\s*")
+NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a run on a device moved.
+
+    Attributes:
+        bytes_pushed, bytes_pulled: of files, both ways.
+        exit_code: of the runner.
+        seconds: from the first push to the last pull.
+    """
+
+    bytes_pushed: int
+    bytes_pulled: int
+    exit_code: int
+    seconds: float
+
+
+class Backend(Protocol):
+    """A machine that runs jobs. ``name`` is for people: "host", "arm64 cortex-a53", "adb SERIAL"."""
+
+    name: str
+
+    def run(self, job: Path, progress: Report = silent) -> Transfer | None:
+        """Runs a job; its results are in JOB/out afterwards, and nothing of an earlier run.
+
+        Returns:
+            What was moved, where the job ran on another machine.
+
+        Raises:
+            BackendError: what failed, and what to install or do.
+        """
+
+
+class Host:
+    """This machine, with the Python that runs now."""
+
+    name = "host"
+
+    def run(self, job: Path, progress: Report = silent) -> None:
+        """See `Backend.run`."""
+        environment = {name: os.environ[name] for name in SYSTEM if name in os.environ} | ENVIRONMENT
+        environment["PYTHONPATH"] = str(stage(job))
+        code, said = follow([sys.executable, *RUNNER, str(job)], self.name, progress, environment)
+        check(self.name, job, code, said)
+
+
+def machines(name: str, device: str | None = None, device_python: str | None = None) -> list[Backend]:
+    """The machines of ``--backend``: this one for "host", both emulated processors for "arm64", one device for "adb".
+
+    Args:
+        device: serial number, with adb. device_python: a Python on the device, with adb.
+
+    Raises:
+        InputError: an option is not for this backend. BackendError: it is not available.
+    """
+    if name != "adb" and (device is not None or device_python is not None):
+        raise InputError("--device and --device-python are for --backend adb", "leave them out")
+    if name == "arm64":
+        from hfnet_device.arm64 import CPUS, Arm64
+
+        return [Arm64(cpu) for cpu in CPUS]
+    if name == "adb":
+        from hfnet_device.adb import Adb
+
+        return [Adb(device, device_python)]
+    return [Host()]
+
+
+def stage(job: Path) -> Path:
+    """Puts the runtime package in the job and removes earlier results. Returns the folder for PYTHONPATH.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    package = Path(hfnet_edge.__file__).parent
+    runtime = job.resolve() / RUNTIME
+    try:
+        for old in (runtime, job / OUT):
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.copytree(package, runtime / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    except OSError as e:
+        raise OutputError(f"cannot write {runtime}: {e.strerror or e}", "check permissions and free space") from e
+    return runtime
+
+
+def follow(
+    command: Sequence[str],
+    what: str,
+    progress: Report,
+    environment: dict[str, str] | None = None,
+    on_line: Callable[[str], bool] = lambda line: False,
+) -> tuple[int, list[str]]:
+    """Runs a command and reports its ``done/total`` lines as they come.
+
+    Args:
+        on_line: is shown every other line, and returns whether it has dealt with it.
+
+    Returns:
+        The exit code (negative: the signal that ended it) and the last lines of what it said.
+
+    Raises:
+        BackendError: it cannot be started.
+    """
+    said: deque[str] = deque(maxlen=KEPT)
+    try:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as e:
+        raise BackendError(f"cannot start {command[0]}: {e.strerror}", "check that it is installed") from e
+    with process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if counts := PROGRESS.fullmatch(line):
+                    progress(what, int(counts[1]), int(counts[2]))
+                elif line.strip() and not on_line(line.strip()):
+                    said.append(line.strip())
+        except BaseException:
+            process.kill()  # an interruption does not leave it running
+            raise
+    return process.returncode, list(said)
+
+
+def ask(
+    command: Sequence[str], environment: dict[str, str] | None = None, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end; ``stdout`` has all that it said. Raises BackendError where it cannot be started."""
+    try:
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as e:
+        raise BackendError(f"cannot start {command[0]}: {e.strerror}", "check that it is installed") from e
+
+
+def check(where: str, job: Path, code: int, said: list[str]) -> None:
+    """Turns the end of a run into a BackendError, unless all went well and there are results."""
+    if code == 0 and (job / OUT).is_dir() and any((job / OUT).iterdir()):
+        return
+    shutil.rmtree(job / OUT, ignore_errors=True)  # half of a result is none
+    errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+    last = said[-1] if said else "it said nothing"
+    if code == 0:
+        raise BackendError(f"{where}: the run wrote no results: {last}", "check the job")
+    if errors:
+        problem, _, remedy = errors[-1].partition("; ")
+        raise BackendError(f"{where}: {problem}", remedy)
+    if missing := next((found for line in said if (found := NO_MODULE.search(line))), None):
+        raise BackendError(f"{where}: its Python has no {missing[1]}", "install hfnet-edge's requirements there")
+    number = -code if code < 0 else code - 128  # a shell adds 128
+    if number in {s.value for s in signal.Signals}:
+        name = signal.Signals(number).name
+        remedy = "free some memory there" if number == signal.SIGKILL else "try another backend"
+        raise BackendError(f"{where}: the run was ended by {name}: {last}", remedy)
+    raise BackendError(f"{where}: the run failed with exit code {code}: {last}", "try another backend")

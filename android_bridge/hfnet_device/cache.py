@@ -1,0 +1,68 @@
+"""Folders in the user's cache that are made once, each named by a hash of what it is made of.
+
+A marker is written last: what a killed run left behind lacks it, and is made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hfnet_edge.errors import BackendError
+
+MARKER = "complete"
+
+
+def cache_path() -> Path:
+    """The user's cache of this project."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hfnet-edge"
+
+
+def kept(name: str, pins: Iterable[str]) -> Path:
+    """Where the folder of these pins is, or will be."""
+    return cache_path() / f"{name}-{hashlib.sha256(chr(10).join(pins).encode()).hexdigest()[:12]}"
+
+
+def complete(path: Path) -> bool:
+    """The folder was made to the end."""
+    return (path / MARKER).is_file()
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Holds a lock file of the cache: a second process waits, and a killed one lets go. Raises OSError."""
+    cache_path().mkdir(parents=True, exist_ok=True)
+    with (cache_path() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """Lets ``make`` fill the folder, unless it is complete. One process makes it, others wait.
+
+    Raises:
+        BackendError: the disk is full, or not writable. And what ``make`` raises.
+    """
+    if complete(path):
+        return path
+    try:
+        with locked(path.name):
+            if not complete(path):
+                shutil.rmtree(path, ignore_errors=True)  # of a run that was killed
+                path.mkdir()
+                make(path)
+                (path / MARKER).touch()
+    except OSError as e:
+        shutil.rmtree(path, ignore_errors=True)
+        raise BackendError(
+            f"cannot make {path}: {e.strerror or e}", "make 1 GB of room there, or set XDG_CACHE_HOME to another disk"
+        ) from e
+    except BackendError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return path
