@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,10 @@ from hfnet_edge.quiet import quiet
 from hfnet_export.roles import parse_outputs
 
 if TYPE_CHECKING:
+    from hfnet_export.autopilot import Gate, Step
     from hfnet_export.export import ExportReport
+
+MAX_LOSS = "1pt, 1.1x"
 
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 distill_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -64,6 +68,23 @@ def export(
             help="Outputs of your HF-Net: scores, logits, local_descriptors, global_descriptor.",
         ),
     ] = None,
+    gate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Keep in float what int8 needs to pass this reference (hfnet-parity record); writes OUT.recipe.json.",
+        ),
+    ] = None,
+    max_loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOSS", help=f'Against the reference: points of recall, factor of medians; default "{MAX_LOSS}".'
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Repeat OUT.recipe.json: the same network, size and calibration."),
+    ] = None,
 ) -> None:
     """Export HF-Net as a .tflite that is checked against the float network and timed.
 
@@ -74,33 +95,82 @@ def export(
         hfnet-export run/weights.npz --quantize int8 --calibration photos --input-size 480x640 -o hfnet_int8.tflite
 
         hfnet-export mine.onnx --input-range 0,255 --quantize int8 --calibration photos -o mine_int8.tflite
+
+        hfnet-export --quantize int8 --gate scene.bundle --max-loss "1pt, 1.1x" -o hfnet_int8.tflite
+
+        hfnet-export --quantize int8 --recipe hfnet_int8.recipe.json -o again_int8.tflite
     """
     if not (size := re.fullmatch(r"(\d+)x(\d+)", input_size)):
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
-    grey = None if input_range is None else _range(input_range)
+    grey = None if input_range is None else parse_range(input_range)
     named = None if outputs is None else parse_outputs(outputs)
-    check_writable(output, network)
+    if max_loss is not None and gate is None:
+        raise InputError("--max-loss needs a --gate", "record one: hfnet-parity record")
+    check_writable(output, network, gate, recipe)
     with _export_extra():
+        from hfnet_export.autopilot import GateError
         from hfnet_export.export import STEPS, export_hfnet
         from hfnet_export.weights import BUNDLED
 
-    report = export_hfnet(
-        BUNDLED if network == "hfnet" else Path(network),
-        output,
-        quantize,
-        (int(size[1]), int(size[2])),
-        global_dim,
-        pca,
-        calibration,
-        grey,
-        named,
-        on_step=lambda number, what: print(f"{number}/{STEPS} {what}", flush=True),
-    )
+    judge = None if gate is None else _gate(gate, max_loss or MAX_LOSS)
+    try:
+        with progress() as show:
+            report = export_hfnet(
+                BUNDLED if network == "hfnet" else Path(network),
+                output,
+                quantize,
+                (int(size[1]), int(size[2])),
+                global_dim,
+                pca,
+                calibration,
+                grey,
+                named,
+                judge,
+                recipe,
+                on_step=lambda number, what: print(f"{number}/{STEPS} {what}", flush=True),
+                report=show,
+            )
+    except GateError as e:
+        _print_steps(e.steps)
+        raise
+    _print_steps(report.steps)
     _print_report(report, quantize)
+    if report.recipe is not None:
+        wrote(report.recipe)
     wrote(output, f"hfnet-map build --images DIR --reference COLMAP_MODEL --model {output} -o scene.hfmap")
 
 
-def _range(text: str) -> tuple[float, float]:
+def _gate(bundle: Path, max_loss: str) -> Gate:
+    with _export_extra():
+        from hfnet_parity.gate import FEW, Gate
+
+    judge = Gate(bundle, max_loss)
+    count = len(judge.bundle.recording.queries)
+    if count < FEW:
+        print(f"{count} queries are few: each is {100 / count:.0f} points of recall, and their medians jump")
+    return judge
+
+
+def _print_steps(steps: Sequence[Step]) -> None:
+    if not steps:
+        return
+    table = Table(title="what the gate said", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("moved to float", overflow="fold")
+    for name in ("agreement", "recall, %", "median", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for step in steps:
+        metres, degrees = step.verdict.median
+        table.add_row(
+            step.moved,
+            f"{min(vars(step.fidelity).values()):.3f}",  # of the output that is worst off
+            " ".join(f"{100 * recall:.1f}" for recall in step.verdict.recalls),
+            f"{metres:.3f} m {degrees:.2f}°",
+            "passed" if step.passed else "too far off" if step.verdict.passed else "failed",
+        )
+    Console().print(table)
+
+
+def parse_range(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, text.split(","))
     except ValueError:

@@ -1,6 +1,7 @@
 """A network to .tflite, and proof that the file is what it says.
 
     `sources` ──> float32 .tflite ──ai-edge-quantizer, `RECIPES`──> .tflite ──`embed`──> with its description
+                                    or the rules of a `quantization_recipe`, which an `autopilot` may have found
 
 Converters fail without a word: a file with half the weights, float layers where int8 was asked for, layers that the
 fast kernels refuse. So each step is followed by checks, and each check raises `ModelError` and says what to do.
@@ -13,7 +14,7 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 
@@ -66,22 +67,23 @@ class Operator:
 
     Attributes:
         kind: "CONV_2D", ...; custom and Flex operators go by their custom name.
-        name: of its outputs.
+        name: of the tensors that it writes.
         precision: how it computes, `INT8`, ... or "mixed".
-        activations: shapes of the inputs that depend on the image.
+        reads: names of the inputs that depend on the image; ``activations`` are their shapes.
         weights: number of values in the others.
     """
 
     kind: str
     name: str
     precision: str
+    reads: tuple[str, ...]
     activations: tuple[tuple[int, ...], ...]
     weights: int
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Operators of kind ``op`` for which ``where`` holds compute in ``precision``."""
+    """Operators of kind ``op`` for which ``where`` holds compute in ``precision``; the last of several rules wins."""
 
     op: str
     precision: str
@@ -96,6 +98,12 @@ def adds_maps(op: Operator) -> bool:
 def is_large(op: Operator) -> bool:
     """The projection, 96 % of our float file, not the soft assignment of NetVLAD, which stays in float."""
     return len(op.activations) == 1 and op.weights >= 2**14
+
+
+def named(names: Iterable[str]) -> Callable[[Operator], bool]:
+    """The operators of these names."""
+    chosen = frozenset(names)
+    return lambda op: op.name in chosen
 
 
 # What no rule names stays in float32: softmax, norms and NetVLAD's arithmetic. In "dynamic" so do the depthwise
@@ -200,25 +208,22 @@ def parameter_count(model: keras.Model) -> int:
     return sum(int(np.prod(v.shape)) for v in model.variables if v.path.rsplit("/", 1)[-1] not in folded)
 
 
-def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> bytes:
-    """Applies ``RECIPES[precision]`` to a float32 .tflite and checks the result.
+def quantize(content: bytes, recipe: str | Sequence[Rule], inputs: Sequence[np.ndarray]) -> bytes:
+    """Applies a recipe to a float32 .tflite and checks the result.
 
     Args:
+        recipe: one of `RECIPES` by name, or rules.
         inputs: (1, H, W, 1) float32 network inputs, for calibration.
 
     Raises:
         ModelError: the quantizer fails, or left an operator at another precision than the recipe says.
     """
-    recipe = RECIPES[precision]
-    if not recipe:
+    if all(expected_precision(op, recipe) == FLOAT32 for op in operators(content)):
         return content
-    if precision != "fp16":
-        content = round_weights(content, precision, inputs)
+    content = round_weights(content, recipe, inputs)
     try:
         with quiet():
-            q = quantizer.Quantizer(content)
-            for rule in recipe:
-                _add_rule(q, rule, operators(content))
+            q = _quantizer(content, recipe)
             ranges = _ranges(q, inputs) if q.need_calibration else None
             quantized = bytes(
                 q.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model or b""
@@ -226,25 +231,50 @@ def quantize(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> by
     except Exception as e:
         raise ModelError(f"ai-edge-quantizer cannot quantize the network: {e}", UPGRADE) from e
     check_operators(quantized)
-    check_precisions(quantized, precision)
+    check_precisions(quantized, recipe)
     return quantized
 
 
-def _add_rule(q: quantizer.Quantizer, rule: Rule, graph: Sequence[Operator]) -> None:
-    names = [re.escape(op.name) for op in graph if op.kind == rule.op and rule.where(op)]
-    if not names:
-        return
-    op, scope = qtyping.TFLOperationName(rule.op), f"^({'|'.join(names)});?$"
-    if rule.precision == INT8:
-        q.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
-    elif rule.precision == INT8_WEIGHTS:
-        q.add_dynamic_config(scope, op, num_bits=8)
-    else:
-        half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-        config = qtyping.OpQuantizationConfig(
-            weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
-        )
-        q.update_quantization_recipe(scope, op, config, quantizer.AlgorithmName.FLOAT_CASTING)
+def _rules(recipe: str | Sequence[Rule]) -> Sequence[Rule]:
+    return RECIPES[recipe] if isinstance(recipe, str) else recipe
+
+
+def _quantizer(content: bytes, recipe: str | Sequence[Rule]) -> quantizer.Quantizer:
+    q = quantizer.Quantizer(content)
+    graph = operators(content)
+    for kind, precision in dict.fromkeys((rule.op, rule.precision) for rule in _rules(recipe)):
+        names = [re.escape(op.name) for op in graph if op.kind == kind and expected_precision(op, recipe) == precision]
+        if not names or precision == FLOAT32:
+            continue
+        op, scope = qtyping.TFLOperationName(kind), f"^({'|'.join(names)});?$"
+        if precision == INT8:
+            q.add_static_config(scope, op, activation_num_bits=8, weight_num_bits=8)
+        elif precision == INT8_WEIGHTS:
+            q.add_dynamic_config(scope, op, num_bits=8)
+        else:
+            half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+            config = qtyping.OpQuantizationConfig(
+                weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+            )
+            q.update_quantization_recipe(scope, op, config, quantizer.AlgorithmName.FLOAT_CASTING)
+    return q
+
+
+def calibrate(
+    content: bytes, recipe: str | Sequence[Rule], inputs: Sequence[np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each int8 tensor of the image, as `quantize` would use them, by its name.
+
+    Raises:
+        ModelError: the quantizer fails.
+    """
+    try:
+        with quiet():
+            ranges = _ranges(_quantizer(round_weights(content, recipe, inputs), recipe), inputs)
+    except Exception as e:
+        raise ModelError(f"ai-edge-quantizer cannot calibrate the network: {e}", UPGRADE) from e
+    seen = {name: (np.ravel(r["min"]), np.ravel(r["max"])) for name, r in ranges.items() if r}
+    return {name: (float(low[0]), float(high[0])) for name, (low, high) in seen.items() if low.size == 1}
 
 
 def _ranges(q: quantizer.Quantizer, inputs: Sequence[np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
@@ -265,7 +295,7 @@ def _ranges(q: quantizer.Quantizer, inputs: Sequence[np.ndarray]) -> dict[str, d
     }
 
 
-def round_weights(content: bytes, precision: str, inputs: Sequence[np.ndarray]) -> bytes:
+def round_weights(content: bytes, recipe: str | Sequence[Rule], inputs: Sequence[np.ndarray]) -> bytes:
     """Rounds the kernels that become int8 so that rounding does not shift the layers' outputs.
 
     Inputs of a convolution are far from zero mean, so an error in the kernel's sum acts like an error of the bias, and
@@ -281,14 +311,18 @@ def round_weights(content: bytes, precision: str, inputs: Sequence[np.ndarray]) 
 
     The quantizer, which scales each kernel by its largest tap, then finds nothing to round.
     """
-    quantized = {op.name for op in operators(content) if _expected(op, RECIPES[precision]) in (INT8, INT8_WEIGHTS)}
-    means = _channel_means(content, inputs)
+    rounded = {op.name for op in operators(content) if expected_precision(op, recipe) in (INT8, INT8_WEIGHTS)}
+    return round_kernels(content, rounded, channel_means(content, inputs)) if rounded else content
+
+
+def round_kernels(content: bytes, names: Collection[str], means: Mapping[bytes, np.ndarray]) -> bytes:
+    """`round_weights` of the operators of these names, with `channel_means`."""
     model = _parse(content)
     (graph,) = model.subgraphs
     shared = Counter(graph.tensors[i].buffer for op in graph.operators for i in op.inputs if i >= 0)
     for op in graph.operators:
         kind, name = flatbuffer_utils.opcode_to_name(model, op.opcodeIndex), _name(graph, op)
-        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or name not in quantized:
+        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or name not in names:
             continue
         x, weights, bias = (graph.tensors[i] for i in op.inputs)
         if x.shape[-1] != weights.shape[-1]:  # in groups, or several kernels a channel: not in any HF-Net
@@ -314,7 +348,7 @@ def round_weights(content: bytes, precision: str, inputs: Sequence[np.ndarray]) 
     return _pack(model)
 
 
-def _channel_means(content: bytes, inputs: Sequence[np.ndarray]) -> dict[bytes, np.ndarray]:
+def channel_means(content: bytes, inputs: Sequence[np.ndarray]) -> dict[bytes, np.ndarray]:
     """Mean of each channel of each 4-D tensor over images and pixels, by the tensor's name."""
     with quiet():
         interpreter = Interpreter(model_content=content, num_threads=2, experimental_preserve_all_tensors=True)
@@ -329,6 +363,48 @@ def _channel_means(content: bytes, inputs: Sequence[np.ndarray]) -> dict[bytes, 
             mean = interpreter.get_tensor(index).mean(axis=(0, 1, 2), dtype=np.float64)
             total[name] = total.get(name, 0) + mean / len(inputs)
     return total
+
+
+def round_tensors(content: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
+    """A float32 .tflite in which some tensors are rounded to int8 and back, and everything else is as it was.
+
+    Args:
+        ranges: lowest and highest value of each, by name; zero is always among the values.
+    """
+    model = _parse(content)
+    (graph,) = model.subgraphs
+    codes = {}
+    for code in (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE):
+        codes[code] = len(model.operatorCodes)
+        model.operatorCodes.append(schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, version=1))
+    for i, tensor in enumerate(list(graph.tensors)):
+        if tensor.name.decode() not in ranges:
+            continue
+        low, high = ranges[tensor.name.decode()]
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = np.float32(max(high - low, 1e-9) / 255)
+        rounded, back = copy.copy(tensor), copy.copy(tensor)
+        rounded.type, rounded.buffer, back.buffer = schema.TensorType.INT8, 0, 0
+        zero = int(np.clip(np.rint(-128 - low / scale), -128, 127))
+        rounded.quantization = schema.QuantizationParametersT(
+            scale=np.array([scale], np.float32), zeroPoint=np.array([zero], np.int64)
+        )
+        rounded.name, back.name = tensor.name + b"_rounded", tensor.name + b"_back"
+        a, b = len(graph.tensors), len(graph.tensors) + 1
+        graph.tensors += [rounded, back]
+        writer = [k for k, op in enumerate(graph.operators) if i in op.outputs]  # none: the image
+        for op in graph.operators:
+            op.inputs = [b if j == i else j for j in op.inputs]
+        for signature in model.signatureDefs or []:
+            for output in signature.outputs:
+                output.tensorIndex = b if output.tensorIndex == i else output.tensorIndex
+        graph.outputs = [b if j == i else j for j in graph.outputs]
+        at = writer[0] + 1 if writer else 0
+        graph.operators[at:at] = [
+            schema.OperatorT(opcodeIndex=codes[code], inputs=[x], outputs=[y])
+            for code, x, y in ((schema.BuiltinOperator.QUANTIZE, i, a), (schema.BuiltinOperator.DEQUANTIZE, a, b))
+        ]
+    return _pack(model)
 
 
 def _round_keeping_sums(steps: np.ndarray) -> np.ndarray:
@@ -464,9 +540,11 @@ def operators(content: bytes) -> list[Operator]:
         kind = (code.customCode or b"").decode() or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
         inputs, outputs = [int(i) for i in op.inputs], [int(i) for i in op.outputs]
         weights = [i for i in inputs if i in constant | half]
-        activations = tuple(shape(i) for i in inputs if i >= 0 and i not in weights)
+        read = [i for i in inputs if i >= 0 and i not in weights]
+        reads = tuple(graph.tensors[i].name.decode() for i in read)
         size = sum(math.prod(shape(i)) for i in weights)
-        found.append(Operator(kind, _name(graph, op), precision(inputs, outputs), activations, size))
+        how = precision(inputs, outputs)
+        found.append(Operator(kind, _name(graph, op), how, reads, tuple(shape(i) for i in read), size))
     return found
 
 
@@ -484,15 +562,29 @@ def check_operators(content: bytes) -> None:
         )
 
 
-def check_size(content: bytes, parameters: int, precision: str) -> None:
-    """The file is as large as its weights at this precision. Raises ModelError."""
-    expected = parameters * BYTES_PER_WEIGHT[precision]
+def check_size(content: bytes, parameters: int, precision: str, in_float: int = 0) -> None:
+    """The file is as large as its weights at this precision, of which ``in_float`` stay float32. Raises ModelError."""
+    expected = (parameters - in_float) * BYTES_PER_WEIGHT[precision] + in_float * BYTES_PER_WEIGHT["none"]
     low, high = 0.95 * expected, 1.1 * expected + 400_000  # the graph, scales of int8, weights left in float
     if not low <= len(content) <= high:
         raise ModelError(
             f"the converted model has {len(content)} bytes, its {parameters} weights need about {expected}",
             "weights were lost or not compressed; " + UPGRADE,
         )
+
+
+def weights_in_float(graph: Iterable[Operator], precision: str, recipe: Sequence[Rule]) -> int:
+    """Number of weights that ``RECIPES[precision]`` compresses and ``recipe`` does not, for `check_size`."""
+    kept = [op for op in graph if expected_precision(op, recipe) == FLOAT32]
+    return sum(op.weights for op in kept if expected_precision(op, precision) != FLOAT32)
+
+
+def output_names(content: bytes) -> dict[str, str]:
+    """The tensors that are outputs: the tensor's name to the output's in the default signature."""
+    model = _parse(content)
+    (signature,) = [s for s in model.signatureDefs if s.signatureKey.decode() == SIGNATURE]
+    tensors = model.subgraphs[0].tensors
+    return {tensors[o.tensorIndex].name.decode(): o.name.decode() for o in signature.outputs}
 
 
 def check_signature(content: bytes, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -507,21 +599,23 @@ def check_signature(content: bytes, shapes: Mapping[str, tuple[int, ...]]) -> No
         raise ModelError(f"the converted model's outputs are {found}, not {shapes}", UPGRADE)
 
 
-def check_precisions(content: bytes, precision: str) -> None:
+def check_precisions(content: bytes, recipe: str | Sequence[Rule]) -> None:
     """Every operator computes as the recipe says, those that it leaves alone in float32. Raises ModelError."""
     wrong = [
         f"{op.kind} {op.name.split(';')[-1]} is {op.precision}, not {expected}"
         for op in operators(content)
         if op.kind not in ("QUANTIZE", "DEQUANTIZE")
-        for expected in [_expected(op, RECIPES[precision])]
+        for expected in [expected_precision(op, recipe)]
         if op.precision != expected
     ]
     if wrong:
-        raise ModelError(f"{len(wrong)} operators are not as --quantize {precision} says, first {wrong[0]}", UPGRADE)
+        said = f"--quantize {recipe}" if isinstance(recipe, str) else "the recipe"
+        raise ModelError(f"{len(wrong)} operators are not as {said} says, first {wrong[0]}", UPGRADE)
 
 
-def _expected(op: Operator, recipe: tuple[Rule, ...]) -> str:
-    matching = [rule.precision for rule in recipe if rule.op == op.kind and rule.where(op)]
+def expected_precision(op: Operator, recipe: str | Sequence[Rule]) -> str:
+    """How the operator computes under this recipe, one of `RECIPES` by name, or rules."""
+    matching = [rule.precision for rule in _rules(recipe) if rule.op == op.kind and rule.where(op)]
     return matching[-1] if matching else FLOAT32
 
 
@@ -604,5 +698,5 @@ def check_fidelity(measured: Fidelity, precision: str) -> None:
         if not value >= floor:  # NaN is too low
             raise ModelError(
                 f"{field.name} of the {precision} model agree with the float network to {value:.4f}, below {floor}",
-                "give photos of the place with --calibration, or use --quantize none",
+                "give photos of the place with --calibration, or a --gate, or use --quantize none",
             )

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.model import Model
 from hfnet_edge.quiet import quiet
 from hfnet_export import convert
+from hfnet_export.autopilot import Gate, Step, autopilot
 from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
+from hfnet_export.quantization_recipe import read_recipe, write_recipe
 from hfnet_export.sources import read_source
 from hfnet_export.weights import BUNDLED
 
@@ -39,6 +42,7 @@ class ExportReport:
         fidelity: its outputs against the float network's.
         milliseconds: of one image, median; ``float_milliseconds`` of the float network in the same run.
         seconds: for everything.
+        recipe: the recipe that a gate asked for, None without one; ``steps`` what was tried for it.
     """
 
     file: Path
@@ -49,6 +53,8 @@ class ExportReport:
     milliseconds: float
     float_milliseconds: float
     seconds: float
+    recipe: Path | None = None
+    steps: tuple[Step, ...] = ()
 
 
 def export_hfnet(
@@ -61,7 +67,10 @@ def export_hfnet(
     calibration: Path | None = None,
     input_range: tuple[float, float] | None = None,
     outputs: Mapping[str, str] | None = None,
+    gate: Gate | None = None,
+    recipe: Path | None = None,
     on_step: OnStep = lambda *_: None,
+    report: Report = silent,
 ) -> ExportReport:
     """Exports HF-Net for phones.
 
@@ -77,10 +86,14 @@ def export_hfnet(
         calibration: a folder of photos like those that will be localized; None: images made by code.
         input_range: what another HF-Net expects for grey levels 0 and 255.
         outputs: role to name of an output of another HF-Net, where `hfnet_export.roles` cannot tell.
+        gate: of an int8 model: operators move to float until it passes, see `hfnet_export.autopilot`. The recipe is
+            written next to the model, `recipe_path`.
+        recipe: a recipe file to repeat; the same network, input size and calibration give the same file.
 
     Raises:
         InputError: an argument, the network's file or a photo is not usable.
         ModelError: the network is not an HF-Net, or the conversion went wrong; nothing is written.
+        GateError: the network does not pass the gate, not even in float; nothing is written.
         InstallError: onnx2tf is needed and cannot be installed.
         OutputError: ``output`` cannot be written.
     """
@@ -94,6 +107,13 @@ def export_hfnet(
             f"give HEIGHTxWIDTH, multiples of 32 from {MIN_SIDE} to {MAX_SIDE}",
         )
 
+    if gate is not None and (quantize != "int8" or recipe is not None):
+        raise InputError("--gate is for --quantize int8 without a --recipe", "leave one of them out")
+    if gate is not None:
+        check_writable(recipe_path(output), output)
+    given = None if recipe is None else read_recipe(recipe)
+    if given is not None and given.quantize != quantize:
+        raise InputError(f"{recipe} is a recipe for {given.quantize}", f"say so: --quantize {given.quantize}")
     if pca is not None and global_dim is None:
         raise InputError("--pca needs a number of dimensions", "give --global-dim N too, less than the photos")
     source = read_source(network, input_size, global_dim, pca, input_range, outputs, on_step)
@@ -113,22 +133,40 @@ def export_hfnet(
         convert.check_float(result, source.reference(description.scale(image)))
         convert.check_values(result)
 
-    rules = ", ".join(f"{rule.op} {rule.precision}" for rule in convert.RECIPES[quantize]) or "all float32"
-    on_step(4, f"quantizing: {rules}")
     description = replace(description, precision=quantize)
-    content = convert.embed(convert.quantize(source.content, quantize, inputs), description)
+    graph = convert.operators(source.content)
+    steps: tuple[Step, ...] = ()
+
+    def measure(content: bytes) -> convert.Fidelity:
+        model = _load(content)
+        return convert.fidelity([model(image) for image in compared], reference)
+
+    if gate is not None:
+        on_step(4, "quantizing to int8, and moving operators to float until the gate passes")
+        found = autopilot(source.content, description, inputs, measure, gate, report)
+        content, steps = found.content, found.steps
+        rules = found.recipe.rules_for(graph, description.weights_hash)
+    else:
+        rules = convert.RECIPES[quantize]
+        said = ", ".join(f"{rule.op} {rule.precision}" for rule in rules) or "all float32"
+        if given is not None:
+            rules, said = given.rules_for(graph, description.weights_hash, str(recipe)), f"as {recipe} says"
+        on_step(4, f"quantizing: {said}")
+        content = convert.embed(convert.quantize(source.content, rules, inputs), description)
 
     on_step(5, f"checking operators, size, XNNPACK, and outputs on {len(compared)} images")
-    convert.check_size(content, source.parameters, quantize)
+    convert.check_precisions(content, rules)
+    convert.check_size(content, source.parameters, quantize, convert.weights_in_float(graph, quantize, rules))
     convert.check_xnnpack(content)
-    model = _load(content)
-    measured = convert.fidelity([model(image) for image in compared], reference)
+    measured = measure(content)
     convert.check_fidelity(measured, quantize)
 
     on_step(6, f"timing it and the float network, {THREADS} threads")
-    float_ms, ms = _interleaved([float_model, model], images[0])
+    float_ms, ms = _interleaved([float_model, _load(content)], images[0])
     with atomic_write(output) as file:
         file.write(content)
+    if gate is not None:
+        write_recipe(recipe_path(output), found.recipe, [step.as_dict() for step in steps])
     counted = Counter(op.precision for op in convert.operators(content) if op.kind not in ("QUANTIZE", "DEQUANTIZE"))
     return ExportReport(
         file=output,
@@ -139,7 +177,14 @@ def export_hfnet(
         milliseconds=ms,
         float_milliseconds=float_ms,
         seconds=time.monotonic() - started,
+        recipe=None if gate is None else recipe_path(output),
+        steps=steps,
     )
+
+
+def recipe_path(output: Path) -> Path:
+    """Where the recipe of a gated model is written: model.tflite has model.recipe.json."""
+    return output.with_suffix(".recipe.json")
 
 
 def _load(content: bytes) -> Model:

@@ -31,6 +31,7 @@ from hfnet_export.weights import BUNDLED, fold_pca, hfnet_from_weights, load_wei
 KERAS, SAVED_MODEL, ONNX, WEIGHTS = "Keras file", "SavedModel", "ONNX file", "weights"
 SUFFIXES = {".npz": WEIGHTS, ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS, ".onnx": ONNX}
 MAX_REFERENCES = 1000  # photos that a PCA is learnt from
+ONNX_GPUS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider")
 MAX_OPSET = 17  # onnx2tf fails on the reductions of 18, whose axes are an input
 
 Say = Callable[[int, str], None]
@@ -46,12 +47,14 @@ class Source:
         description: with precision "none".
         parameters: number of weights, for `convert.check_size`.
         reference: the original on one input, (1, H, W, 1) float32: outputs by role, batch of 1 included.
+        processor: that the original runs on: "CPU, TensorFlow", "GPU, ONNX Runtime CUDA", ...
     """
 
     content: bytes
     description: Description
     parameters: int
     reference: Callable[[np.ndarray], Outputs]
+    processor: str
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,9 @@ def _from_weights(
     _say_converting(say, parameters, input_size)
     content = convert.to_float_tflite(network)
     description = convert.describe(config, weights_hash, "none", input_size)
-    return Source(content, description, parameters, lambda image: network(image, training=False))
+    return Source(
+        content, description, parameters, lambda image: network(image, training=False), _tensorflow_processor()
+    )
 
 
 def _from_keras(foreign: Foreign, say: Say) -> Source:
@@ -264,7 +269,24 @@ def _from_function(
         outputs = traced(tf.constant(image))
         return {role: _in_shape(np, outputs[f.name].numpy(), f, shapes[role]) for role, f in found.items()}
 
-    return Source(content, description, parameters, reference)
+    return Source(content, description, parameters, reference, _tensorflow_processor())
+
+
+def _tensorflow_processor() -> str:
+    """Where TensorFlow puts a network when nobody says where."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "CPU, TensorFlow"
+    return f"GPU, TensorFlow {tf.config.experimental.get_device_details(gpus[0]).get('device_name', '')}".rstrip()
+
+
+def _onnx_session(path: Path, onnxruntime: Any) -> tuple[Any, str]:
+    """The model on the fastest processor that this ONNX Runtime has, and its name. A GPU that is listed but cannot be
+    used falls back to the CPU without a word, so the session is asked."""
+    available = [p for p in ONNX_GPUS if p in onnxruntime.get_available_providers()]
+    session = onnxruntime.InferenceSession(path, providers=[*available, "CPUExecutionProvider"])
+    used = session.get_providers()[0]
+    return session, f"{'GPU' if used in ONNX_GPUS else 'CPU'}, ONNX Runtime {used.removesuffix('ExecutionProvider')}"
 
 
 def _from_onnx(foreign: Foreign, say: Say) -> Source:
@@ -277,7 +299,7 @@ def _from_onnx(foreign: Foreign, say: Say) -> Source:
         beside = {e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"}
         model = onnx.load(path)
         onnx.checker.check_model(model)
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session, processor = _onnx_session(path, onnxruntime)
     except Exception as e:
         raise InputError(f"{path} is not an ONNX file that can be read: {_short(e)}", "export it again") from e
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -304,7 +326,7 @@ def _from_onnx(foreign: Foreign, say: Say) -> Source:
         outputs = session.run(names, {images[0].name: image.reshape(shape)})
         return {r: _in_shape(np, o, f, shapes[r]) for (r, f), o in zip(found.items(), outputs, strict=True)}
 
-    return Source(content, description, parameters, reference)
+    return Source(content, description, parameters, reference, processor)
 
 
 def _with_fixed_size(model: Any, shape: tuple[int, ...]) -> Any:

@@ -149,8 +149,8 @@ def _observations(
 
 def _read_global(path: Path, names: Sequence[str]) -> np.ndarray:
     """(M, G) int8 global descriptors of the images. Raises InputError."""
-    with _open(path, names) as file:
-        return _joined(path, names, [quantize(_values(file, name, "global_descriptor", 1)[None]) for name in names])
+    with open_features(path, names) as file:
+        return _joined(path, names, [quantize(values_of(file, name, "global_descriptor", 1)[None]) for name in names])
 
 
 def _read_local(
@@ -169,10 +169,10 @@ def _read_local(
         InputError: an image is missing, damaged, or has other keypoints than in the model.
     """
     xy, points, descriptors = [], [], []
-    with _open(path, names) as file:
+    with open_features(path, names) as file:
         for i, name in enumerate(names):
             progress("read", i, len(names))
-            found, rows = _values(file, name, "keypoints", 2), _values(file, name, "descriptors", 2).T
+            found, rows = values_of(file, name, "keypoints", 2), values_of(file, name, "descriptors", 2).T
             if found.shape != (len(rows), 2):
                 raise InputError(
                     f"{path} has {len(rows)} descriptors of {name} with keypoints of shape {found.shape}",
@@ -203,7 +203,7 @@ def _check_agree(path: Path, name: str, found: np.ndarray, own: np.ndarray) -> N
 
 
 @contextmanager
-def _open(path: Path, names: Sequence[str]) -> Iterator[h5py.File]:
+def open_features(path: Path, names: Sequence[str]) -> Iterator[h5py.File]:
     """An HDF5 file that has these images. Raises InputError."""
     if not path.is_file():
         raise InputError(f"there is no file {path}", "give the file that hloc.extract_features wrote")
@@ -214,7 +214,7 @@ def _open(path: Path, names: Sequence[str]) -> Iterator[h5py.File]:
             missing = [name for name in names if name not in file]
         if missing:
             raise InputError(
-                f"{path} lacks {len(missing)} of the model's {len(names)} images, first {missing[0]}",
+                f"{path} lacks {len(missing)} of the {len(names)} images, first {missing[0]}",
                 "extract the features of all of them with hloc.extract_features",
             )
         yield file
@@ -229,7 +229,7 @@ def _damage_of(path: Path | str) -> Iterator[None]:
         raise InputError(f"{path} is damaged or not HDF5: {e}", "extract the features again with hloc") from e
 
 
-def _values(file: h5py.File, name: str, key: str, axes: int) -> np.ndarray:
+def values_of(file: h5py.File, name: str, key: str, axes: int) -> np.ndarray:
     """A dataset of an image, floats of any width as they are stored. Raises InputError."""
     remedy = "extract its features again with hloc"
     with _damage_of(file.filename):

@@ -236,7 +236,7 @@ def test_another_number_of_keypoints_is_refused(hloc):
 def test_missing_images_and_datasets_are_named(hloc, key):
     with h5py.File(hloc[key], "r+") as file:
         del file["db/a"]
-    with pytest.raises(InputError, match=r"lacks 2 of the model's 4 images, first db/a/1\.jpg") as error:
+    with pytest.raises(InputError, match=r"lacks 2 of the 4 images, first db/a/1\.jpg") as error:
         read(hloc)
     assert str(hloc[key]) in error.value.problem
     with h5py.File(hloc[key], "r+") as file:
