@@ -1,0 +1,1 @@
+"""On-device accuracy against a reference, stage by stage, in centimetres."""

@@ -1,0 +1,139 @@
+"""A reference bundle: what the float pipeline made of a list of queries, and all that it takes to ask again elsewhere.
+
+    reference.json    true poses, thresholds, the image file of each query
+    recording.zip     see `hfnet_edge.recording_file`
+    map.hfmap, model.tflite, images/...      of the recording; hloc's results have no map and no model
+
+One file, so that a gate of a CI needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfnet_edge.errors import RecordingError
+from hfnet_edge.files import atomic_write
+from hfnet_edge.geometry import Pose
+from hfnet_edge.recording import Recording
+from hfnet_edge.recording_file import add, member, pose_from_json, pose_to_json, read_recording, to_bytes
+from hfnet_edge.runner import IMAGES, MAP, MODEL, RECORDING
+from hfnet_maps.evaluation import THRESHOLDS, Threshold
+
+FORMAT = 1
+MANIFEST = "reference.json"
+REMEDY = "record it again with `hfnet-parity record`"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An open bundle.
+
+    Attributes:
+        path: of the file.
+        recording: of the reference.
+        truth: query to its true cam_from_world; empty where none was given.
+        thresholds: of the recall.
+        images: query to the member of the zip that is its image file.
+        members: of the zip.
+    """
+
+    path: Path
+    recording: Recording
+    truth: dict[str, Pose]
+    thresholds: tuple[Threshold, ...]
+    images: dict[str, str]
+    members: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path | str) -> Bundle:
+        """Opens a bundle; images, map and model stay in the file. Raises RecordingError."""
+        path = Path(path)
+        try:
+            with zipfile.ZipFile(path) as file:
+                about = json.loads(member(file, MANIFEST))
+                if about["format"] != FORMAT:
+                    raise RecordingError(f"{path} is of format {about['format']}, not {FORMAT}", "update hfnet-edge")
+                recording = read_recording(member(file, RECORDING), str(path))
+                truth = {str(name): pose_from_json(row) for name, row in about["truth"].items()}
+                thresholds = tuple(Threshold(float(m), float(deg)) for m, deg in about["thresholds"])
+                images = {str(name): str(value) for name, value in about["images"].items()}
+                members = frozenset(file.namelist())
+        except RecordingError:
+            raise
+        except OSError as e:
+            raise RecordingError(f"cannot read the bundle {path}: {e.strerror or e}", "check its name") from e
+        except Exception as e:  # zipfile, json and the fields
+            raise RecordingError(f"{path} is damaged or not a bundle ({type(e).__name__}: {e})", REMEDY) from e
+        if (
+            not recording.queries
+            or {q.name for q in recording.queries} != set(images)
+            or set(images.values()) - members
+        ):
+            raise RecordingError(f"{path} has no queries, or not the images of all of them", REMEDY)
+        return cls(path, recording, {n: p for n, p in truth.items() if p}, thresholds, images, members)
+
+    def image(self, query: str) -> bytes:
+        """A query's image file. Raises RecordingError."""
+        return self.member(self.images[query])
+
+    def member(self, name: str) -> bytes:
+        """The map, the model or an image. Raises RecordingError: absent or damaged."""
+        if name not in self.members:
+            raise RecordingError(f"{self.path} has no {name}", REMEDY)
+        try:
+            with zipfile.ZipFile(self.path) as file:
+                return file.read(name)
+        except Exception as e:
+            raise RecordingError(f"{self.path}: {name} is damaged ({type(e).__name__})", REMEDY) from e
+
+    def unpack_images(self, folder: Path) -> None:
+        """Writes the queries' images below ``folder``, as `files` names them. Raises RecordingError."""
+        for query, file in self.files().items():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(self.image(query))
+
+    def files(self) -> dict[str, str]:
+        """Query to the name of its image file in a job."""
+        return {query: Path(name).name for query, name in self.images.items()}
+
+
+def write_bundle(
+    path: Path,
+    recording: Recording,
+    images: Mapping[str, Path],
+    model: bytes | None,
+    map_: bytes | None,
+    truth: Mapping[str, Pose],
+    thresholds: Sequence[Threshold] = THRESHOLDS,
+) -> None:
+    """Writes a bundle atomically.
+
+    Args:
+        images: query to its file.
+        model, map_: files of the .tflite and of the map that the queries were localized with; None: none.
+
+    Raises:
+        OutputError: ``path`` cannot be written. RecordingError: a file went away.
+    """
+    members = {q.name: f"{IMAGES}/{i:06d}{images[q.name].suffix.lower()}" for i, q in enumerate(recording.queries)}
+    about = {
+        "format": FORMAT,
+        "truth": {name: pose_to_json(pose) for name, pose in truth.items()},
+        "thresholds": [[t.position, t.rotation] for t in thresholds],
+        "images": members,
+    }
+    with atomic_write(path) as out, zipfile.ZipFile(out, "w") as file:
+        add(file, MANIFEST, json.dumps(about, indent=1).encode())
+        add(file, RECORDING, to_bytes(recording), compressed=False)
+        for name, content in ((MODEL, model), (MAP, map_)):
+            if content is not None:
+                add(file, name, content, compressed=False)
+        for query, name in members.items():
+            try:
+                add(file, name, images[query].read_bytes(), compressed=False)
+            except OSError as e:
+                raise RecordingError(f"cannot read {images[query]}: {e.strerror}", "check the file") from e

@@ -1,0 +1,210 @@
+"""`hfnet-parity`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from hfnet_edge.console import progress, reports_errors, run, wrote
+from hfnet_edge.errors import InputError, InstallError
+from hfnet_edge.files import atomic_write, check_writable
+from hfnet_edge.geometry import Pose
+from hfnet_edge.lists import read_poses, read_queries
+
+if TYPE_CHECKING:
+    from hfnet_parity.layers import Layer
+
+main = typer.Typer(
+    help="Prove that the device's answer is the reference's, stage by stage, in centimetres.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+# The heavy imports (LiteRT, matplotlib, TensorFlow) wait until the options have been checked.
+
+
+@main.command()
+@reports_errors
+def record(
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder that the names in --queries are in.")],
+    queries: Annotated[Path, typer.Option(metavar="LIST", help="`name MODEL width height params...` a line.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="ref.bundle", help="The bundle, one file.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLOAT", help="A float .tflite; or `hfnet`, an .npz, .keras, .onnx: on a GPU where there is one."
+        ),
+    ] = None,
+    map_: Annotated[Path | None, typer.Option("--map", metavar="M.hfmap", help="The place.")] = None,
+    from_hloc: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="In place of --model and --map: hloc's features, global features, poses."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="MODEL|POSES.txt", help="True poses: the report then has recall and medians.")
+    ] = None,
+    thresholds: Annotated[
+        str, typer.Option(metavar='"M,DEG ..."', help="Metres and degrees of each recall.")
+    ] = "0.25,2 0.5,5 5,10",
+    solver: Annotated[
+        Literal["poselib", "usac"] | None,
+        typer.Option(help="usac: to compare with devices that lack PoseLib. Default: the best of this machine."),
+    ] = None,
+    input_size: Annotated[
+        str, typer.Option(metavar="HEIGHTxWIDTH", help="Of a network that is not a .tflite.")
+    ] = "480x640",
+    input_range: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="As in hfnet-export, of other networks than hfnet's.")
+    ] = None,
+) -> None:
+    """Record what the reference makes of each query, for runs elsewhere to be compared with.
+
+    Example:
+
+        hfnet-parity record --model hfnet_float.tflite --map scene.hfmap --images photos --queries queries.txt \\
+            --reference sparse/0 -o ref.bundle
+
+        hfnet-parity record --from-hloc outputs --images photos --queries queries.txt -o ref.bundle
+    """
+    check_writable(output, queries, map_, reference, model)
+    if (from_hloc is None) == (model is None) or (model is None) != (map_ is None):
+        raise InputError("the reference is not named", "give either --model and --map, or --from-hloc")
+    if not images.is_dir():
+        raise InputError(f"there is no folder {images}", "check --images")
+    if not (size := re.fullmatch(r"(\d+)x(\d+)", input_size)):
+        raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
+    from hfnet_maps.evaluation import parse_thresholds
+    from hfnet_parity.record import load_network, record_hloc
+    from hfnet_parity.record import record as record_bundle
+
+    limits = parse_thresholds(thresholds)
+    listed = read_queries(queries)
+    truth = None if reference is None else _true_poses(reference)
+    if from_hloc is not None:
+        recording = record_hloc(from_hloc, images, listed, output, truth, limits)
+    else:
+        assert model is not None and map_ is not None
+        low_high = None if input_range is None else _range(input_range)
+        network = load_network(model, (int(size[1]), int(size[2])), low_high)
+        with progress() as report:
+            recording = record_bundle(network, map_, images, listed, output, truth, limits, solver, report)
+    localized = sum(q.pose is not None for q in recording.queries)
+    print(f"{localized} of {len(recording.queries)} queries localized on {recording.about['processor']}")
+    if recording.about.get("precision") != "none":
+        print(
+            f"this reference is in {recording.about['precision']}, not in float: for the same model on other machines"
+        )
+    if truth is None:
+        print("without --reference the report has no recall and no medians, and the bundle is no gate for hfnet-export")
+    wrote(output, f"hfnet-parity run {output} --model M.tflite --map M.hfmap --html report.html")
+
+
+@main.command("run")
+@reports_errors
+def run_(
+    bundle: Annotated[Path, typer.Argument(metavar="ref.bundle", help="From `hfnet-parity record`.")],
+    model: Annotated[Path, typer.Option(metavar="M.tflite", help="The model that ships.")],
+    map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The map that ships.")],
+    backend: Annotated[
+        Literal["host", "arm64", "adb"],
+        typer.Option(help="arm64: emulated, with and without dot-product instructions. adb: a device."),
+    ] = "host",
+    device: Annotated[str | None, typer.Option(metavar="SERIAL", help="With adb, where there are several.")] = None,
+    device_python: Annotated[
+        str | None, typer.Option(metavar="CMD", help="With adb: a Python on the device that has the packages.")
+    ] = None,
+    tolerances: Annotated[
+        Path | None, typer.Option(metavar="F.toml", help="Replaces limits of the built-in tolerances.toml.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="F.html", help="The report as one file, with pictures.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", metavar="F", help="All numbers, per query too.")] = None,
+) -> None:
+    """Run the bundle's queries somewhere, and say at which stage the result leaves its tolerance.
+
+    Exit code 0: all stages hold. 1: one does not, as a gate in a CI needs it. 2: it could not be run.
+
+    Example:
+
+        hfnet-parity run ref.bundle --model hfnet_int8.tflite --map packed.hfmap --html report.html
+
+        hfnet-parity run ref.bundle --model hfnet_int8.tflite --map packed.hfmap --backend arm64
+    """
+    for output in (html, json_):
+        if output is not None:
+            check_writable(output, bundle, model, map_, tolerances, *{html, json_} - {output})
+    from hfnet_device.backends import machines
+    from hfnet_parity.bundle import Bundle
+    from hfnet_parity.compare import read_tolerances
+    from hfnet_parity.report import print_report, to_json
+    from hfnet_parity.run import judge, layers_of, run_on
+
+    available = machines(backend, device, device_python)
+    read_tolerances("quantized", tolerances)  # a bad file is found before the run
+    reference = Bundle.read(bundle)
+    verdicts = []
+    with progress() as report:
+        for machine in available:
+            recording = run_on(machine, reference, model, map_, report)
+            verdicts.append(judge(reference, recording, map_, machine.name, tolerances))
+    layers: tuple[Layer, ...] = ()
+    try:
+        layers = layers_of(reference, model)
+    except InstallError as e:
+        print(f"without the layers' signal to noise: {e}")
+    console = Console()
+    for verdict in verdicts:
+        print_report(verdict, layers, console)
+    if json_ is not None:
+        with atomic_write(json_) as file:
+            file.write((json.dumps(to_json(verdicts, layers), indent=1) + "\n").encode())
+        wrote(json_)
+    if html is not None:
+        from hfnet_parity.html import write_html
+
+        write_html(html, reference, verdicts, layers)
+        wrote(html)
+    if not all(verdict.passed for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@main.command()
+@reports_errors
+def golden(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the vectors.")],
+) -> None:
+    """Write small images and what every stage makes of them, for other languages to be tested with.
+
+    Example:
+
+        hfnet-parity golden -o golden/
+    """
+    from hfnet_parity.golden import write_golden
+
+    with progress() as report:
+        write_golden(output, report)
+    wrote(output)
+
+
+def _true_poses(path: Path) -> dict[str, Pose]:
+    """Of a COLMAP model's folder, or of a list of poses. Raises InputError."""
+    if path.is_dir():
+        from hfnet_maps.reference import read_reference
+
+        return dict(read_reference(path).poses)
+    return read_poses(path)
+
+
+def _range(text: str) -> tuple[float, float]:
+    from hfnet_export.cli import parse_range
+
+    return parse_range(text)
+
+
+def parity_main() -> None:
+    run(main)

@@ -1,0 +1,97 @@
+"""What each stage costs in centimetres: the reference's features become the run's step by step, and after each step the
+query is localized again. What a step moves the pose is what its stage costs.
+
+    reference ─retrieval─> ─detection─> ─positions─> ─descriptors─> run
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hfnet_edge.features import Features
+from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, localize_features
+from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.pose import PoseConfig
+from hfnet_maps.evaluation import pose_error
+from hfnet_parity.compare import Comparison, Pair
+
+STEPS = {
+    "retrieval": "the global descriptor becomes the run's",
+    "detection": "keypoints that only one of them has go or come",
+    "positions": "keypoints that both have move to where the run has them",
+    "descriptors": "their descriptors become the run's",
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step does, over all queries.
+
+    Attributes:
+        step: a key of `STEPS`.
+        moved: metres that it moves the camera, median; a pose that comes or goes is infinite.
+        inliers: that it loses, in % of the reference's, mean; negative: gains.
+        each: (Q,) float64 metres.
+    """
+
+    step: str
+    moved: float
+    inliers: float
+    each: np.ndarray
+
+
+def costs(comparison: Comparison, m: LocalizationMap) -> tuple[Cost, ...]:
+    """The cost of each step; none where a recording lacks features, or they are of different widths.
+
+    Args:
+        m: the map of the run.
+
+    Raises:
+        MapFormatError: the map is damaged where a query touches it.
+    """
+    width, dims = m.description.localDim, m.description.extractorGlobalDim
+    for pair in comparison.pairs:
+        for f in (pair.reference.features, pair.run.features):
+            if f is None or f.descriptors.shape[1] != width or len(f.global_descriptor) != dims:
+                return ()
+    config = LocalizationConfig(pose=PoseConfig())
+    moved, lost = np.zeros((len(comparison.pairs), len(STEPS))), np.zeros((len(comparison.pairs), len(STEPS)))
+    for i, pair in enumerate(comparison.pairs):
+        results = [localize_features(m, f, pair.reference.camera, config) for f in _steps(pair)]
+        for k, (before, after) in enumerate(itertools.pairwise(results)):
+            moved[i, k] = _distance(before, after)
+            lost[i, k] = 100 * (before.inliers - after.inliers) / max(1, results[0].inliers)
+    return tuple(
+        Cost(step, float(np.median(moved[:, k])), float(lost[:, k].mean()), moved[:, k]) for k, step in enumerate(STEPS)
+    )
+
+
+def _steps(pair: Pair) -> Iterator[Features]:
+    """The reference's features, and those after each step."""
+    a, b = pair.reference.features, pair.run.features
+    assert a is not None and b is not None, "`costs` has asked"
+    yield a
+    a = replace(a, global_descriptor=b.global_descriptor)
+    yield a
+    in_a, in_b = pair.paired.T
+    keypoints, descriptors = b.keypoints.copy(), b.descriptors.copy()
+    keypoints[in_b], descriptors[in_b] = a.keypoints[in_a], a.descriptors[in_a]
+    yield replace(b, keypoints=keypoints, descriptors=descriptors)
+    yield replace(b, descriptors=descriptors)
+    yield b
+
+
+def _distance(a: LocalizationResult, b: LocalizationResult) -> float:
+    if a.pose is None or b.pose is None:
+        return 0.0 if a.pose is b.pose else np.inf
+    return pose_error(b.pose, a.pose)[0]
+
+
+def costliest(found: tuple[Cost, ...]) -> Cost | None:
+    """The step that moves poses most, equals by inliers lost; None where none does anything."""
+    best = max(found, key=lambda cost: (cost.moved, cost.inliers), default=None)
+    return best if best is not None and (best.moved > 0 or best.inliers > 0) else None

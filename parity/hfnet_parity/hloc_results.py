@@ -1,0 +1,106 @@
+"""What hloc left of its run on a GPU, as a recording: features, global descriptors and poses of the queries.
+
+hloc keeps no network outputs, no ranking of whole images and no matches in a form that others share, so those stages
+stay empty; the poses, which everything comes to, are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hfnet_edge.errors import InputError
+from hfnet_edge.features import Features
+from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.keypoints import quantize
+from hfnet_edge.lists import read_poses
+from hfnet_edge.localizer import Status
+from hfnet_edge.recording import QueryRecord, Recording
+from hfnet_maps.hloc import RESIZE_MAX, open_features, values_of
+
+LOCAL, GLOBAL = ("features.h5", "feats-*.h5"), ("global-feats.h5", "global-feats-*.h5")
+
+
+def read_hloc_results(folder: Path, queries: Sequence[tuple[str, Camera]]) -> Recording:
+    """Reads features.h5, global-feats.h5 (or hloc's longer names) and the list of poses of a folder.
+
+    Keypoints are moved by half a pixel: hloc counts from the centre of the first pixel. The network's pixel is taken as
+    the longer side / 1024, hloc's default.
+
+    Raises:
+        InputError: a file is missing or damaged, there are several of a kind, or no query has a pose.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}", "give hloc's outputs with --from-hloc")
+    names = [name for name, _ in queries]
+    local, global_ = _one(folder, LOCAL), _one(folder, GLOBAL)
+    poses = _poses(folder, names)
+    records = []
+    with open_features(local, names) as features, open_features(global_, names) as globals_:
+        for name, camera in queries:
+            keypoints = values_of(features, name, "keypoints", 2).astype(np.float64) + 0.5
+            descriptors = quantize(np.ascontiguousarray(values_of(features, name, "descriptors", 2).T))
+            if len(descriptors) != len(keypoints) or keypoints.shape[1:] != (2,):
+                raise InputError(
+                    f"{local} has {len(descriptors)} descriptors of {name} and keypoints of shape {keypoints.shape}",
+                    "extract its features again with hloc",
+                )
+            scores = (
+                values_of(features, name, "scores", 1).astype(np.float32)
+                if f"{name}/scores" in features
+                else np.zeros(len(keypoints), np.float32)
+            )
+            order = np.argsort(-scores, kind="stable")
+            records.append(
+                QueryRecord(
+                    name,
+                    camera,
+                    features=Features(
+                        keypoints[order],
+                        scores[order],
+                        descriptors[order],
+                        quantize(values_of(globals_, name, "global_descriptor", 1)[None])[0],
+                        max(1.0, max(camera.width, camera.height) / RESIZE_MAX),
+                    ),
+                    status=(Status.LOCALIZED if name in poses else Status.REJECTED).value,
+                    pose=poses.get(name),
+                )
+            )
+    return Recording({"processor": "hloc", "features": local.name, "precision": "none"}, {}, tuple(records))
+
+
+def _one(folder: Path, patterns: Sequence[str]) -> Path:
+    """The one file of a folder that matches the first pattern that any does. Raises InputError."""
+    for pattern in patterns:
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"{folder} has {len(found)} files {pattern}: {', '.join(p.name for p in found)}", "keep one of them"
+            )
+    raise InputError(f"{folder} has no {' or '.join(patterns)}", "give the folder that hloc wrote its results to")
+
+
+def _poses(folder: Path, names: Sequence[str]) -> dict[str, Pose]:
+    """Poses by query, of the one .txt that holds any; hloc writes the last part of a query's name."""
+    found: dict[Path, dict[str, Pose]] = {}
+    short = {Path(name).name: name for name in names}
+    for path in sorted(folder.glob("*.txt")):
+        try:
+            poses = read_poses(path)
+        except InputError:
+            continue  # pairs, queries with intrinsics, ...
+        of_queries = {name if name in set(names) else short.get(name, ""): pose for name, pose in poses.items()}
+        of_queries.pop("", None)
+        if of_queries:
+            found[path] = of_queries
+    if len(found) != 1:
+        which = ", ".join(p.name for p in found) or "none"
+        raise InputError(
+            f"{folder} should have one .txt with poses of the queries, it has {len(found)}: {which}",
+            "keep the list `name qw qx qy qz tx ty tz` that hloc.localize_sfm wrote",
+        )
+    return next(iter(found.values()))

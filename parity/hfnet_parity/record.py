@@ -1,0 +1,163 @@
+"""Records the reference: the float pipeline on the fastest processor that there is.
+
+A .tflite runs on the CPU, in LiteRT. Weights, Keras files, SavedModels and ONNX files run on a GPU where TensorFlow or
+ONNX Runtime sees one; elsewhere they are converted and run in LiteRT too. The recording says which it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfnet_edge.console import Report, silent
+from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.localizer import LocalizationConfig, Localizer
+from hfnet_edge.model import Description, Model, RawOutputs
+from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
+from hfnet_edge.recording import Recording
+from hfnet_edge.runner import about, record_queries, reference_poses
+from hfnet_maps.evaluation import THRESHOLDS, Threshold
+from hfnet_parity.bundle import write_bundle
+from hfnet_parity.hloc_results import read_hloc_results
+
+TFLITE = ".tflite"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A float network that is ready to run.
+
+    Attributes:
+        model: what the localizer calls. tflite: the same network as a file, for the bundle.
+        processor: that ``model`` runs on.
+    """
+
+    model: Any
+    tflite: bytes
+    processor: str
+
+
+class Original:
+    """A network in the framework that it was made with, on a GPU, in the shape of `hfnet_edge.model.Model`.
+
+    Args:
+        description: of the network. reference: (1, H, W, 1) float32 to outputs by role, batch of 1 included.
+    """
+
+    def __init__(self, description: Description, reference, kernels: str):
+        self.description, self.kernels, self._reference = description, kernels, reference
+
+    def __call__(self, pixels: np.ndarray) -> RawOutputs:
+        outputs = self._reference(self.description.scale(pixels))
+        return RawOutputs(**{role: np.asarray(outputs[role])[0] for role in self.description.outputs})
+
+
+def load_network(
+    name: str, input_size: tuple[int, int] = (480, 640), input_range: tuple[float, float] | None = None
+) -> Network:
+    """Loads a float network for the fastest processor.
+
+    Args:
+        name: a .tflite of hfnet-export, `hfnet`, or what `hfnet_export.sources.read_source` reads.
+        input_size, input_range: of the latter.
+
+    Raises:
+        ModelError: it is not an HF-Net. InputError: it is missing, or an option does not go with it.
+    """
+    path = Path(name)
+    if path.suffix == TFLITE:
+        return Network(Model(path), path.read_bytes(), "CPU, LiteRT")
+    from hfnet_export.convert import embed
+    from hfnet_export.sources import read_source
+    from hfnet_export.weights import BUNDLED
+
+    source = read_source(BUNDLED if name == "hfnet" else path, input_size, input_range=input_range)
+    tflite = embed(source.content, source.description)
+    if source.processor.startswith("GPU"):
+        return Network(Original(source.description, source.reference, source.processor), tflite, source.processor)
+    return Network(Model(path, content=tflite), tflite, "CPU, LiteRT")
+
+
+def record(
+    network: Network,
+    map_: Path,
+    images: Path,
+    queries: Sequence[tuple[str, Camera]],
+    output: Path,
+    truth: Mapping[str, Pose] | None = None,
+    thresholds: Sequence[Threshold] = THRESHOLDS,
+    solver: str | None = None,
+    progress: Report = silent,
+) -> Recording:
+    """Localizes the queries with the float network and writes a bundle.
+
+    Args:
+        images: folder that the queries' names are in.
+        truth: true cam_from_world by query; needed for recall and medians.
+        solver: see `hfnet_edge.pose.PoseConfig`; None: this machine's.
+
+    Raises:
+        ImageError, CameraError, MapFormatError, MismatchError: an input is not usable.
+        InputError: a query has no true pose. OutputError: ``output`` cannot be written.
+    """
+    check_truth(truth, queries)
+    localizer = Localizer(map_, network.model, LocalizationConfig(pose=PoseConfig(solver=solver or DEFAULT_SOLVER)))
+    files = find_images(images, queries)
+    recording = Recording(
+        about(localizer, network.tflite, map_.read_bytes(), network.processor),
+        reference_poses(localizer.map),
+        record_queries(
+            localizer,
+            [(name, files[name], camera) for name, camera in queries],
+            lambda done, total: progress("recording", done, total),
+        ),
+    )
+    write_bundle(output, recording, files, network.tflite, map_.read_bytes(), _of(truth, queries), thresholds)
+    return recording
+
+
+def record_hloc(
+    folder: Path,
+    images: Path,
+    queries: Sequence[tuple[str, Camera]],
+    output: Path,
+    truth: Mapping[str, Pose] | None = None,
+    thresholds: Sequence[Threshold] = THRESHOLDS,
+) -> Recording:
+    """Writes a bundle of what hloc left in a folder, see `hfnet_parity.hloc_results`. Raises as `record` does."""
+    check_truth(truth, queries)
+    files = find_images(images, queries)
+    recording = read_hloc_results(folder, queries)
+    write_bundle(output, recording, files, None, None, _of(truth, queries), thresholds)
+    return recording
+
+
+def find_images(folder: Path, queries: Sequence[tuple[str, Camera]]) -> dict[str, Path]:
+    """Query to its image file. Raises ImageError: some are not there."""
+    files = {name: folder / name for name, _ in queries}
+    missing = [name for name, file in files.items() if not os.path.isfile(file)]  # False for impossible names too
+    if missing:
+        raise ImageError(
+            f"{len(missing)} of {len(files)} queries are not in {folder}, first {missing[0]}", "check --images"
+        )
+    return files
+
+
+def check_truth(truth: Mapping[str, Pose] | None, queries: Sequence[tuple[str, Camera]]) -> None:
+    """All queries have a true pose, or none. Raises InputError."""
+    missing = [name for name, _ in queries if truth is not None and name not in truth]
+    if missing:
+        raise InputError(
+            f"the reference has no pose for {len(missing)} of {len(queries)} queries, first {missing[0]}",
+            "give the COLMAP model or pose list of all queries, or leave --reference out",
+        )
+
+
+def _of(truth: Mapping[str, Pose] | None, queries: Sequence[tuple[str, Camera]]) -> dict[str, Pose]:
+    return {name: truth[name] for name, _ in queries} if truth is not None else {}

@@ -1,0 +1,87 @@
+"""A small place with its map, the bundled network in float and int8, and a bundle recorded with the float one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from hfnet_edge.lists import read_names, read_queries
+from hfnet_edge.model import Model
+from hfnet_edge.recording import Recording
+from hfnet_edge.runner import IMAGES, MAP, MODEL, RecordJob
+from hfnet_edge.runner import record as run_record
+from hfnet_export.export import export_hfnet
+from hfnet_maps.build import build_map
+from hfnet_maps.made_place import made_place, write_place
+from hfnet_maps.reference import read_reference
+from hfnet_maps.writer import full_sections, write_map
+from hfnet_parity.bundle import Bundle
+from hfnet_parity.record import load_network, record
+from hfnet_parity.run import Verdict, judge
+
+SIZE = (288, 384)
+
+
+@dataclass(frozen=True)
+class Kit:
+    """Everything that a parity run needs.
+
+    Attributes:
+        root: folder of place/, float.tflite, int8.tflite, place.hfmap, ref.bundle.
+        bundle: the float network's.
+    """
+
+    root: Path
+    bundle: Bundle
+
+    @property
+    def int8(self) -> Path:
+        return self.root / "int8.tflite"
+
+    @property
+    def map(self) -> Path:
+        return self.root / "place.hfmap"
+
+    def job(self, folder: Path, model: Path | None = None, map_: Path | None = None) -> tuple[Path, RecordJob]:
+        """A folder as a device gets it, for `run` to change before it is run."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model or self.int8, folder / MODEL)
+        shutil.copy(map_ or self.map, folder / MAP)
+        self.bundle.unpack_images(folder / IMAGES)
+        files = self.bundle.files()
+        return folder, RecordJob(tuple((q.name, files[q.name], q.camera) for q in self.bundle.recording.queries))
+
+    def run(self, folder: Path, model: Path | None = None, map_: Path | None = None) -> Recording:
+        """What the int8 network makes of the queries, in this process."""
+        return run_record(*self.job(folder, model, map_))
+
+    def judge(self, run: Recording, map_: Path | None = None) -> Verdict:
+        return judge(self.bundle, run, map_ or self.map, "test")
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory) -> Kit:
+    root = tmp_path_factory.mktemp("kit")
+    place = root / "place"
+    write_place(place, made_place(map_views=20, query_views=6))
+    for name, precision in (("float", "none"), ("int8", "int8")):
+        export_hfnet(output=root / f"{name}.tflite", quantize=precision, input_size=SIZE)
+    source, _ = build_map(
+        place / "images", place / "reference", read_names(place / "map.txt"), Model(root / "float.tflite")
+    )
+    write_map(full_sections(source), root / "place.hfmap")
+    queries = read_queries(place / "queries_with_intrinsics.txt")
+    record(
+        load_network(str(root / "float.tflite")),
+        root / "place.hfmap",
+        place / "images",
+        queries,
+        root / "ref.bundle",
+        dict(read_reference(place / "reference").poses),
+    )
+    return Kit(root, Bundle.read(root / "ref.bundle"))

@@ -1,0 +1,222 @@
+"""Reads golden vectors and asks the runtime for the same: what a port to another language does, in Python.
+
+    python tests/parity/golden_reader.py golden
+
+It needs the runtime alone, so that it also runs on a device or in an emulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hfnet_edge import covisibility, features, image, keypoints, localizer, matching, model, pose, retrieval
+from hfnet_edge.codecs import project
+from hfnet_edge.features import Features
+from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.map_file import LocalizationMap
+
+DTYPES = {"uint8": "u1", "int8": "i1", "int32": "<i4", "float32": "<f4", "float64": "<f8"}
+
+
+class Golden:
+    """The folder."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+    def cases(self, stage):
+        return [case for case in self.manifest["cases"] if case["stage"] == stage]
+
+    def tolerance(self, stage):
+        return self.manifest["stages"][stage]["tolerance"]
+
+    def array(self, name):
+        """As it is stored."""
+        entry = self.manifest["arrays"][name]
+        return np.fromfile(self.folder / name, DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+    def value(self, value):
+        """What a value of a case stands for."""
+        if isinstance(value, list):
+            return [self.value(v) for v in value]
+        if isinstance(value, dict):
+            return {key: self.value(v) for key, v in value.items()}
+        if not isinstance(value, str) or not value.endswith((".bin", ".png", ".hfmap")):
+            return value
+        if not value.endswith(".bin"):
+            return self.folder / value
+        entry, array = self.manifest["arrays"][value], self.array(value)
+        if "scale" in entry:
+            array = (array.astype(np.float32) - np.float32(entry["zero_point"])) * np.float32(entry["scale"])
+        return array
+
+    def given(self, case):
+        return {key: self.value(v) for key, v in case["given"].items()}
+
+    def differences(self, case, given=None, expected=None):
+        """What of a case the runtime gets wrong, as text."""
+        expected = self.value(case["expected"] if expected is None else expected)
+        found = STAGES[case["stage"]](**(self.given(case) if given is None else given))
+        if self.tolerance(case["stage"]) == "pose":
+            return pose_differences(found, expected, self.manifest["tolerances"]["pose"])
+        assert set(expected) <= set(found), "the runtime does not return it"
+        return [key for key, value in expected.items() if not equal(found[key], value)]
+
+
+def equal(a, b):
+    """Equal values; floats to the last bit."""
+    if isinstance(b, list) and b and isinstance(b[0], dict):  # of each key
+        return len(a) == len(b) and all(equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in y)
+    if isinstance(b, str | None):
+        return a == b
+    a, b = np.asarray(a), np.asarray(b)
+    if isinstance(b, np.ndarray) and b.dtype == np.float32 and a.dtype != np.float32:
+        return False
+    return a.shape == b.shape and (a.dtype.kind == "f") == (b.dtype.kind == "f") and np.array_equal(a, b)
+
+
+def pose_differences(found, expected, tolerance):
+    if found.get("status") != expected.get("status"):
+        return [f"status {found['status']}"]
+    if "quaternion" not in expected:
+        return []
+    moved = Pose(np.array(found["quaternion"]), np.array(found["translation"]))
+    truth = Pose(np.array(expected["quaternion"]), np.array(expected["translation"]))
+    turn = moved.rotation @ truth.rotation.T
+    axis = [turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]
+    degrees = np.degrees(np.arctan2(np.linalg.norm(axis), turn.trace() - 1))
+    metres = np.linalg.norm(moved.translation - truth.translation)
+    inliers = np.abs(np.asarray(found["inliers"], int) - np.asarray(expected["inliers"], int)).sum()
+    return [
+        f"{name} {value:.3g}"
+        for name, value in (("metres", metres), ("degrees", degrees), ("inliers", inliers))
+        if not value <= tolerance[name]
+    ]
+
+
+def load(image_, input_size, camera, xy):
+    photo = image.load_photo(image_, tuple(input_size), camera and Camera.parse(camera))
+    return {**vars(photo), "camera_xy": photo.to_camera(np.array(xy, np.float32))}
+
+
+def described(input_range=(-1.0, 1.0), global_dim=1):
+    return model.Description("", "", "int8", (1, 1), tuple(input_range), 1, global_dim, 4, {}, ())
+
+
+def raw_outputs(logits, local, global_):
+    return model.RawOutputs(local, global_, keypoint_logits=logits)
+
+
+def scores(logits):
+    found = keypoints.keypoint_scores(logits)
+    return {"scores": found, "sha256": hashlib.sha256(found.astype("<f4").tobytes()).hexdigest()}
+
+
+def detect(**given):
+    xy, best = keypoints.detect(**given)
+    return {"xy": xy, "scores": best}
+
+
+def decode(valid, size, orientation, radius, count, threshold, logits, local, **given):
+    photo = image.Photo(np.zeros(0, np.uint8), tuple(valid), tuple(size), orientation)
+    return vars(features.decode(raw_outputs(logits, local, given["global"]), photo, radius, count, threshold))
+
+
+def retrieve(count, map=None, global_descriptor=None, query=None, references=None):
+    if map is not None:
+        m = LocalizationMap.open(map)
+        query, references = m.global_query(global_descriptor), m.global_descriptors
+    ranking = retrieval.retrieve(query, references, count)
+    return {"compared": query, "similarities": project(query[None], references)[0], "ranking": ranking}
+
+
+def nearest(map=None, descriptors=None, landmarks=None, queries=None, references=None):
+    if map is not None:
+        m = LocalizationMap.open(map)
+        queries, (references, _) = m.codec.query(descriptors), m.descriptors(landmarks.astype(np.int64))
+    return {"nearest": np.stack(matching.nearest_two(queries, references))}
+
+
+def places(map, ranking):
+    found = covisibility.cluster(LocalizationMap.open(map), np.array(ranking))
+    return {"places": [{"images": place.images, "landmarks": place.landmarks} for place in found]}
+
+
+def match(map, descriptors, keypoints, landmarks):
+    query = Features(keypoints, np.ones(len(keypoints), np.float32), descriptors, np.zeros(1, np.int8), 1.0)
+    found = matching.match(query, LocalizationMap.open(map), landmarks.astype(np.int64))
+    return {"matches": np.stack([found.keypoints, found.landmarks]), "xyz": found.xyz}
+
+
+def estimate(xy, xyz, camera, max_error, solver):
+    rows = np.arange(len(xy))
+    config = pose.PoseConfig(solver=solver)
+    found = pose.estimate_pose(matching.Match2D3D(rows, rows, xy, xyz), Camera.parse(camera), max_error, config)
+    return {**vars(found.pose), "inliers": found.inliers}
+
+
+def result(map, camera, solver, **given):
+    config = localizer.LocalizationConfig(pose=pose.PoseConfig(solver=solver))
+    found = localizer.localize_features(LocalizationMap.open(map), Features(**given), Camera.parse(camera), config)
+    return {"status": found.status.value, "inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
+
+
+STAGES = {
+    "load": lambda **given: load(given.pop("image"), **given),
+    "scale": lambda pixels, input_range: {"input": described(input_range).scale(pixels)[0, :, :, 0]},
+    "scores": scores,
+    "keypoints": detect,
+    "descriptors": lambda local, xy: {"descriptors": keypoints.sample_descriptors(local, xy)},
+    "global": lambda **given: {"global_descriptor": keypoints.quantize(given["global"][None])[0]},
+    "decode": decode,
+    "retrieval": retrieve,
+    "places": places,
+    "compared": lambda map, descriptors: {"compared": LocalizationMap.open(map).codec.query(descriptors)},
+    "nearest": nearest,
+    "matches": match,
+    "pose": estimate,
+    "result": result,
+}  # without "network", which needs a file that is not in the folder
+
+
+def possible(case):
+    """This machine has the solver that a case asks for."""
+    return case["given"].get("solver", "usac") in pose.available_solvers()
+
+
+def network_differences(golden, network):
+    """The largest difference of each output over all cases, in steps of int8.
+
+    Args:
+    """
+    largest = {}
+    for case in golden.cases("network"):
+        raw = network(golden.given(case)["pixels"])
+        found = {"logits": raw.keypoint_logits, "local": raw.local_descriptors, "global": raw.global_descriptor}
+        for key, name in case["expected"].items():
+            step = golden.manifest["arrays"][name].get("scale", 1 / 127)
+            off = float(np.abs(found[key] - golden.value(name)).max() / step)
+            largest[key] = max(largest.get(key, 0.0), off)
+    return largest
+
+
+def main(folder, network=None):
+    golden, wrong = Golden(folder), 0
+    for stage in STAGES:
+        cases = [case for case in golden.cases(stage) if possible(case)]
+        bad = {case["name"]: found for case in cases if (found := golden.differences(case))}
+        print(f"{stage}: {len(cases) - len(bad)} of {len(cases)} as they should be", bad or "", flush=True)
+        wrong += len(bad)
+    if network:
+        print("network, steps of int8:", network_differences(golden, model.Model(network)))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
