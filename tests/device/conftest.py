@@ -1,0 +1,93 @@
+"""Jobs: small ones for a stand-in runner, and a real one with the bundled network on a place drawn by code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hfnet_device import backends
+
+STAND_IN = """
+import json, os, sys, time
+from pathlib import Path
+job = Path(sys.argv[1])
+what = json.loads((job / "job.json").read_text())["task"]
+print("1/2", flush=True)
+if what == "error":
+    print("error: the map is stale; pack it again", file=sys.stderr)
+    sys.exit(2)
+if what == "crash":
+    raise RuntimeError("out of ideas")
+if what == "module":
+    import a_module_that_is_not_there
+if what == "killed":
+    os.kill(os.getpid(), 9)
+if what == "wait":
+    time.sleep(60)
+if what == "nothing":
+    sys.exit()
+(job / "out").mkdir(exist_ok=True)
+for path in [job / "model.tflite", *(job / "images").rglob("*")]:
+    if path.is_file():
+        (job / "out" / path.name).write_bytes(path.read_bytes()[::-1])
+environment = {name: os.environ.get(name) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONPATH")}
+(job / "out" / "environment.json").write_text(json.dumps(environment))
+print("2/2", flush=True)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Makes jobs for a runner that does what the job says, in place of ours. Returns what makes them."""
+    package = tmp_path / "stand-in" / "hfnet_edge"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "runner.py").write_text(STAND_IN)
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "runner.pyc").touch()
+    monkeypatch.setattr(backends, "hfnet_edge", SimpleNamespace(__file__=str(package / "__init__.py")))
+
+    def make(task: str) -> Path:
+        job = tmp_path / "job"
+        shutil.rmtree(job, ignore_errors=True)
+        (job / "images" / "left side").mkdir(parents=True)
+        (job / "job.json").write_text(json.dumps({"task": task}))
+        (job / "model.tflite").write_bytes(bytes(range(256)) * 5000)
+        (job / "map.hfmap").write_bytes(b"map")
+        (job / "images" / "left side" / "a photo.jpg").write_bytes(b"photo")
+        return job
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_job(tmp_path_factory) -> Path:
+    """A job of two queries for the bundled network in int8. Tests copy it."""
+    pytest.importorskip("tensorflow")
+    from hfnet_edge.lists import read_names, read_queries
+    from hfnet_edge.model import Model
+    from hfnet_edge.runner import IMAGES, JOB, MAP, MODEL, RecordJob
+    from hfnet_export.export import export_hfnet
+    from hfnet_maps.build import build_map
+    from hfnet_maps.made_place import made_place, write_place
+    from hfnet_maps.writer import full_sections, write_map
+
+    root = tmp_path_factory.mktemp("real")
+    place, job = root / "place", root / "job"
+    job.mkdir()
+    write_place(place, made_place(map_views=8, query_views=2))
+    export_hfnet(output=job / MODEL, quantize="int8", input_size=(288, 384))
+    source, _ = build_map(place / "images", place / "reference", read_names(place / "map.txt"), Model(job / MODEL))
+    write_map(full_sections(source), job / MAP)
+    queries = read_queries(place / "queries_with_intrinsics.txt")
+    (job / IMAGES).mkdir()
+    for name, _ in queries:
+        shutil.copy(place / "images" / name, job / IMAGES / name)
+    # OpenCV's solver: there is no PoseLib for arm64, and the machines are compared.
+    task = RecordJob(tuple((name, name, camera) for name, camera in queries), solver="usac")
+    (job / JOB).write_text(json.dumps(task.to_json()))
+    return job
