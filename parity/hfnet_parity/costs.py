@@ -1,7 +1,7 @@
 """What each stage costs in centimetres: the reference's features become the run's step by step, and after each step the
 query is localized again. What a step moves the pose is what its stage costs.
 
-    reference ─retrieval─> ─detection─> ─positions─> ─descriptors─> run
+    reference's pose ─map─> ─retrieval─> ─detection─> ─positions─> ─descriptors─> ─solver─> run's pose
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hfnet_edge.features import Features
-from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, localize_features
+from hfnet_edge.geometry import Pose
+from hfnet_edge.localizer import LocalizationConfig, localize_features
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.pose import PoseConfig
+from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig, available_solvers
+from hfnet_edge.recording import QueryRecord
 from hfnet_maps.evaluation import pose_error
 from hfnet_parity.compare import Comparison, Pair
 
 STEPS = {
+    "map": "the reference's features, in the run's map",
     "retrieval": "the global descriptor becomes the run's",
     "detection": "keypoints that only one of them has go or come",
     "positions": "keypoints that both have move to where the run has them",
     "descriptors": "their descriptors become the run's",
+    "solver": "the run's solver, and camera",
 }
 
 
@@ -58,20 +62,23 @@ def costs(comparison: Comparison, m: LocalizationMap) -> tuple[Cost, ...]:
         for f in (pair.reference.features, pair.run.features):
             if f is None or f.descriptors.shape[1] != width or len(f.global_descriptor) != dims:
                 return ()
-    config = LocalizationConfig(pose=PoseConfig())
+    solver = comparison.reference.about.get("solver", DEFAULT_SOLVER)
+    config = LocalizationConfig(pose=PoseConfig(solver=solver if solver in available_solvers() else DEFAULT_SOLVER))
     moved, lost = np.zeros((len(comparison.pairs), len(STEPS))), np.zeros((len(comparison.pairs), len(STEPS)))
     for i, pair in enumerate(comparison.pairs):
-        results = [localize_features(m, f, pair.reference.camera, config) for f in _steps(pair)]
-        for k, (before, after) in enumerate(itertools.pairwise(results)):
-            moved[i, k] = _distance(before, after)
-            lost[i, k] = 100 * (before.inliers - after.inliers) / max(1, results[0].inliers)
+        here = [localize_features(m, f, pair.reference.camera, config) for f in _steps(pair)]
+        chain = [_of(pair.reference), *((result.pose, result.inliers) for result in here), _of(pair.run)]
+        most = max(1, here[0].inliers)
+        for k, ((pose, inliers), (next_pose, next_inliers)) in enumerate(itertools.pairwise(chain)):
+            moved[i, k] = _distance(pose, next_pose)
+            lost[i, k] = 0 if inliers is None or next_inliers is None else 100 * (inliers - next_inliers) / most
     return tuple(
         Cost(step, float(np.median(moved[:, k])), float(lost[:, k].mean()), moved[:, k]) for k, step in enumerate(STEPS)
     )
 
 
 def _steps(pair: Pair) -> Iterator[Features]:
-    """The reference's features, and those after each step."""
+    """The reference's features, and those after each step from "retrieval" to "descriptors"."""
     a, b = pair.reference.features, pair.run.features
     assert a is not None and b is not None, "`costs` has asked"
     yield a
@@ -85,10 +92,15 @@ def _steps(pair: Pair) -> Iterator[Features]:
     yield b
 
 
-def _distance(a: LocalizationResult, b: LocalizationResult) -> float:
-    if a.pose is None or b.pose is None:
-        return 0.0 if a.pose is b.pose else np.inf
-    return pose_error(b.pose, a.pose)[0]
+def _of(query: QueryRecord) -> tuple[Pose | None, int | None]:
+    """A recorded pose, and the inliers that it has, if that is known."""
+    return query.pose, None if query.matched is None else int(query.matched.inliers.sum())
+
+
+def _distance(a: Pose | None, b: Pose | None) -> float:
+    if a is None or b is None:
+        return 0.0 if a is b else np.inf
+    return pose_error(b, a)[0]
 
 
 def costliest(found: tuple[Cost, ...]) -> Cost | None:
