@@ -1,11 +1,13 @@
 """Whether the device's answer is the reference's, on the benchmark scenes.
 
-    python benchmarks/parity.py int8     int8 against the float network, this machine
-    python benchmarks/parity.py arm64    the same int8 file under qemu with and without dot product, against x86
-    python benchmarks/parity.py          both
+    python benchmarks/parity.py int8         int8 against the float network, this machine
+    python benchmarks/parity.py arm64        the same int8 file under qemu with and without dot product, against x86
+    python benchmarks/parity.py autopilot    a network made to fail int8, and the bundled one, through the gate
+    python benchmarks/parity.py              all three
 
-All folds of castle and herzjesu, each in a packed map of its own; queries are pooled. arm64 needs
-`hfnet-device prepare-arm64` and takes a quarter of an hour. Writes benchmarks/results/parity_*.json.
+int8 and arm64: all folds of castle and herzjesu, each in a packed map of its own; queries are pooled. arm64 needs
+`hfnet-device prepare-arm64` and takes a quarter of an hour. autopilot: the place drawn by code, 20 queries. Writes
+benchmarks/results/parity_*.json.
 """
 
 from __future__ import annotations
@@ -21,18 +23,26 @@ from rich.console import Console
 from rich.table import Table
 from scenes import RESULTS, Scene, load_scenes
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from fragile import write_fragile_weights
 from hfnet_device.arm64 import CPUS, Arm64
 from hfnet_device.backends import Host
+from hfnet_edge.lists import read_names, read_queries
 from hfnet_edge.model import Model
 from hfnet_edge.recording import Recording
+from hfnet_export.convert import operators
 from hfnet_export.export import export_hfnet
+from hfnet_export.weights import BUNDLED
 from hfnet_maps.budget import choose
 from hfnet_maps.build import build_map
 from hfnet_maps.evaluation import Threshold
+from hfnet_maps.made_place import write_place
+from hfnet_maps.reference import read_reference
 from hfnet_maps.writer import write_map
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import Comparison, compare, errors_of, read_tolerances, recalls_of
 from hfnet_parity.costs import STEPS, costs
+from hfnet_parity.gate import Gate
 from hfnet_parity.record import load_network, record
 from hfnet_parity.run import run_on
 
@@ -43,7 +53,11 @@ ROLES = ("keypoint_logits", "local_descriptors", "global_descriptor")
 
 def main() -> None:
     console = Console(width=120)
-    parts = sys.argv[1:] or ["int8", "arm64"]
+    parts = sys.argv[1:] or ["int8", "arm64", "autopilot"]
+    if "autopilot" in parts:
+        save("autopilot", through_the_gate(console))
+    if not {"int8", "arm64"} & set(parts):
+        return
     scenes = [scene for scene in load_scenes() if scene.name in ("castle", "herzjesu")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -132,6 +146,43 @@ def arm64(folder: Path, scene: Scene, maps: dict[str, Path], console: Console) -
             key: float(np.max(comparison.value(key).of_queries)) for key in ("pose.moved", "pose.turned")
         }
         console.print(f"  {outputs(comparison)}\n  {result[cpu]['largest, of all queries']}")
+    return result
+
+
+def through_the_gate(console: Console) -> dict:
+    """What `hfnet-export --gate` does with the bundled network, and with the same function made to fail int8."""
+    result = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        place = folder / "place"
+        write_place(place)
+        write_fragile_weights(folder / "fragile.npz")
+        truth = dict(read_reference(place / "reference").poses)
+        queries = read_queries(place / "queries_with_intrinsics.txt")
+        for which, weights in (("bundled", BUNDLED), ("made to fail", folder / "fragile.npz")):
+            model, m, bundle = folder / "float.tflite", folder / "place.hfmap", folder / "ref.bundle"
+            export_hfnet(weights, model, "none")
+            names = read_names(place / "map.txt")
+            source, _ = build_map(place / "images", place / "reference", names, Model(model))
+            write_map(choose(source, 150_000)[0], m)
+            record(load_network(str(model)), m, place / "images", queries, bundle, truth, THRESHOLDS)
+            export = export_hfnet(weights, folder / "gated.tflite", "int8", gate=Gate(bundle, "1pt, 1.1x"))
+            kinds = ("CONV_2D", "DEPTHWISE_CONV_2D")
+            in_float = [
+                op.name.split(";")[-1]
+                for op in operators(export.file.read_bytes())
+                if op.kind in kinds and op.precision == "float32"
+            ]
+            result[which] = {
+                "steps": [step.as_dict() for step in export.steps],
+                "convolutions in float": in_float,
+                "milliseconds": export.milliseconds,
+                "float milliseconds": export.float_milliseconds,
+                "seconds": export.seconds,
+            }
+            console.print(f"{which}: {len(in_float)} convolutions in float: {in_float}, {export.seconds:.0f} s")
+            for step in result[which]["steps"]:
+                console.print(step)
     return result
 
 
