@@ -99,7 +99,7 @@ class Localizer:
         model: Model | Path | str,
         config: LocalizationConfig | None = None,
     ):
-        self.model = model if isinstance(model, Model) else Model(model)
+        self.model = Model(model) if isinstance(model, str | Path) else model
         self.map = m if isinstance(m, LocalizationMap) else LocalizationMap.open(m)
         check_match(self.model.description, self.map)
         self.config = config or LocalizationConfig()
