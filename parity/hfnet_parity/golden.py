@@ -1,7 +1,7 @@
 """Golden vectors: small images made by code, and what every stage of the pipeline makes of them, as plain files.
 
     load ─> scale ─> network ─> scores ─> keypoints ─> descriptors, global ─> decode
-         ─> retrieval ─> places ─> compared ─> nearest ─> matches ─> pose ─> result
+         ─> retrieval ─> places ─> compared ─> nearest ─> matches ─> pose ─> inliers ─> result
 
 A port to another language tests one stage at a time: each case starts from the golden result of the stage before.
 `README` is what stands beside the files.
@@ -36,7 +36,7 @@ from hfnet_edge.image import Photo, load_photo
 from hfnet_edge.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.localizer import LocalizationConfig, Status, localize_features
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.matching import match, nearest_two
+from hfnet_edge.matching import Match2D3D, match, nearest_two
 from hfnet_edge.model import Model, RawOutputs
 from hfnet_edge.pose import PoseConfig, available_solvers, estimate_pose
 from hfnet_edge.retrieval import retrieve
@@ -44,12 +44,13 @@ from hfnet_maps.build import map_from_features
 from hfnet_maps.made_place import MadePlace, PlaceView, made_place
 from hfnet_maps.pack import Packer, Settings
 from hfnet_maps.writer import to_map
+from hfnet_parity.golden_corners import CAMERA, corner_map, corner_queries
 
 FORMAT = 1
 MANIFEST, ABOUT = "manifest.json", "README.md"
 KIND = "hfnet-edge golden vectors"
 INPUT_SIZE = (160, 224)  # of the network: as small as localizes
-SMALL = (64, 96)  # of the input where only loading is shown
+SMALL = (64, 96)  # of the input where only loading is shown, and of the part of an image that is kept of its scores
 MAP_VIEWS = 16
 ELSEWHERE_SEED = 11
 ALL = 1 << 16  # landmarks: as many as there are
@@ -101,8 +102,8 @@ STAGES = {
         "global_descriptor", "network",
     ),
     "scores": Stage(
-        "keypoints.keypoint_scores", "logits", "sha256 of the float32 scores as a file would hold them; of one query "
-        "the scores themselves",
+        "keypoints.keypoint_scores", "logits, part (height, width)", "sha256 of the float32 scores as a file would "
+        "hold them; of one query, scores: their top left part",
     ),
     "keypoints": Stage("keypoints.detect", "scores, valid, count, radius, threshold, border", "xy, scores"),
     "descriptors": Stage("keypoints.sample_descriptors", "local, xy", "descriptors"),
@@ -130,9 +131,13 @@ STAGES = {
         "pose.estimate_pose", "xy, xyz, camera, max_error in pixels, solver",
         "quaternion (w, x, y, z) and translation of cam_from_world, inliers", "pose",
     ),
+    "inliers": Stage(
+        "pose.estimate_pose", "quaternion and translation: what the solver found; xy, xyz, camera, max_error", "inliers"
+    ),
     "result": Stage(
         "localizer.localize_features", "map, keypoints, scores, descriptors, global_descriptor, pixel, camera, solver",
-        "status; and where it is LOCALIZED, quaternion, translation (in the world) and the number of inliers", "pose",
+        "status; where it is LOCALIZED, quaternion, translation (in the world) and the number of inliers; where it is "
+        "REJECTED, their number unless it is chance", "pose",
     ),
 }  # fmt: skip
 
@@ -149,7 +154,8 @@ this folder; do not edit it. Any language can read it:
             array = read(value) as little-endian dtype, C order, without a header
             if entry has a scale: array = float32(array - entry.zero_point) * float32(entry.scale)
         any other value is itself: numbers, texts, lists, null
-        compare stages[case.stage].function(given) with expected, within manifest.tolerances[entry.tolerance]
+        compare stages[case.stage].function(given) with expected, within
+            manifest.tolerances[manifest.stages[case.stage].tolerance]
 
 Each case starts from the golden result of the stage before, so that stages can be tested one by one. `equal` means
 equal: integers, and floats to the last bit. That holds in any language that computes elementwise in IEEE arithmetic, in
@@ -160,7 +166,7 @@ the types and the order that the docstrings name, without fused multiply-add and
 {rows}
 
 Cameras are written as COLMAP does: model, width, height, parameters. Pixels: the centre of the top left one is
-(0.5, 0.5). Sizes are as the stage returns them. Bits and inliers are uint8, indices int32.
+(0.5, 0.5). Sizes are as the stage returns them. Inliers of matches are uint8, indices int32.
 
 The network's file is too large for this folder, and no stage but its own needs it. To make it:
 
@@ -195,11 +201,15 @@ class Folder:
             "dtype": dtype.name,
             "shape": list(value.shape),
             "stage": stage,
-            "tolerance": STAGES[stage].tolerance,
             "what": what,
             **quantization,
         }
         return file
+
+    def nothing(self, stage: str, what: str) -> str:
+        """An array of no indices, one for all who need it."""
+        file = "arrays/nothing.bin"
+        return file if file in self.files else self.array("nothing", np.zeros(0, np.int64), stage, what)
 
     def case(self, stage: str, name: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         """Adds a case: the stage, given this, returns that."""
@@ -241,6 +251,8 @@ def write_golden(output: Path, progress: Report = silent) -> None:
     progress("golden", 3, 4)
     steps = output_steps(content)
     tie_cases(folder)
+    edge_cases(folder)
+    corner_cases(folder)
     for query in queries:
         query_cases(folder, query, model, steps, maps)
     _scale_case(folder, model)
@@ -488,6 +500,74 @@ def tie_cases(folder: Folder) -> None:
     _retrieval_case(folder, "ties", given, queries[0], references[:200], {})
 
 
+def edge_cases(folder: Folder) -> None:
+    """Numbers that lie exactly on a limit, and vectors that have no direction."""
+    lowest, low, high = np.float32(MIN_SCORE), np.float32(0), np.float32(1)
+    levels = np.zeros((24, 40), np.float32)
+    levels[12, [8, 20, 32]] = np.nextafter(lowest, low), lowest, np.nextafter(lowest, high)
+    levels[4, 14], levels[3, 26] = 0.5, 0.5
+    scores = folder.array("edges/scores", levels, "keypoints", "peaks about the threshold, and at the border")
+    limits = {"count": MAX_KEYPOINTS, "radius": 4, "threshold": MIN_SCORE, "border": 4}
+    _keypoint_case(folder, "edges", scores, {"valid": levels.shape, **limits})
+
+    vectors = {  # numbers of four dimensions
+        "zeros": (0, 0, 0, 0),
+        "nan": (1, np.nan, 1, 1),
+        "shorter": (3e-13, -4e-13, 0, 0),  # than 1e-12
+        "longer": (3e-12, -4e-12, 0, 0),
+        "halves": (125, -221, 7, 1),  # of length 254; rounded to even
+    }
+    dense = np.tile(np.array([1, 2, -3, 4], np.float32), (2, 2 * len(vectors), 1))
+    for i, (name, numbers) in enumerate(vectors.items()):
+        vector = np.array(numbers, np.float32)
+        dense[0, 2 * i] = vector
+        wide = folder.array(f"edges/{name}", vector, "global", f"a vector: {name}")
+        rounded = folder.array(f"edges/{name}_rounded", quantize(vector[None])[0], "global", "of int8")
+        folder.case("global", f"edges/{name}", {"global": wide}, {"global_descriptor": rounded})
+    xy = np.stack(np.meshgrid(np.arange(0, 81, 4), np.arange(0, 17, 4)), axis=-1).reshape(-1, 2).astype(np.float32)
+    given = {
+        "local": folder.array("edges/local", dense, "descriptors", "the vectors, one in two cells of the first row"),
+        "xy": folder.array("edges/xy", xy, "descriptors", "centres, sides and corners of all cells"),
+    }
+    sampled = folder.array("edges/sampled", sample_descriptors(dense, xy), "descriptors", "there")
+    folder.case("descriptors", "edges", given, {"descriptors": sampled})
+    _inlier_case(folder)
+
+
+def _inlier_case(folder: Folder) -> None:
+    """Errors of exactly 10 pixels, and points that are not in front of the camera."""
+    inside, outside = np.nextafter(10.0, [0.0, 11.0])
+    off = np.array([[0, 0], [inside, 0], [10, 0], [0, -10], [6, 8], [-8, 6], [outside, 0], [0, 0], [0, 0]])
+    xyz = np.array([[0.0, 0.0, 2.0]] * 7 + [[0.0, 0.0, 0.0], [0.0, 0.0, -2.0]])
+    camera = Camera("PINHOLE", 64, 48, (64.0, 64.0, 0.0, 0.0))  # all of it is exact
+    pose = Pose(np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3))
+    given = {
+        **_pose(pose),
+        "xy": folder.array("edges/matched_xy", off, "inliers", "pixels"),
+        "xyz": folder.array("edges/xyz", xyz, "inliers", "landmarks"),
+        "camera": str(camera),
+        "max_error": 10.0,
+    }
+    expected = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0], np.uint8)
+    folder.case("inliers", "edges", given, {"inliers": folder.array("edges/inliers", expected, "inliers", "by match")})
+
+
+def corner_cases(folder: Folder) -> None:
+    """The search in a map made by hand: every status, and more than one place."""
+    m = corner_map()
+    folder.files[map_file("corners")] = bytes(m.file.data)
+    for query, features in corner_queries(m).items():
+        name = f"corners/{query}"
+        arrays = {
+            key: folder.array(f"{name}/{key}", getattr(features, key), "result", f"made by hand: {key}")
+            for key in ("keypoints", "scores", "descriptors", "global_descriptor")
+        } | {"pixel": features.pixel}
+        for i, place in enumerate(_search_cases(folder, name, "corners", m, features, arrays)):
+            _match_cases(folder, f"{name}/place{i}", "corners", m, features, arrays, *place)
+        for solver in available_solvers():
+            _result_case(folder, name, "corners", m, CAMERA, features, arrays, solver, rejected=True)
+
+
 def query_cases(
     folder: Folder,
     query: Query,
@@ -519,9 +599,12 @@ def query_cases(
     expected = {"sha256": hashlib.sha256(scores.astype("<f4").tobytes()).hexdigest()}
     limits = {"count": MAX_KEYPOINTS, "radius": model.description.nms_radius, "threshold": MIN_SCORE}
     if name == FIRST:
-        expected["scores"] = folder.array(f"{name}/scores", scores, "scores", "of each pixel")
-        _keypoint_case(folder, name, expected["scores"], {"valid": photo.valid, **limits, "border": 4})
-    folder.case("scores", name, {"logits": made["logits"]}, expected)
+        height, width = SMALL
+        expected["scores"] = folder.array(
+            f"{name}/scores", scores[:height, :width], "scores", "of each pixel of a part"
+        )
+        _keypoint_case(folder, name, expected["scores"], {"valid": SMALL, **limits, "border": 4})
+    folder.case("scores", name, {"logits": made["logits"], "part": SMALL}, expected)
 
     features = decode(raw, photo, model.description.nms_radius)
     arrays = _feature_cases(folder, name, raw, photo, features, made, limits)
@@ -585,44 +668,15 @@ def _map_cases(
     features: Features,
     arrays: Mapping[str, Any],
 ) -> None:
-    """All that happens between a query's features and its pose in one map; of the places, in the first."""
-    name, file = f"{query.name}/{map_name}", map_file(map_name)
-    config = LocalizationConfig()
-    compared = m.global_query(features.global_descriptor)
-    given: dict[str, Any] = {
-        "map": file, "global_descriptor": arrays["global_descriptor"], "count": config.prior_frames
-    }  # fmt: skip
-    expected = {"compared": folder.array(f"{name}/global_compared", compared, "retrieval", "global descriptor")}
-    ranking = _retrieval_case(folder, name, given, compared, m.global_descriptors, expected)
-
-    places = cluster(m, ranking)
-    found = [
-        {
-            "images": place.images.tolist(),
-            "landmarks": folder.array(f"{name}/place{i}", place.landmarks, "places", "landmarks of a place"),
-        }
-        for i, place in enumerate(places)
-    ]
-    folder.case("places", name, {"map": file, "ranking": ranking.tolist()}, {"places": found})
-    landmarks = next(place.landmarks for place in places if len(place.landmarks))
-    listed = next(f["landmarks"] for f, place in zip(found, places, strict=True) if len(place.landmarks))
-
-    descriptors = {"map": file, "descriptors": arrays["descriptors"]}
+    """All that happens between a query's features and its pose in one map; all its landmarks are of one place."""
+    name, config = f"{query.name}/{map_name}", LocalizationConfig()
+    ((landmarks, listed),) = _search_cases(folder, name, map_name, m, features, arrays)
     queries = m.codec.query(features.descriptors)
     if query.name == FIRST and queries is not features.descriptors:
         shown = folder.array(f"{name}/compared", queries, "compared", "descriptors as the codec compares them")
-        folder.case("compared", name, descriptors, {"compared": shown})
-    _nearest_case(folder, name, {**descriptors, "landmarks": listed}, queries, m.descriptors(landmarks)[0])
-    matches = match(features, m, landmarks)
-    expected = {
-        "matches": folder.array(
-            f"{name}/matches", np.stack([matches.keypoints, matches.landmarks]), "matches", "keypoints, landmarks"
-        ),
-        "xyz": folder.array(f"{name}/xyz", matches.xyz, "matches", "the landmarks, from the map's origin"),
-    }
-    folder.case(
-        "matches", name, {**descriptors, "keypoints": arrays["keypoints"], "landmarks": listed}, expected
-    )  # fmt: skip
+        given = {"map": map_file(map_name), "descriptors": arrays["descriptors"]}
+        folder.case("compared", name, given, {"compared": shown})
+    matches, xyz = _match_cases(folder, name, map_name, m, features, arrays, landmarks, listed)
     poses = {
         solver: _result_case(folder, name, map_name, m, query.camera, features, arrays, solver)
         for solver in available_solvers()
@@ -631,7 +685,7 @@ def _map_cases(
         return  # what a solver makes of wrong matches is chance
     given = {
         "xy": folder.array(f"{name}/matched_xy", matches.xy, "pose", "the keypoints, pixels of the camera's image"),
-        "xyz": expected["xyz"],
+        "xyz": xyz,
         "camera": str(query.camera),
         "max_error": config.pose.max_error * features.pixel,
     }
@@ -642,6 +696,54 @@ def _map_cases(
         folder.case(
             "pose", f"{name}/{solver}", {**given, "solver": solver}, {**_pose(estimate.pose), "inliers": inliers}
         )
+
+
+def _search_cases(
+    folder: Folder, name: str, map_name: str, m: LocalizationMap, features: Features, arrays: Mapping[str, Any]
+) -> list[tuple[np.ndarray, str]]:
+    """Retrieval and places; returns the landmarks of each place that has some, and their file."""
+    file = map_file(map_name)
+    compared = m.global_query(features.global_descriptor)
+    given: dict[str, Any] = {
+        "map": file,
+        "global_descriptor": arrays["global_descriptor"],
+        "count": LocalizationConfig().prior_frames,
+    }
+    expected = {"compared": folder.array(f"{name}/global_compared", compared, "retrieval", "global descriptor")}
+    ranking = _retrieval_case(folder, name, given, compared, m.global_descriptors, expected)
+    places = cluster(m, ranking)
+    files = [
+        folder.array(f"{name}/place{i}", place.landmarks, "places", "landmarks of a place")
+        if len(place.landmarks)
+        else folder.nothing("places", "landmarks of a place that has none")
+        for i, place in enumerate(places)
+    ]
+    found = [{"images": p.images.tolist(), "landmarks": listed} for p, listed in zip(places, files, strict=True)]
+    folder.case("places", name, {"map": file, "ranking": ranking.tolist()}, {"places": found})
+    return [(p.landmarks, listed) for p, listed in zip(places, files, strict=True) if len(p.landmarks)]
+
+
+def _match_cases(
+    folder: Folder,
+    name: str,
+    map_name: str,
+    m: LocalizationMap,
+    features: Features,
+    arrays: Mapping[str, Any],
+    landmarks: np.ndarray,
+    listed: str,
+) -> tuple[Match2D3D, str]:
+    """The nearest and the matches among the landmarks of one place; returns these, and the file of their positions."""
+    given = {"map": map_file(map_name), "descriptors": arrays["descriptors"], "landmarks": listed}
+    _nearest_case(folder, name, given, m.codec.query(features.descriptors), m.descriptors(landmarks)[0])
+    matches = match(features, m, landmarks)
+    rows = np.stack([matches.keypoints, matches.landmarks])
+    expected = {
+        "matches": folder.array(f"{name}/matches", rows, "matches", "keypoints, landmarks"),
+        "xyz": folder.array(f"{name}/xyz", matches.xyz, "matches", "the landmarks, from the map's origin"),
+    }
+    folder.case("matches", name, {**given, "keypoints": arrays["keypoints"]}, expected)
+    return matches, expected["xyz"]
 
 
 def _retrieval_case(
@@ -676,12 +778,16 @@ def _result_case(
     features: Features,
     arrays: Mapping[str, Any],
     solver: str,
+    rejected: bool = False,
 ) -> Pose | None:
+    """``rejected``: a rejected pose is not chance, so its inliers are kept, too."""
     result = localize_features(m, features, camera, LocalizationConfig(pose=PoseConfig(solver=solver)))
     expected: dict[str, Any] = {"status": result.status.value}
     if result.status is Status.LOCALIZED:
         assert result.pose is not None
         expected |= {**_pose(result.pose), "inliers": result.inliers}
+    elif result.status is Status.REJECTED and rejected:
+        expected["inliers"] = result.inliers
     given = {"map": map_file(map_name), **arrays, "camera": str(camera), "solver": solver}
     folder.case("result", f"{name}/{solver}", given, expected)
     return result.pose
