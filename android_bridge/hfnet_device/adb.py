@@ -4,10 +4,11 @@ Everything on the device is below `HOME`, and needs neither root rights nor an a
 
     HOME/arm64-HASH/     the arm64 root with its own Python, pushed once, started through its own loader
     HOME/arm64-HASH.ok   written when the whole root is there
-    HOME/job-ID/         one run: model, map, images, runtime and results; removed at its end
+    HOME/job-ID/         one run: model, map, images, runtime and results; removed at its end, or by the next run
+    HOME/job-ID/pid      the process number of its runner
 
 Old devices do not return the exit code of `adb shell`, and a connection that breaks returns any. So each script says
-its exit code itself, last.
+its exit code itself, last, on a line of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from hfnet_device import debian
 from hfnet_device.arm64 import LIBRARIES, LOADER, PYTHON, SITE, prepared
 from hfnet_device.backends import ENVIRONMENT, OUT, RUNNER, RUNTIME, Transfer, ask, check, follow, stage
-from hfnet_device.cache import MARKER, locked
+from hfnet_edge.cache import MARKER, locked
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import BackendError
 
@@ -39,7 +40,14 @@ STATES = {
 }
 LOST = "check the cable and `adb devices`, and run the same command again"
 EXIT = re.compile(r"exit (\d+)")
-PID = re.compile(r"pid (\d+)")
+HEADING = "List of devices attached\n"
+SAY_CODE = 'code=$?; echo; echo "exit $code"'
+# A number in a pid file may be another process's by now: the runner names its folder in its command line.
+REMOVE = """for file in {folders}/pid; do
+    if [ -f $file ] && read -r pid <$file; then
+        case "$(cat /proc/$pid/cmdline 2>/dev/null)" in *"${{file%/pid}}"*) kill -9 $pid ;; esac
+    fi
+done; rm -rf {folders}"""
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,8 @@ class Device:
 
 def devices() -> list[Device]:
     """What is connected. Raises BackendError."""
-    lines = _adb("devices").splitlines()
-    found = (re.fullmatch(r"(\S+)\s+(.+)", line) for line in lines if not line.startswith(("*", "List of")))
+    _, _, listed = _adb("devices").partition(HEADING)
+    found = (re.fullmatch(r"(\S+)\t(.+)", line) for line in listed.splitlines())
     return [Device(match[1], match[2].strip()) for match in found if match]
 
 
@@ -110,31 +118,29 @@ class Adb:
         started = time.monotonic()
         try:
             with locked("adb-" + re.sub(r"\W", "_", self.serial)):  # runs on one device follow each other
-                self._shell(f"mkdir -p {HOME}; rm -rf {HOME}/job-*")
+                self._shell(f"mkdir -p {HOME}; {REMOVE.format(folders=f'{HOME}/job-*')}")
                 pushed = self._push_root()
                 folder = f"{HOME}/job-{secrets.token_hex(4)}"
-                pid: list[str] = []
                 try:
                     self._shell(f"mkdir {folder}")
                     parts = sorted(part for part in job.iterdir() if part.name != OUT)
                     self._run("push", *map(str, parts), f"{folder}/")
                     pushed += sum(_size(part) for part in parts)
-                    code, said = self._start(folder, progress, pid)
-                    if code == 0:
+                    code, said = self._start(folder, progress)
+                    if code == 0 and self._there(f"{folder}/{OUT}"):
                         self._run("pull", f"{folder}/{OUT}", str(job.resolve()))
                 except BaseException:
                     shutil.rmtree(job / OUT, ignore_errors=True)  # half of a result is none
                     raise
                 finally:
-                    self._remove(folder, pid)
+                    self._remove(folder)
         except OSError as e:
             raise BackendError(f"{self.name}: {e.strerror or e}", "check permissions and free space here") from e
         check(self.name, job, code, said)
-        return Transfer(pushed, _size(job / OUT), code, time.monotonic() - started)
+        return Transfer(pushed, _size(job / OUT), time.monotonic() - started)
 
-    def _start(self, folder: str, progress: Report, pid: list[str]) -> tuple[int, list[str]]:
-        """Runs the runner on the device. Returns its exit code and last lines; ``pid`` has its process number
-        while it runs."""
+    def _start(self, folder: str, progress: Report) -> tuple[int, list[str]]:
+        """Runs the runner on the device. Returns its exit code and last lines."""
         variables = ENVIRONMENT | {"PYTHONPATH": f"{folder}/{RUNTIME}", "TMPDIR": folder}
         if self._root is None:
             command = str(self._python)
@@ -147,17 +153,14 @@ class Adb:
         settings = " ".join(f"{name}={value}" for name, value in variables.items())
         script = (
             f'cd {folder}; env -i PATH="$PATH" HOME="${{HOME:-{folder}}}" {settings} '
-            f'{command} {" ".join(RUNNER)} {folder} 2>&1 & echo "pid $!"; wait $!; echo "exit $?"'
+            f"{command} {' '.join(RUNNER)} {folder} 2>&1 & echo $! >pid; wait $!; {SAY_CODE}"
         )
         codes: list[int] = []
 
         def on_line(line: str) -> bool:
             if ended := EXIT.fullmatch(line):
                 codes.append(int(ended[1]))
-                pid.clear()
-            elif begun := PID.fullmatch(line):
-                pid.append(begun[1])
-            return bool(ended or begun)
+            return bool(ended)
 
         adb = [_tool(), "-s", self.serial, "shell", script]
         _, said = follow(adb, self.name, progress, on_line=on_line)
@@ -170,7 +173,7 @@ class Adb:
         if self._root is None:
             return 0
         root = f"{HOME}/{self._root.name}"
-        if self._shell(f"[ -f {root}.ok ] && echo there || true") == "there":
+        if self._there(f"{root}.ok"):
             return 0
         self._shell(f"rm -rf {HOME}/arm64-*; mkdir {root}")  # of other versions, or half of this one
         try:
@@ -187,19 +190,22 @@ class Adb:
                 pushed = _size(self._root)
             self._shell(f"touch {root}.ok")
         except BaseException:
-            self._remove(root, [])
+            self._remove(root)
             raise
         return pushed
 
-    def _remove(self, folder: str, pid: list[str]) -> None:
+    def _there(self, path: str) -> bool:
+        return self._shell(f"[ -e {path} ] && echo there || true") == "there"
+
+    def _remove(self, folder: str) -> None:
         """Ends what still runs there and removes its folder; the next run does it where the device is away."""
         with suppress(BackendError):
-            self._shell("".join(f"kill {number} 2>/dev/null; " for number in pid) + f"rm -rf {folder}")
+            self._shell(REMOVE.format(folders=folder))
 
     def _shell(self, script: str) -> str:
         """What a script prints on the device. Raises BackendError where it fails."""
-        said = self._run("shell", f'{script}; echo "exit $?"')
-        text, _, last = said.rstrip().rpartition("\n")
+        said = self._run("shell", f"{script}; {SAY_CODE}")
+        text, _, last = said.strip().rpartition("\n")
         code = EXIT.fullmatch(last.strip())
         if code is None:
             raise BackendError(f"{self.name}: the connection was lost: {_end(said.splitlines())}", LOST)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hfnet_device import debian
 from hfnet_device.backends import ENVIRONMENT, RUNNER, ask, check, follow, stage
-from hfnet_device.cache import complete, kept, make_once
+from hfnet_edge.cache import complete, kept, make_once
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import BackendError
 
@@ -99,6 +99,7 @@ def prepare(say: Callable[[str], None] = print) -> Path:
 
     Raises:
         BackendError: a tool is missing, Debian's or pip's servers are not reached, or its Python does not run.
+        InstallError: the cache is full, or not writable.
     """
     if missing := missing_tools():
         raise BackendError(f"{', '.join(missing)} not found", debian.install_line(missing))
@@ -129,8 +130,8 @@ class Arm64:
         if cpu not in CPUS:
             raise BackendError(f"there is no processor {cpu}", f"choose one of {', '.join(CPUS)}")
         self.name = f"arm64 {cpu}"
-        self._command = emulated(qemu(), prepared(), cpu)
-        self._root = prepared()
+        emulator, self._root = qemu(), prepared()
+        self._command = emulated(emulator, self._root, cpu)
 
     def run(self, job: Path, progress: Report = silent) -> None:
         """See `Backend.run`."""

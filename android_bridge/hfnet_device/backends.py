@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 import hfnet_edge
-from hfnet_edge.console import Report, silent
+from hfnet_edge.console import Report, silent, size_text
 from hfnet_edge.errors import BackendError, InputError, OutputError
 
 RUNTIME, OUT = "runtime", "out"
@@ -45,14 +45,16 @@ class Transfer:
 
     Attributes:
         bytes_pushed, bytes_pulled: of files, both ways.
-        exit_code: of the runner.
-        seconds: from the first push to the last pull.
+        seconds: from the first push to the last pull, the run included.
     """
 
     bytes_pushed: int
     bytes_pulled: int
-    exit_code: int
     seconds: float
+
+    def __str__(self) -> str:
+        moved = f"pushed {size_text(self.bytes_pushed)}, pulled {size_text(self.bytes_pulled)}"
+        return f"{moved}, {self.seconds:.3g} s with the run"
 
 
 class Backend(Protocol):

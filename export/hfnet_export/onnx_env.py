@@ -1,13 +1,10 @@
 """onnx2tf, ONNX to TFLite, in an environment of its own: its pins clash with those of everything else here.
 
-The environment is made when it is first needed and kept in the user's cache, as pre-commit does it. A marker is
-written last: what a killed run left behind lacks it, and is made again.
+The environment is made when it is first needed and kept in the user's cache, as pre-commit does it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -16,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from hfnet_edge.cache import ROOM, complete, kept, make_once
 from hfnet_edge.errors import InstallError, ModelError
 
 PINS = (
@@ -30,8 +28,6 @@ PINS = (
     "opencv-python==4.11.0.86",
 )
 PYTHONS = ((3, 11), (3, 12))  # for which all of them have wheels
-MARKER = "complete"
-ROOM = "make 3 GB of room there, or set XDG_CACHE_HOME to another disk"
 NETWORK = (
     "check the network or pip's index and run the same command again; or convert the file elsewhere "
     "with `onnx2tf -i FILE -o FOLDER -osd`, and give FOLDER"
@@ -41,9 +37,7 @@ KEPT = 400  # characters of what a failed program said
 
 def environment_path() -> Path:
     """Where the environment is, or will be: one for each set of pins and version of Python."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    pins = "\n".join([*PINS, "{}.{}".format(*_python_version())])
-    return cache / "hfnet-edge" / f"onnx2tf-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
+    return kept("onnx2tf", (*PINS, "{}.{}".format(*_python_version())))
 
 
 def environment(say: Callable[[str], None] = print) -> Path:
@@ -52,39 +46,26 @@ def environment(say: Callable[[str], None] = print) -> Path:
     Raises:
         InstallError: no suitable Python, pip found no packages, or the disk is full.
     """
-    path = environment_path()
-    if _complete(path):
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _complete(path):
-                say(f"installing {PINS[0]} in {path}, once: 2.6 GB, some minutes")
-                _make(path)
-    except OSError as e:
-        raise InstallError(
-            f"cannot make an environment for onnx2tf in {path}: {e.strerror or e}",
-            ROOM,
-        ) from e
-    return path
+
+    def make(path: Path) -> None:
+        say(f"installing {PINS[0]} in {path}, once: 2.6 GB, some minutes")
+        _make(path)
+
+    return make_once(environment_path(), make, _usable)
 
 
-def _complete(path: Path) -> bool:
-    return (path / MARKER).exists() and (path / "bin/python").exists()  # its Python may have been uninstalled
+def _usable(path: Path) -> bool:
+    return complete(path) and (path / "bin/python").exists()  # its Python may have been uninstalled
 
 
 def _make(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)  # of a run that was killed
     done = _run([_python(), "-I", "-m", "venv", str(path)])
     if done.returncode == 0:
         pip = [str(path / "bin/python"), "-I", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-input"]
         done = _run([*pip, "--disable-pip-version-check", *PINS])
     if done.returncode:
-        shutil.rmtree(path, ignore_errors=True)
         full = "No space left" in done.stdout
         raise InstallError(f"cannot install onnx2tf: {_end(done.stdout)}", ROOM if full else NETWORK)
-    (path / MARKER).write_text("\n".join(PINS) + "\n")
 
 
 def convert_onnx(content: bytes, keep_layout: bool, say: Callable[[str], None] = print) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +30,8 @@ if what == "killed":
     os.kill(os.getpid(), 9)
 if what == "wait":
     time.sleep(60)
+if what == "seven":
+    sys.exit(7)
 if what == "nothing":
     sys.exit()
 (job / "out").mkdir(exist_ok=True)
@@ -64,30 +68,30 @@ def stand_in(tmp_path, monkeypatch):
     return make
 
 
-@pytest.fixture(scope="session")
-def real_job(tmp_path_factory) -> Path:
-    """A job of two queries for the bundled network in int8. Tests copy it."""
-    pytest.importorskip("tensorflow")
-    from hfnet_edge.lists import read_names, read_queries
-    from hfnet_edge.model import Model
-    from hfnet_edge.runner import IMAGES, JOB, MAP, MODEL, RecordJob
-    from hfnet_export.export import export_hfnet
-    from hfnet_maps.build import build_map
-    from hfnet_maps.made_place import made_place, write_place
-    from hfnet_maps.writer import full_sections, write_map
+@pytest.fixture
+def running():
+    """Finds the processes of this machine that have a path in their command line, by number."""
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("there is no /proc to look for processes in")
 
-    root = tmp_path_factory.mktemp("real")
-    place, job = root / "place", root / "job"
-    job.mkdir()
-    write_place(place, made_place(map_views=8, query_views=2))
-    export_hfnet(output=job / MODEL, quantize="int8", input_size=(288, 384))
-    source, _ = build_map(place / "images", place / "reference", read_names(place / "map.txt"), Model(job / MODEL))
-    write_map(full_sections(source), job / MAP)
-    queries = read_queries(place / "queries_with_intrinsics.txt")
-    (job / IMAGES).mkdir()
-    for name, _ in queries:
-        shutil.copy(place / "images" / name, job / IMAGES / name)
+    def find(path: Path) -> list[int]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                if str(path).encode() in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def real_job(tmp_path_factory, kit) -> Path:
+    """A job of two queries for the bundled network in int8. Tests copy it."""
+    from hfnet_edge.runner import JOB
+
+    folder, task = kit.job(tmp_path_factory.mktemp("real") / "job")
     # OpenCV's solver: there is no PoseLib for arm64, and the machines are compared.
-    task = RecordJob(tuple((name, name, camera) for name, camera in queries), solver="usac")
-    (job / JOB).write_text(json.dumps(task.to_json()))
-    return job
+    task = replace(task, queries=task.queries[:2], solver="usac")
+    (folder / JOB).write_text(json.dumps(task.to_json()))
+    return folder

@@ -11,8 +11,8 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from hfnet_device.cache import complete, kept, make_once
 from hfnet_device.debian import unpack
+from hfnet_edge.cache import complete, kept, make_once
 from hfnet_edge.console import reports_errors, wrote
 
 SUITES = ("bookworm", "bookworm-backports")

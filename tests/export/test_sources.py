@@ -499,9 +499,8 @@ def test_a_half_made_environment_is_made_again(cache, monkeypatch):
 
     def make(path: Path) -> None:
         made.append(path)
-        (path / "bin").mkdir(parents=True, exist_ok=True)
+        (path / "bin").mkdir()
         (path / "bin/python").touch()
-        (path / onnx_env.MARKER).touch()
 
     monkeypatch.setattr(onnx_env, "_make", make)
     path = onnx_env.environment_path()
@@ -510,6 +509,8 @@ def test_a_half_made_environment_is_made_again(cache, monkeypatch):
     said: list[str] = []
     assert onnx_env.environment(said.append) == onnx_env.environment(said.append) == path
     assert made == [path] and len(said) == 1 and "2.6 GB" in said[0]
+    (path / "bin/python").unlink()  # its Python was uninstalled
+    assert onnx_env.environment(said.append) == path and made == [path, path]
     monkeypatch.setattr(onnx_env, "PINS", ("onnx2tf==2",))
     assert onnx_env.environment_path() != path
 
@@ -526,7 +527,7 @@ def test_pip_fails(cache, monkeypatch):
 def test_no_room_for_the_environment(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(InstallError, match=r"cannot make an environment .* set XDG_CACHE_HOME"):
+    with pytest.raises(InstallError, match=r"cannot make .*/onnx2tf-.*: .*; .* set XDG_CACHE_HOME"):
         onnx_env.environment(lambda text: None)
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hfnet_edge.errors import BackendError
+from hfnet_edge.errors import InstallError
 
 MARKER = "complete"
+ROOM = "make 3 GB of room there, or set XDG_CACHE_HOME to another disk"
 
 
 def cache_path() -> Path:
@@ -42,27 +43,32 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def make_once(path: Path, make: Callable[[Path], None]) -> Path:
-    """Lets ``make`` fill the folder, unless it is complete. One process makes it, others wait.
+def make_once(path: Path, make: Callable[[Path], None], usable: Callable[[Path], bool] = complete) -> Path:
+    """Lets ``make`` fill the folder, unless it is usable. One process makes it, others wait.
+
+    Args:
+        path: from `kept`.
+        usable: where more than the marker tells that the folder need not be made again.
+
+    Returns:
+        ``path``.
 
     Raises:
-        BackendError: the disk is full, or not writable. And what ``make`` raises.
+        InstallError: the disk is full, or not writable. And what ``make`` raises; the folder is then removed.
     """
-    if complete(path):
+    if usable(path):
         return path
     try:
         with locked(path.name):
-            if not complete(path):
+            if not usable(path):
                 shutil.rmtree(path, ignore_errors=True)  # of a run that was killed
-                path.mkdir()
-                make(path)
-                (path / MARKER).touch()
+                try:
+                    path.mkdir()
+                    make(path)
+                    (path / MARKER).touch()
+                except BaseException:
+                    shutil.rmtree(path, ignore_errors=True)
+                    raise
     except OSError as e:
-        shutil.rmtree(path, ignore_errors=True)
-        raise BackendError(
-            f"cannot make {path}: {e.strerror or e}", "make 1 GB of room there, or set XDG_CACHE_HOME to another disk"
-        ) from e
-    except BackendError:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
+        raise InstallError(f"cannot make {path}: {e.strerror or e}", ROOM) from e
     return path
