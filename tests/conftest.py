@@ -15,3 +15,12 @@ def shared_data() -> Path:
     if not (SHARED / "scenes").is_dir():
         pytest.skip(f"the benchmark scenes are not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory):
+    """See `kit.Kit`."""
+    pytest.importorskip("tensorflow")
+    from kit import make_kit
+
+    return make_kit(tmp_path_factory.mktemp("kit"))

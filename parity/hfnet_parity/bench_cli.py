@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,9 +13,6 @@ from hfnet_edge.console import progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.lists import read_queries
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -57,8 +54,6 @@ def bench(
             "--backend arm64 is emulated: its milliseconds would be the emulator's, not those of any ARM processor",
             "use --backend adb with a device, or hfnet-bench on the ARM machine itself",
         )
-    if json_ is not None:
-        check_writable(json_, *model, map_, queries)
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
     from hfnet_device.backends import machines
@@ -67,6 +62,8 @@ def bench(
 
     listed = guess_cameras(images) if queries is None else read_queries(queries)
     files = find_images(images, listed)
+    if json_ is not None:
+        check_writable(json_, *model, map_, queries, *files.values())
     (machine,) = machines(backend, device, device_python)
     with progress() as report:
         measured = measure(

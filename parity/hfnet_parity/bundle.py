@@ -57,7 +57,9 @@ class Bundle:
                 about = json.loads(member(file, MANIFEST))
                 if about["format"] != FORMAT:
                     raise RecordingError(f"{path} is of format {about['format']}, not {FORMAT}", "update hfnet-edge")
-                recording = read_recording(member(file, RECORDING), str(path))
+                if file.getinfo(RECORDING).compress_type != zipfile.ZIP_STORED:  # its own members are bounded
+                    raise ValueError(f"{RECORDING} is compressed")
+                recording = read_recording(file.read(RECORDING), str(path))
                 truth = {str(name): pose_from_json(row) for name, row in about["truth"].items()}
                 thresholds = tuple(Threshold(float(m), float(deg)) for m, deg in about["thresholds"])
                 images = {str(name): str(value) for name, value in about["images"].items()}
@@ -68,12 +70,11 @@ class Bundle:
             raise RecordingError(f"cannot read the bundle {path}: {e.strerror or e}", "check its name") from e
         except Exception as e:  # zipfile, json and the fields
             raise RecordingError(f"{path} is damaged or not a bundle ({type(e).__name__}: {e})", REMEDY) from e
-        if (
-            not recording.queries
-            or {q.name for q in recording.queries} != set(images)
-            or set(images.values()) - members
-        ):
-            raise RecordingError(f"{path} has no queries, or not the images of all of them", REMEDY)
+        queries, files = [q.name for q in recording.queries], {Path(name).name for name in images.values()} - {"", ".."}
+        if not queries or set(queries) != set(images) or set(images.values()) - members or not thresholds:
+            raise RecordingError(f"{path} has no queries, no thresholds, or not the images of all queries", REMEDY)
+        if not len(queries) == len(images) == len(files):
+            raise RecordingError(f"{path} has queries or images of equal names", REMEDY)
         return cls(path, recording, {n: p for n, p in truth.items() if p}, thresholds, images, members)
 
     def image(self, query: str) -> bytes:

@@ -62,6 +62,9 @@ def record(
     input_range: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="As in hfnet-export, of other networks than hfnet's.")
     ] = None,
+    outputs: Annotated[
+        str | None, typer.Option(metavar="ROLE=NAME,...", help="As in hfnet-export, of other networks than hfnet's.")
+    ] = None,
 ) -> None:
     """Record what the reference makes of each query, for runs elsewhere to be compared with.
 
@@ -79,6 +82,8 @@ def record(
         raise InputError(f"there is no folder {images}", "check --images")
     if not (size := re.fullmatch(r"(\d+)x(\d+)", input_size)):
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
+    from hfnet_export.cli import parse_range
+    from hfnet_export.roles import parse_outputs
     from hfnet_maps.evaluation import parse_thresholds
     from hfnet_parity.record import load_network, record_hloc
     from hfnet_parity.record import record as record_bundle
@@ -90,8 +95,9 @@ def record(
         recording = record_hloc(from_hloc, images, listed, output, truth, limits)
     else:
         assert model is not None and map_ is not None
-        low_high = None if input_range is None else _range(input_range)
-        network = load_network(model, (int(size[1]), int(size[2])), low_high)
+        low_high = None if input_range is None else parse_range(input_range)
+        named = None if outputs is None else parse_outputs(outputs)
+        network = load_network(model, (int(size[1]), int(size[2])), low_high, named)
         with progress() as report:
             recording = record_bundle(network, map_, images, listed, output, truth, limits, solver, report)
     localized = sum(q.pose is not None for q in recording.queries)
@@ -135,14 +141,15 @@ def run_(
 
         hfnet-parity run ref.bundle --model hfnet_int8.tflite --map packed.hfmap --backend arm64
     """
-    for output in (html, json_):
-        if output is not None:
-            check_writable(output, bundle, model, map_, tolerances, *{html, json_} - {output})
+    if html is not None:
+        check_writable(html, bundle, model, map_, tolerances, json_)
+    if json_ is not None:
+        check_writable(json_, bundle, model, map_, tolerances, html)
     from hfnet_device.backends import machines
     from hfnet_parity.bundle import Bundle
-    from hfnet_parity.compare import read_tolerances
     from hfnet_parity.report import print_report, to_json
     from hfnet_parity.run import judge, layers_of, run_on
+    from hfnet_parity.tolerances import read_tolerances
 
     available = machines(backend, device, device_python)
     read_tolerances("quantized", tolerances)  # a bad file is found before the run
@@ -184,8 +191,11 @@ def golden(
 
         hfnet-parity golden -o golden/
     """
+    from hfnet_export.extra import export_extra
     from hfnet_parity.golden import write_golden
 
+    with export_extra():  # the network is exported anew
+        import hfnet_export.export  # noqa: F401
     with progress() as report:
         write_golden(output, report)
     wrote(output)
@@ -198,12 +208,6 @@ def _true_poses(path: Path) -> dict[str, Pose]:
 
         return dict(read_reference(path).poses)
     return read_poses(path)
-
-
-def _range(text: str) -> tuple[float, float]:
-    from hfnet_export.cli import parse_range
-
-    return parse_range(text)
 
 
 def parity_main() -> None:

@@ -19,7 +19,8 @@ from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig, available_solvers
 from hfnet_edge.recording import QueryRecord
 from hfnet_maps.evaluation import pose_error
-from hfnet_parity.compare import Comparison, Pair
+from hfnet_parity.compare import Comparison
+from hfnet_parity.pairs import Pair
 
 STEPS = {
     "map": "the reference's features, in the run's map",
@@ -37,12 +38,14 @@ class Cost:
 
     Attributes:
         step: a key of `STEPS`.
-        moved: metres that it moves the camera, median; a pose that comes or goes is infinite.
+        changed: queries whose pose comes or goes.
+        moved: metres that it moves the camera, median over the others.
         inliers: that it loses, in % of the reference's, mean; negative: gains.
-        each: (Q,) float64 metres.
+        each: (Q,) float64 metres; infinite where the pose comes or goes.
     """
 
     step: str
+    changed: int
     moved: float
     inliers: float
     each: np.ndarray
@@ -68,13 +71,20 @@ def costs(comparison: Comparison, m: LocalizationMap) -> tuple[Cost, ...]:
     for i, pair in enumerate(comparison.pairs):
         here = [localize_features(m, f, pair.reference.camera, config) for f in _steps(pair)]
         chain = [_of(pair.reference), *((result.pose, result.inliers) for result in here), _of(pair.run)]
-        most = max(1, here[0].inliers)
+        most = max(1, here[0].inliers if chain[0][1] is None else chain[0][1])
         for k, ((pose, inliers), (next_pose, next_inliers)) in enumerate(itertools.pairwise(chain)):
             moved[i, k] = _distance(pose, next_pose)
             lost[i, k] = 0 if inliers is None or next_inliers is None else 100 * (inliers - next_inliers) / most
     return tuple(
-        Cost(step, float(np.median(moved[:, k])), float(lost[:, k].mean()), moved[:, k]) for k, step in enumerate(STEPS)
+        Cost(step, *_median_of_finite(moved[:, k]), float(lost[:, k].mean()), moved[:, k])
+        for k, step in enumerate(STEPS)
     )
+
+
+def _median_of_finite(metres: np.ndarray) -> tuple[int, float]:
+    """How many are not finite, and the median of the others."""
+    finite = metres[np.isfinite(metres)]
+    return len(metres) - len(finite), float(np.median(finite)) if len(finite) else 0.0
 
 
 def _steps(pair: Pair) -> Iterator[Features]:
@@ -104,6 +114,7 @@ def _distance(a: Pose | None, b: Pose | None) -> float:
 
 
 def costliest(found: tuple[Cost, ...]) -> Cost | None:
-    """The step that moves poses most, equals by inliers lost; None where none does anything."""
-    best = max(found, key=lambda cost: (cost.moved, cost.inliers), default=None)
-    return best if best is not None and (best.moved > 0 or best.inliers > 0) else None
+    """The step where most poses come or go, equals by how far it moves them, then by the inliers that it loses; None
+    where none does anything."""
+    best = max(found, key=lambda cost: (cost.changed, cost.moved, cost.inliers), default=None)
+    return best if best is not None and (best.changed or best.moved > 0 or best.inliers > 0) else None

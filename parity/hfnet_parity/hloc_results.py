@@ -6,6 +6,7 @@ stay empty; the poses, which everything comes to, are compared.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,16 +43,15 @@ def read_hloc_results(folder: Path, queries: Sequence[tuple[str, Camera]]) -> Re
         for name, camera in queries:
             keypoints = values_of(features, name, "keypoints", 2).astype(np.float64) + 0.5
             descriptors = quantize(np.ascontiguousarray(values_of(features, name, "descriptors", 2).T))
-            if len(descriptors) != len(keypoints) or keypoints.shape[1:] != (2,):
+            scores = np.zeros(len(keypoints), np.float32)
+            if f"{name}/scores" in features:
+                scores = values_of(features, name, "scores", 1).astype(np.float32)
+            if not len(descriptors) == len(scores) == len(keypoints) or keypoints.shape[1:] != (2,):
                 raise InputError(
-                    f"{local} has {len(descriptors)} descriptors of {name} and keypoints of shape {keypoints.shape}",
+                    f"{local} has {len(descriptors)} descriptors of {name}, {len(scores)} scores, and keypoints of "
+                    f"shape {keypoints.shape}",
                     "extract its features again with hloc",
                 )
-            scores = (
-                values_of(features, name, "scores", 1).astype(np.float32)
-                if f"{name}/scores" in features
-                else np.zeros(len(keypoints), np.float32)
-            )
             order = np.argsort(-scores, kind="stable")
             records.append(
                 QueryRecord(
@@ -87,18 +87,27 @@ def _one(folder: Path, patterns: Sequence[str]) -> Path:
 def _poses(folder: Path, names: Sequence[str]) -> dict[str, Pose]:
     """Poses by query, of the one .txt that holds any; hloc writes the last part of a query's name."""
     found: dict[Path, dict[str, Pose]] = {}
-    short = {Path(name).name: name for name in names}
+    full, short = set(names), Counter(Path(name).name for name in names)
+    by_short = {Path(name).name: name for name in names}
+    wrong: list[InputError] = []
     for path in sorted(folder.glob("*.txt")):
         try:
             poses = read_poses(path)
-        except InputError:
-            continue  # pairs, queries with intrinsics, ...
-        of_queries = {name if name in set(names) else short.get(name, ""): pose for name, pose in poses.items()}
+        except InputError as e:  # pairs, queries with intrinsics, ...; or a list of poses that is wrong
+            wrong.append(e)
+            continue
+        unclear = [name for name in poses if name not in full and short[name] > 1]
+        if unclear:
+            raise InputError(
+                f"{path} has a pose of {unclear[0]}, the last part of {short[unclear[0]]} queries' names",
+                "write the queries' whole names into it",
+            )
+        of_queries = {name if name in full else by_short.get(name, ""): pose for name, pose in poses.items()}
         of_queries.pop("", None)
         if of_queries:
             found[path] = of_queries
     if len(found) != 1:
-        which = ", ".join(p.name for p in found) or "none"
+        which = ", ".join(p.name for p in found) or f"none ({'; '.join(e.problem for e in wrong)})"
         raise InputError(
             f"{folder} should have one .txt with poses of the queries, it has {len(found)}: {which}",
             "keep the list `name qw qx qy qz tx ty tz` that hloc.localize_sfm wrote",

@@ -13,9 +13,11 @@ from markupsafe import Markup
 from hfnet_edge.files import atomic_write
 from hfnet_parity import report
 from hfnet_parity.bundle import Bundle
-from hfnet_parity.compare import CONFIDENCE, STAGES, Pair, errors_of, recalls_of
+from hfnet_parity.compare import CONFIDENCE, errors_of, recalls_of
 from hfnet_parity.costs import STEPS
 from hfnet_parity.layers import Layer
+from hfnet_parity.measures import STAGES
+from hfnet_parity.pairs import Pair
 from hfnet_parity.pictures import BAD, OTHER, bar, photo, query_plot, whisker
 from hfnet_parity.run import Verdict
 

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from hfnet_edge.geometry import Camera
-from hfnet_parity.compare import Comparison, MissingStage, Pair, Value
+from hfnet_parity.compare import Comparison, Value
+from hfnet_parity.pairs import MissingStage, Pair
 from hfnet_parity.report import distance, inlier_count, inliers_text, of_query, printable, remark, value_text
 
 INK, MUTED, LINE = "#1c2733", "#66727f", "#dfe4e8"

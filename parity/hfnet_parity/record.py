@@ -22,6 +22,7 @@ from hfnet_edge.model import Description, Model, RawOutputs
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
 from hfnet_edge.recording import Recording
 from hfnet_edge.runner import about, record_queries, reference_poses
+from hfnet_export.extra import export_extra
 from hfnet_maps.evaluation import THRESHOLDS, Threshold
 from hfnet_parity.bundle import write_bundle
 from hfnet_parity.hloc_results import read_hloc_results
@@ -59,25 +60,34 @@ class Original:
 
 
 def load_network(
-    name: str, input_size: tuple[int, int] = (480, 640), input_range: tuple[float, float] | None = None
+    name: str,
+    input_size: tuple[int, int] = (480, 640),
+    input_range: tuple[float, float] | None = None,
+    outputs: Mapping[str, str] | None = None,
 ) -> Network:
     """Loads a float network for the fastest processor.
 
     Args:
         name: a .tflite of hfnet-export, `hfnet`, or what `hfnet_export.sources.read_source` reads.
-        input_size, input_range: of the latter.
+        input_size, input_range, outputs: of the latter.
 
     Raises:
         ModelError: it is not an HF-Net. InputError: it is missing, or an option does not go with it.
+        HFNetEdgeError: it needs packages of hfnet-export that are not installed.
     """
     path = Path(name)
     if path.suffix == TFLITE:
+        if input_range is not None or outputs:
+            option = "--outputs" if input_range is None else "--input-range"
+            raise InputError(f"{option} is not for a .tflite, which says it itself", "leave it out")
         return Network(Model(path), path.read_bytes(), "CPU, LiteRT")
-    from hfnet_export.convert import embed
-    from hfnet_export.sources import read_source
-    from hfnet_export.weights import BUNDLED
+    with export_extra():
+        from hfnet_export.convert import embed
+        from hfnet_export.sources import read_source
+        from hfnet_export.weights import BUNDLED
 
-    source = read_source(BUNDLED if name == "hfnet" else path, input_size, input_range=input_range)
+    network = BUNDLED if name == "hfnet" else path
+    source = read_source(network, input_size, input_range=input_range, outputs=outputs)
     tflite = embed(source.content, source.description)
     if source.processor.startswith("GPU"):
         return Network(Original(source.description, source.reference, source.processor), tflite, source.processor)

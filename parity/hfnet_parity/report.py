@@ -13,10 +13,13 @@ from rich.text import Text
 
 from hfnet_edge.recording import QueryRecord, Recording
 from hfnet_edge.recording_file import pose_to_json
-from hfnet_parity.compare import STAGES, Comparison, Measure, Pair, Value, same_solver
+from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.costs import STEPS, Cost, costliest
 from hfnet_parity.layers import Layer
+from hfnet_parity.measures import STAGES, Measure
+from hfnet_parity.pairs import Pair
 from hfnet_parity.run import Verdict
+from hfnet_parity.tolerances import same_solver
 
 FORMAT = 1
 WIDTH = 100  # columns, where the terminal does not say
@@ -70,7 +73,8 @@ def to_json(verdicts: Sequence[Verdict], layers: Sequence[Layer]) -> dict[str, A
         same_solver
         numbers     by stage: key, stage, name, sentence, unit, at_least, value, low, high (95 %), limit or null,
                     passed: true, false, or null where there is no limit or no value
-        costs       step, sentence, moved (metres, median), inliers (% lost, mean)
+        costs       step, sentence, changed (queries whose pose comes or goes), moved (metres, median of the others),
+                    inliers (% lost, mean)
         queries     in the order of the list: name, numbers (value by key), costs (metres by step), and reference
                     and run: status, keypoints, matches, inliers (null: not recorded), pose (qw qx qy qz tx ty tz
                     of cam_from_world, or null)
@@ -122,17 +126,19 @@ def cost_sentence(costs: Sequence[Cost]) -> str:
     most = costliest(tuple(costs))
     if most is None:
         return "No stage moves the camera or loses inliers."
+    if most.changed:
+        queries = "query" if most.changed == 1 else "queries"
+        return f"Most of it comes from {most.step}: it gives or takes the pose of {most.changed} {queries}."
     if most.moved == 0:
         return f"No stage moves the camera by the median; {most.step} loses {most.inliers:.1f} % of the inliers."
-    does = f"moves the camera by {distance(most.moved)}" if math.isfinite(most.moved) else "gives or takes the pose"
-    return f"Most of it comes from {most.step}: it {does} (median)."
+    return f"Most of it comes from {most.step}: it moves the camera by {distance(most.moved)} (median)."
 
 
 def differs(comparison: Comparison, pair: Pair) -> bool:
     """Whether a query's pose, by more than rounding, or its number of inliers is another one."""
     numbers = of_query(comparison, pair)
     apart = numbers["pose.moved"] > ROUNDING or numbers["pose.turned"] > ROUNDING
-    return apart or abs(numbers["matches.inliers"] - 100) > 0  # False for NaN
+    return apart or inlier_count(pair.reference) != inlier_count(pair.run)
 
 
 def of_query(comparison: Comparison, pair: Pair) -> dict[str, float]:
@@ -221,7 +227,7 @@ def _numbers(c: Comparison) -> Table:
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     table.add_column("what it is")
     last = ""
-    for value in c.values:
+    for value in c.shown:
         m, found = value.measure, mark(value)
         table.add_row(
             m.stage if m.stage != last else "",
@@ -317,7 +323,13 @@ def _run_to_json(verdict: Verdict) -> dict[str, Any]:
                 for v in c.values
             ],
             "costs": [
-                {"step": k.step, "sentence": STEPS[k.step], "moved": k.moved, "inliers": k.inliers}
+                {
+                    "step": k.step,
+                    "sentence": STEPS[k.step],
+                    "changed": k.changed,
+                    "moved": k.moved,
+                    "inliers": k.inliers,
+                }
                 for k in verdict.costs
             ],
             "queries": [

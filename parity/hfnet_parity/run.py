@@ -18,8 +18,9 @@ from hfnet_edge.recording_file import read_recording
 from hfnet_edge.runner import IMAGES, JOB, MAP, MODEL, OUT, RECORDING, RecordJob
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.causes import explain
-from hfnet_parity.compare import Comparison, compare, profile_of, read_tolerances, same_solver
+from hfnet_parity.compare import Comparison, compare
 from hfnet_parity.costs import Cost, costs
+from hfnet_parity.tolerances import profile_of, read_tolerances, same_solver
 
 if TYPE_CHECKING:
     from hfnet_parity.layers import Layer
@@ -44,7 +45,7 @@ class Verdict:
 
 
 def run_on(backend: Backend, bundle: Bundle, model: Path, map_: Path, progress: Report = silent) -> Recording:
-    """The bundle's queries on a backend, with its solver where the backend has that.
+    """The bundle's queries on a backend, with its solver where the backend has that. Prints what was pushed and pulled.
 
     Raises:
         ModelError, MapFormatError, MismatchError: model or map are not usable; found out here, before anything is sent.
@@ -62,7 +63,8 @@ def run_on(backend: Backend, bundle: Bundle, model: Path, map_: Path, progress: 
         bundle.unpack_images(job / IMAGES)
         fields = RecordJob(queries, bundle.recording.about.get("solver")).to_json()
         (job / JOB).write_text(json.dumps(fields))
-        backend.run(job, progress)
+        if transfer := backend.run(job, progress):
+            print(f"{backend.name}: {transfer}")
         content = job / OUT / RECORDING
         return read_recording(content.read_bytes(), f"what came back from {backend.name}")
 

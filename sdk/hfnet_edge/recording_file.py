@@ -25,6 +25,7 @@ REMEDY = "record it again"
 MAX_MEMBER = 1 << 28  # bytes: bounds what a hostile file can make the reader unpack
 FEATURES = {"keypoints": ("f8", 2), "scores": ("f4", 1), "descriptors": ("i1", 2), "global_descriptor": ("i1", 1)}
 MATCHED = {"keypoints": ("i8", 1), "landmarks": ("i8", 1), "xyz": ("f8", 2), "inliers": ("b1", 1)}
+WIDTHS = {"references": 7, "features/keypoints": 2, "matched/xyz": 3}  # of the last axis
 
 
 def to_bytes(recording: Recording) -> bytes:
@@ -89,9 +90,13 @@ def read_recording(content: bytes, where: str) -> Recording:
                     raise ValueError(f"{name} is {value.ndim}-D {value.dtype}")
                 if value.dtype.kind == "f" and "outputs/" not in name and not np.isfinite(value).all():
                     raise ValueError(f"{name} is not finite")
+                if value.shape[-1] != WIDTHS.get(name.partition("/")[2] or name, value.shape[-1]):
+                    raise ValueError(f"{name} is of shape {value.shape}")
                 return value
 
             poses = array("references", "f8", 2)
+            if len(poses) and np.abs(np.linalg.norm(poses[:, :4], axis=1) - 1).max() > 1e-6:
+                raise ValueError("the pose of a reference image is not one")
             references = dict(zip(manifest["references"], poses, strict=True))
             queries = []
             for i, q in enumerate(manifest["queries"]):
@@ -99,12 +104,17 @@ def read_recording(content: bytes, where: str) -> Recording:
                 if f"{i}/features/keypoints.npy" in names:
                     parts = {key: array(f"{i}/features/{key}", *kind) for key, kind in FEATURES.items()}
                     features = Features(**parts, pixel=float(q["pixel"]))
+                    if not 0 < features.pixel < np.inf:
+                        raise ValueError(f"a pixel of {q['name']} is of size {features.pixel}")
                     if not len(parts["keypoints"]) == len(parts["scores"]) == len(parts["descriptors"]):
                         raise ValueError(f"the features of {q['name']} are not of equal length")
                 if f"{i}/matched/keypoints.npy" in names:
                     matched = Matched(**{key: array(f"{i}/matched/{key}", *kind) for key, kind in MATCHED.items()})
                     if len({len(value) for value in vars(matched).values()}) != 1:
                         raise ValueError(f"the matches of {q['name']} are not of equal length")
+                    count = 0 if features is None else len(features.keypoints)
+                    if len(matched.keypoints) and not 0 <= matched.keypoints.min() <= matched.keypoints.max() < count:
+                        raise ValueError(f"the matches of {q['name']} are of keypoints that are not there")
                 if f"{i}/thumbnail.npy" in names:
                     thumbnail = array(f"{i}/thumbnail", "u1", 2)
                 queries.append(
@@ -126,6 +136,8 @@ def read_recording(content: bytes, where: str) -> Recording:
                     )
                 )
         about = {str(key): str(value) for key, value in manifest["about"].items()}
+        if any((q.status == Status.LOCALIZED.value) != (q.pose is not None) for q in queries):
+            raise ValueError("a query is localized without a pose, or has a pose and is not")
     except RecordingError:
         raise
     except Exception as e:  # damage shows as any exception of zipfile, json, numpy or ours

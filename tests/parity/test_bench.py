@@ -28,31 +28,12 @@ from hfnet_parity.bench_cli import bench_main
 
 pytest.importorskip("tensorflow")
 MAP_STAGES = ("retrieve", "cluster", "match", "pose")
-SIZE = (192, 256)
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory) -> Path:
+def here(kit) -> Path:
     """A folder with a place, its map, and its network in int8 and in float."""
-    from hfnet_export import calibration, convert
-    from hfnet_export.weights import BUNDLED, hfnet_from_weights, load_weights
-    from hfnet_maps.build import build_map
-    from hfnet_maps.made_place import made_place, write_place
-    from hfnet_maps.writer import full_sections, write_map
-
-    root = tmp_path_factory.mktemp("bench")
-    write_place(root / "place", made_place(map_views=10, query_views=4, size=SIZE))
-    network, weights_hash = hfnet_from_weights(BUNDLED, SIZE, batch=1)
-    content = convert.to_float_tflite(network)
-    description = convert.describe(load_weights(BUNDLED)[0], weights_hash, "none", SIZE)
-    (root / "float.tflite").write_bytes(convert.embed(content, description))
-    inputs = [description.scale(image) for image in calibration.built_in_images(SIZE, 4)]
-    content = convert.quantize(content, "int8", inputs)
-    (root / "int8.tflite").write_bytes(convert.embed(content, replace(description, precision="int8")))
-    names = (root / "place/map.txt").read_text().split()
-    source, _ = build_map(root / "place/images", root / "place/reference", names, Model(root / "int8.tflite"))
-    write_map(full_sections(source), root / "square.hfmap")
-    return root
+    return kit.root
 
 
 def queries(here: Path) -> list[tuple[str, Camera]]:
@@ -62,7 +43,7 @@ def queries(here: Path) -> list[tuple[str, Camera]]:
 def bench(here: Path, *more: str | Path, code: int = 0) -> tuple[str, str]:
     """What the command says on stdout and on stderr; only its measurements are processes of their own."""
     out, err = io.StringIO(), io.StringIO()
-    arguments = ["hfnet-bench", "--map", str(here / "square.hfmap"), *map(str, more)]
+    arguments = ["hfnet-bench", "--map", str(here / "place.hfmap"), *map(str, more)]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", arguments)
         patch.setenv("COLUMNS", "80")
@@ -95,7 +76,7 @@ def test_every_stage_has_its_numbers_and_they_add_up(here, measured):
     assert [one["precision"] for one in found["measured"]] == ["int8", "int8", "none", "none"]
     assert found["cores"] >= 1 and found["processor"] and not found["cameras_guessed"]
     for one in found["measured"]:
-        assert one["localized"] >= 2, "of four"
+        assert one["localized"] >= 2, "of six"
         assert list(one["stages"]) == [*STAGES, WHOLE]
         for stage, numbers in one["stages"].items():
             assert 0 < numbers["p50"] <= numbers["p95"], stage
@@ -112,7 +93,7 @@ def test_every_stage_has_its_numbers_and_they_add_up(here, measured):
 
 def test_bytes_are_those_of_the_files_and_of_the_blocks_of_the_map(here, measured):
     found, _ = measured
-    total = (here / "square.hfmap").stat().st_size
+    total = (here / "place.hfmap").stat().st_size
     for one in found["measured"]:
         first_run = one["rounds"][0]
         assert first_run["model_bytes"] == Path(one["model"]).stat().st_size
@@ -131,15 +112,15 @@ def test_bytes_are_those_of_the_files_and_of_the_blocks_of_the_map(here, measure
 
 
 def last_block(here: Path) -> int:
-    file = LocalizationMap.open(here / "square.hfmap").file
+    file = LocalizationMap.open(here / "place.hfmap").file
     return (len(file.data) - file.start) % BLOCK
 
 
 def test_touching_everything_reads_the_whole_file(here):
-    m = LocalizationMap.open(here / "square.hfmap")
+    m = LocalizationMap.open(here / "place.hfmap")
     before = m.file.touched
     m.check_all()
-    assert before < m.file.touched == (here / "square.hfmap").stat().st_size
+    assert before < m.file.touched == (here / "place.hfmap").stat().st_size
 
 
 def test_peak_memory_is_of_this_process_alone():
@@ -185,8 +166,8 @@ def test_without_a_list_cameras_are_guessed_and_said_to_be(here, tmp_path):
     view.transpose(Image.Transpose.ROTATE_90).save(images / "sub" / "b.jpg")
     (images / "notes.txt").write_text("no image")
     assert guess_cameras(images) == [
-        ("a.png", Camera("SIMPLE_PINHOLE", 256, 192, (307.2, 128, 96))),
-        ("sub/b.jpg", Camera("SIMPLE_PINHOLE", 192, 256, (307.2, 96, 128))),
+        ("a.png", Camera("SIMPLE_PINHOLE", 640, 480, (768, 320, 240))),
+        ("sub/b.jpg", Camera("SIMPLE_PINHOLE", 480, 640, (768, 240, 320))),
     ]
     said, _ = bench(
         here, "--model", here / "int8.tflite", "--images", images, "--rounds", "1", "--json", tmp_path / "o.json"
@@ -212,7 +193,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(here, tmp_path):
     for options, word in [
         ((*model, "--images", tmp_path / "none"), "there is no folder"),
         ((*model, "--images", tmp_path), "no images"),
-        ((*model, "--images", tmp_path, "--queries", listed), "4 of 4 queries are not in"),
+        ((*model, "--images", tmp_path, "--queries", listed), "6 of 6 queries are not in"),
         ((*model, "--images", images, "--device", "X"), "--backend adb"),
         (("--model", tmp_path / "none.tflite", "--images", images), "none.tflite"),
         ((*model, "--images", images, "--json", here / "int8.tflite"), "another option names the same file"),
@@ -243,7 +224,7 @@ def test_a_model_of_another_map_is_refused_before_anything_is_sent(here, tmp_pat
     name, camera = queries(here)[0]
     todo = [(name, here / "place/images" / name, camera)]
     with pytest.raises(MismatchError, match="f" * 32):
-        measure(NoMachine(), [here / "int8.tflite", tmp_path / "other.tflite"], here / "square.hfmap", todo, 1)
+        measure(NoMachine(), [here / "int8.tflite", tmp_path / "other.tflite"], here / "place.hfmap", todo, 1)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"queries": [{}]}'])
@@ -251,7 +232,7 @@ def test_what_is_no_measurement_is_a_typed_error(here, content):
     name, camera = queries(here)[0]
     todo = [(name, here / "place/images" / name, camera)]
     with pytest.raises(BackendError, match="nowhere"):
-        measure(NoMachine(content), [here / "int8.tflite"], here / "square.hfmap", todo, 1)
+        measure(NoMachine(content), [here / "int8.tflite"], here / "place.hfmap", todo, 1)
 
 
 def test_the_runs_take_turns(here, measured):
@@ -267,7 +248,7 @@ def test_the_runs_take_turns(here, measured):
     todo = [(name, here / "place/images" / name, camera)]
     models = [here / "int8.tflite", here / "float.tflite"]
     run_json = json.dumps(measured[0]["measured"][0]["rounds"][0])
-    found = measure(Listening(run_json), models, here / "square.hfmap", todo, 2)
+    found = measure(Listening(run_json), models, here / "place.hfmap", todo, 2)
     sizes = [model.stat().st_size for model in models]
     there = [(sizes[0], 1), (sizes[0], 2), (sizes[1], 1), (sizes[1], 2)]
     assert asked == there + there[::-1]
@@ -281,9 +262,9 @@ def test_a_query_that_stops_early_is_not_timed_further(here, measured):
     black |= {"whole": 7.0, "bytes": {"load": 10}}
     idle = BenchRun.from_json(fields | {"queries": [*fields["queries"], black], "load": 0.0, "cores": 2})
     one = Measured(here / "int8.tflite", 1, (idle,))
-    assert one.milliseconds("pose").shape == (1, 5) and np.isnan(one.milliseconds("pose")[0, 4])
+    assert one.milliseconds("pose").shape == (1, 7) and np.isnan(one.milliseconds("pose")[0, -1])
     assert one.percentile("pose", 50) == np.median([q["milliseconds"]["pose"] for q in fields["queries"]])
-    assert one.bytes(WHOLE)[4] == 10 and one.milliseconds(WHOLE)[0, 4] == 7
+    assert one.bytes(WHOLE)[-1] == 10 and one.milliseconds(WHOLE)[0, -1] == 7
     nothing = Measured(here / "int8.tflite", 1, (BenchRun.from_json(fields | {"queries": [black]}),))
     assert nothing.percentile("pose", 50) is None and nothing.ratio(nothing, "pose") is None
     assert to_json([nothing, nothing], "host", False)["measured"][0]["stages"]["pose"]["p95"] is None
@@ -301,5 +282,5 @@ def test_a_job_that_is_none_is_refused(tmp_path):
 
 def test_the_stages_are_those_of_the_localizer(here):
     name, camera = queries(here)[0]
-    localizer = Localizer(here / "square.hfmap", here / "int8.tflite")
+    localizer = Localizer(here / "place.hfmap", here / "int8.tflite")
     assert tuple(localizer.localize(here / "place/images" / name, camera).milliseconds) == STAGES

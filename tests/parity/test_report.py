@@ -26,13 +26,14 @@ from hfnet_export.calibration import built_in_images
 from hfnet_export.export import export_hfnet
 from hfnet_parity.bundle import Bundle, write_bundle
 from hfnet_parity.causes import explain
-from hfnet_parity.compare import compare, profile_of, read_tolerances
+from hfnet_parity.compare import compare
 from hfnet_parity.costs import costs
 from hfnet_parity.html import write_html
 from hfnet_parity.layers import MOVES, Layer, label, layer_noise
 from hfnet_parity.pictures import INK, photo
 from hfnet_parity.report import WIDTH, cost_sentence, distance, print_report, to_json
 from hfnet_parity.run import Verdict
+from hfnet_parity.tolerances import profile_of, read_tolerances
 from synthetic import CAMERA, looking_at, place
 
 HOSTILE = '<img src=x onerror="alert(1)">&{{7*7}}\x1b[31m\ud800 [bold]x[/bold].png'
@@ -144,10 +145,12 @@ def test_table_json_and_page_agree(made, page):
     assert verdict.passed and verdict.comparison.profile == "quantized"
     text, data, html = printed(verdict), to_json([verdict], LAYERS), page(verdict)
     numbers = data["runs"][0]["numbers"]
-    assert len(numbers) == len(verdict.comparison.values) == 17
+    assert len(numbers) == len(verdict.comparison.values) == 24
     assert {n["stage"] for n in numbers} == {v.measure.stage for v in verdict.comparison.values}
     rows = [line for line in text.splitlines() if re.search(r"\d to [\d∞]", line)]
-    for number, value, row in zip(numbers, verdict.comparison.values, rows, strict=True):
+    by_key = {number["key"]: number for number in numbers}
+    for value, row in zip(verdict.comparison.shown, rows, strict=True):
+        number = by_key[value.measure.key]
         assert number["value"] == value.value and number["passed"] == value.passed, number["key"]
         shown = value.measure.text(value.value)
         assert re.match(rf"(\w+)? +{number['name']} +{re.escape(shown)} +", row), row
@@ -189,7 +192,7 @@ def test_the_first_stage_out_and_what_it_costs(made, page):
 def test_the_same_run_costs_nothing(made, page):
     verdict = made.judge(made.run())
     text, html = printed(verdict, ()), page(verdict, layers=())
-    assert verdict.passed and verdict.comparison.profile == "identical"
+    assert verdict.passed and verdict.comparison.profile == "rounded"
     for said in ("No stage moves the camera", "No query's pose or inliers differ."):
         assert said in text and said in html.text
     assert html.count("figure") == 0 and "Noisiest layers" not in html.text and "noisiest" not in text
@@ -247,11 +250,11 @@ def test_what_hloc_does_not_keep_is_not_recorded(made, page):
     said = "All stages hold that were recorded; not: map, input, tensor, retrieval, matches."
     assert said in text and said in html.text
     by_stage = {n["key"]: n for n in run["numbers"]}
-    for key in ("map.references", "input.identical", "tensor.snr", "retrieval.kept", "matches.inliers"):
+    for key in ("map.references", "input.identical", "tensor.snr", "retrieval.kept", "pose.inliers"):
         assert (by_stage[key]["value"], by_stage[key]["passed"]) == (None, None)
     assert by_stage["keypoints.repeated"]["value"] is not None
-    assert sum("n/a" in line for line in text.splitlines()) == 9
-    assert html.text.count("not recorded") == 9 + 5
+    assert sum("n/a" in line for line in text.splitlines()) == 10
+    assert html.text.count("not recorded") == 10 + 5
     assert run["queries"][0]["reference"]["inliers"] is None and "? → " in text
     assert "keypoints kept" in html.text, "there are no inliers to draw"
 
@@ -320,11 +323,8 @@ def test_labels_of_tensors():
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("networks")
-    for precision in ("none", "int8"):
-        export_hfnet(output=folder / f"{precision}.tflite", quantize=precision, input_size=(96, 128))
-    return folder / "none.tflite", folder / "int8.tflite"
+def networks(kit) -> tuple[Path, Path]:
+    return kit.root / "float.tflite", kit.int8
 
 
 def test_the_noisiest_layers_are_the_noisiest(networks):

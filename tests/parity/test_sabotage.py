@@ -120,7 +120,7 @@ def test_a_stale_map(kit, tmp_path):
 
 
 def test_a_map_of_the_same_images_with_other_landmarks(kit, tmp_path):
-    """Landmarks of half of the observations: the images agree, so matches are to blame."""
+    """All landmarks are 0.3 m aside: the reference images agree, so matches are to blame."""
     place = kit.root / "place"
     source, _ = build_map(
         place / "images", place / "reference", read_names(place / "map.txt"), Model(kit.root / "float.tflite")

@@ -1,14 +1,11 @@
-"""A small place with its map, the bundled network in float and int8, and a bundle recorded with the float one."""
+"""A small place with its map, the bundled network in float and int8, and a bundle recorded with the float one: the
+fixture `kit`, made once for all tests that want a whole pipeline."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
-
-pytest.importorskip("tensorflow")
 
 from hfnet_edge.lists import read_names, read_queries
 from hfnet_edge.model import Model
@@ -64,9 +61,8 @@ class Kit:
         return judge(self.bundle, run, map_ or self.map, "test")
 
 
-@pytest.fixture(scope="session")
-def kit(tmp_path_factory) -> Kit:
-    root = tmp_path_factory.mktemp("kit")
+def make_kit(root: Path) -> Kit:
+    """Makes it in a folder; half a minute."""
     place = root / "place"
     write_place(place, made_place(map_views=20, query_views=6))
     for name, precision in (("float", "none"), ("int8", "int8")):

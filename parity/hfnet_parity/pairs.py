@@ -1,0 +1,64 @@
+"""One query, twice: in the reference and in the run, with the keypoints that are the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from hfnet_edge.recording import QueryRecord
+
+NEAR = 1.0  # network pixels within which two keypoints are the same
+
+
+class MissingStage(Exception):
+    """One of the recordings lacks what a number is made of."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One query in the reference and in the run.
+
+    Attributes:
+        same_map: the landmarks' numbers mean the same in both.
+    """
+
+    reference: QueryRecord
+    run: QueryRecord
+    same_map: bool
+
+    @cached_property
+    def paired(self) -> np.ndarray:
+        """(P, 2) int64: keypoints of the reference and of the run that are each other's nearest, within `NEAR`."""
+        a, b = self.reference.features, self.run.features
+        if a is None or b is None:
+            raise MissingStage
+        if not len(a.keypoints) or not len(b.keypoints):
+            return np.zeros((0, 2), np.int64)
+        matcher = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)
+        near = matcher.match(a.keypoints.astype(np.float32), b.keypoints.astype(np.float32))
+        limit = NEAR * a.pixel
+        rows = [(m.queryIdx, m.trainIdx) for m in near if m.distance <= limit]
+        return np.array(rows, np.int64).reshape(-1, 2)
+
+    @cached_property
+    def offset(self) -> np.ndarray:
+        """(2,) mean offset of the paired keypoints, run less reference, in network pixels; NaN without pairs."""
+        a, b = self.reference.features, self.run.features
+        rows = self.paired
+        assert a is not None and b is not None, "`paired` has asked"
+        if not len(rows):
+            return np.full(2, np.nan)
+        return (b.keypoints[rows[:, 1]] - a.keypoints[rows[:, 0]]).mean(axis=0) / a.pixel
+
+    @cached_property
+    def shift(self) -> np.ndarray:
+        """(2,) pixels, median over the reference's inliers: where the run's pose sees their landmarks, less where the
+        reference's pose does. A wrong principal point shows as a constant. NaN where either has no pose."""
+        m, a, b = self.reference.matched, self.reference.pose, self.run.pose
+        if m is None or a is None or b is None or not m.inliers.any():
+            return np.full(2, np.nan)
+        xyz, camera = m.xyz[m.inliers], self.reference.camera
+        return np.median(camera.project(b.transform(xyz)) - camera.project(a.transform(xyz)), axis=0)

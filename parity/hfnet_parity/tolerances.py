@@ -1,0 +1,77 @@
+"""Which limits the report's numbers have: by profile, from `tolerances.toml`, and from a file of the user's."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from hfnet_edge.errors import InputError
+from hfnet_edge.recording import Recording
+from hfnet_parity.measures import MEASURES
+
+BUILT_IN = Path(__file__).parent / "tolerances.toml"
+INTEGER = ("int8",)  # precisions whose arithmetic is the same bits on every processor
+
+
+def profile_of(reference: Recording, run: Recording) -> str:
+    """Which tolerances apply.
+
+    Returns:
+        "hloc" for hloc's results; for the same model and map files on the same kind of runtime "identical", or
+        "rounded" where the model computes in float; else "quantized".
+    """
+    a, b = reference.about, run.about
+    if a.get("processor") == "hloc":
+        return "hloc"
+    if any(a.get(key) != b.get(key) for key in ("model_hash", "map_hash", "processor")):
+        return "quantized"
+    return "identical" if b.get("precision") in INTEGER else "rounded"
+
+
+def same_solver(reference: Recording, run: Recording) -> bool:
+    """Whether poses come from one solver. Two of them differ by millimetres on the same matches."""
+    return reference.about.get("solver") == run.about.get("solver")
+
+
+def read_tolerances(profile: str, path: Path | None = None, same_solver: bool = True) -> dict[str, float]:
+    """Limits by key of a measure: the built-in ones of a profile, replaced by those of a file.
+
+    Args:
+        path: tables by stage, for all profiles, or as in the built-in file by profile and stage.
+        same_solver: if not, poses have the limits of a quantized model at best.
+
+    Raises:
+        InputError: the file is missing, not TOML, or names what is not measured.
+    """
+    built_in = tomllib.loads(BUILT_IN.read_text())
+    tables = dict(built_in[profile])
+    if profile in ("identical", "rounded") and not same_solver:
+        tables["pose"] = built_in["quantized"]["pose"]
+    limits = _limits(tables, BUILT_IN)
+    if path is None:
+        return limits
+    try:
+        own = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        reason = e.strerror if isinstance(e, OSError) else str(e)
+        raise InputError(f"cannot read the tolerances {path}: {reason}", f"copy {BUILT_IN} and change it") from e
+    own_profiles = {name: own.pop(name) for name in built_in if isinstance(own.get(name), dict)}
+    found = {name: _limits(tables, path) for name, tables in own_profiles.items()}  # all are checked
+    return limits | _limits(own, path) | found.get(profile, {})
+
+
+def _limits(tables: Mapping, path: Path) -> dict[str, float]:
+    known = {measure.key for measure in MEASURES}
+    found = {}
+    for stage, limits in tables.items():
+        for name, limit in limits.items() if isinstance(limits, dict) else [("", limits)]:
+            key = f"{stage}.{name}".rstrip(".")
+            number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
+            if key not in known or not number:
+                raise InputError(
+                    f"{path}: {key} = {limit!r} is not a tolerance", f"known are {', '.join(sorted(known))}"
+                )
+            found[key] = float(limit)
+    return found
