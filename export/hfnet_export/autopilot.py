@@ -27,13 +27,13 @@ from hfnet_edge.errors import ModelError
 from hfnet_edge.model import Description
 from hfnet_export import convert
 from hfnet_export.convert import Fidelity, Operator, Rule
-from hfnet_export.quantization_recipe import Recipe
+from hfnet_export.quantization_recipe import Recipe, calibration_hash
 
 NOTHING, EVERYTHING = "nothing", "everything"
 SAME_VALUES = ("PAD",)  # both sides of it are one tensor to us
 
 
-class Verdict(Protocol):
+class Judgement(Protocol):
     """A gate's answer; ``str()`` of it is one line."""
 
     @property
@@ -49,11 +49,39 @@ class Verdict(Protocol):
         """Of the errors, in metres and degrees."""
         ...
 
+    @property
+    def lost(self) -> float:
+        """Points of recall, against the reference."""
+        ...
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians to the reference's."""
+        ...
+
+    @property
+    def ratio_low(self) -> float:
+        """Lower end of the ratio's confidence interval."""
+        ...
+
     def as_dict(self) -> dict[str, Any]: ...
 
 
-Gate = Callable[[bytes], Verdict]
-"""Judges a .tflite with its description."""
+class Judge(Protocol):
+    """A gate."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What it compares with and its limits, for the recipe."""
+        ...
+
+    def check(self, description: Description) -> None:
+        """Raises MismatchError: its reference is of another network."""
+        ...
+
+    def __call__(self, content: bytes) -> Judgement:
+        """Judges a .tflite with its description."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -80,19 +108,19 @@ class Step:
         operators: names of the operators that went with it.
         in_float: number of operators in float that `convert.RECIPES` quantizes.
         fidelity: against the float network.
-        verdict: of the gate.
+        judgement: of the gate.
     """
 
     moved: str
     operators: tuple[str, ...]
     in_float: int
     fidelity: Fidelity
-    verdict: Verdict
+    judgement: Judgement
 
     @property
     def passed(self) -> bool:
         """No gate lets through what `convert.check_fidelity` refuses, and what it would refuse again."""
-        return self.verdict.passed and self.is_faithful
+        return self.judgement.passed and self.is_faithful
 
     @property
     def is_faithful(self) -> bool:
@@ -105,13 +133,13 @@ class Step:
             "operators": list(self.operators),
             "operators_in_float": self.in_float,
             "fidelity": {name: None if math.isnan(x) else x for name, x in asdict(self.fidelity).items()},
-            "gate": self.verdict.as_dict(),
+            "gate": self.judgement.as_dict(),
             "passed": self.passed,
         }
 
 
 class GateError(ModelError):
-    """The network does not pass the gate, whatever stays in float. ``steps``: what was tried."""
+    """The network does not pass the gate, unless all of it stays in float or even then. ``steps``: what was tried."""
 
     def __init__(self, problem: str, remedy: str, steps: Sequence[Step]):
         super().__init__(problem, remedy)
@@ -138,7 +166,7 @@ def autopilot(
     description: Description,
     inputs: Sequence[np.ndarray],
     measure: Callable[[bytes], Fidelity],
-    gate: Gate,
+    gate: Judge,
     report: Report = silent,
 ) -> Autopiloted:
     """Quantizes to int8, and moves one group after the other to float until the gate passes.
@@ -151,15 +179,16 @@ def autopilot(
         gate: judges it.
 
     Raises:
-        GateError: not even the network in float passes.
+        GateError: not even the network in float passes, or nothing else does.
         ModelError: the conversion went wrong.
     """
     graph = convert.operators(content)
+    calibration = calibration_hash(inputs)
     steps: list[Step] = []
 
     def attempt(moved: str, operators: Sequence[str], in_float: Sequence[str]) -> tuple[bytes, Recipe]:
-        recipe = Recipe.of("int8", description.weights_hash, graph, in_float)
-        rules = recipe.rules_for(graph, description.weights_hash)
+        recipe = Recipe.of("int8", description, calibration, graph, in_float)
+        rules = recipe.rules_for(graph, description)
         model = convert.embed(convert.quantize(content, rules, inputs), description)
         steps.append(Step(moved, tuple(operators), len(in_float), measure(model), gate(model)))
         return model, recipe
@@ -173,7 +202,7 @@ def autopilot(
     report("asking the gate about float", 1, 1)
     if not steps[-1].passed:
         raise GateError(
-            f"the network does not pass the gate in float32 either: {steps[-1].verdict}",
+            f"the network does not pass the gate in float32 either: {steps[-1].judgement}",
             "record the gate's bundle with this network and input size, or allow more loss",
             steps,
         )
@@ -184,12 +213,19 @@ def autopilot(
         if not moved:
             continue
         in_float += moved
+        left = [op for op in graph if op.name not in in_float]
+        if not convert.deserves("int8", left, "int8"):
+            break
         report("moving to float", k, len(groups), group.name)
         found = attempt(group.name, moved, in_float)
         if steps[-1].passed:
             report("moving to float", len(groups), len(groups), f"{len(in_float)} operators")
             return Autopiloted(*found, tuple(steps))
-    raise GateError("the gate passes the network in float32 once and not again", "give a gate that can decide", steps)
+    raise GateError(
+        "the gate passes the network in float32 only, with any of it in int8 it does not",
+        "export it with --quantize none, or allow more loss",
+        steps,
+    )
 
 
 def rank(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,14 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
-from hfnet_edge.errors import HFNetEdgeError, InputError
+from hfnet_edge.errors import InputError
 from hfnet_edge.files import check_writable
-from hfnet_edge.quiet import quiet
+from hfnet_export.extra import export_extra
 from hfnet_export.roles import parse_outputs
 
 if TYPE_CHECKING:
-    from hfnet_export.autopilot import Gate, Step
+    from hfnet_export.autopilot import Step
     from hfnet_export.export import ExportReport
+    from hfnet_parity.gate import Gate
 
 MAX_LOSS = "1pt, 1.1x"
 
@@ -107,7 +107,7 @@ def export(
     if max_loss is not None and gate is None:
         raise InputError("--max-loss needs a --gate", "record one: hfnet-parity record")
     check_writable(output, network, gate, recipe)
-    with _export_extra():
+    with export_extra():
         from hfnet_export.autopilot import GateError
         from hfnet_export.export import STEPS, export_hfnet
         from hfnet_export.weights import BUNDLED
@@ -141,13 +141,13 @@ def export(
 
 
 def _gate(bundle: Path, max_loss: str) -> Gate:
-    with _export_extra():
+    with export_extra():
         from hfnet_parity.gate import FEW, Gate
 
     judge = Gate(bundle, max_loss)
     count = len(judge.bundle.recording.queries)
     if count < FEW:
-        print(f"{count} queries are few: each is {100 / count:.0f} points of recall, and their medians jump")
+        print(f"{count} queries are few: each is {100 / count:.0f} points of recall, and medians prove little")
     return judge
 
 
@@ -156,16 +156,19 @@ def _print_steps(steps: Sequence[Step]) -> None:
         return
     table = Table(title="what the gate said", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("moved to float", overflow="fold")
-    for name in ("agreement", "recall, %", "median", ""):
+    for name in ("agree-\nment", "recall, %", "loses,\npt", "median", "medians,\nx"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", min_width=6)
     for step in steps:
-        metres, degrees = step.verdict.median
+        metres, degrees = step.judgement.median
         table.add_row(
             step.moved,
             f"{min(vars(step.fidelity).values()):.3f}",  # of the output that is worst off
-            " ".join(f"{100 * recall:.1f}" for recall in step.verdict.recalls),
-            f"{metres:.3f} m {degrees:.2f}°",
-            "passed" if step.passed else "too far off" if step.verdict.passed else "failed",
+            "\n".join(f"{100 * recall:.1f}" for recall in step.judgement.recalls),
+            f"{step.judgement.lost:.1f}",
+            f"{1000 * metres:.1f} mm\n{degrees:.3f}°",
+            f"{step.judgement.ratio:.3f}\n≥ {step.judgement.ratio_low:.3f}",
+            "passed" if step.passed else "too far off" if step.judgement.passed else "failed",
         )
     Console().print(table)
 
@@ -223,7 +226,7 @@ def distill(
         hfnet-distill --images photos --local-teacher alike_n.npz \\
             --global-teacher mobilenetv2_1.0_imagenet.npz -o run
     """
-    with _export_extra():
+    with export_extra():
         from hfnet_export.recipe import BUNDLED_RECIPE
         from hfnet_export.runs import run_distillation
 
@@ -236,16 +239,6 @@ def distill(
     for name in ("losses.png", "local.csv", "global.csv"):
         wrote(output / name)
     wrote(weights, f"hfnet-export {weights} --quantize int8 --calibration {images} -o hfnet_int8.tflite")
-
-
-@contextmanager
-def _export_extra() -> Iterator[None]:
-    """Around imports of TensorFlow: quiet, and a missing package is named with its remedy."""
-    try:
-        with quiet():
-            yield
-    except ModuleNotFoundError as e:
-        raise HFNetEdgeError(f"{e.name} is not installed", "pip install 'hfnet-edge[export]'") from e
 
 
 def export_main() -> None:

@@ -120,7 +120,8 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule("FULLY_CONNECTED", INT8_WEIGHTS, is_large),
     ),
 }
-BYTES_PER_WEIGHT = {"none": 4, "fp16": 2, "dynamic": 1, "int8": 1}
+MEANING = {"none": FLOAT32, "fp16": FLOAT16_WEIGHTS, "dynamic": INT8_WEIGHTS, "int8": INT8}
+BYTES_PER_WEIGHT = {FLOAT32: 4, FLOAT16_WEIGHTS: 2, INT8_WEIGHTS: 1, INT8: 1}
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def check_converted(content: bytes, parameters: int, shapes: Mapping[str, tuple[
         ModelError: says what is not so.
     """
     check_operators(content)
-    check_size(content, parameters, "none")
+    check_size(content, parameters, operators(content), "none")
     check_signature(content, shapes)
     check_precisions(content, "none")
 
@@ -562,21 +563,25 @@ def check_operators(content: bytes) -> None:
         )
 
 
-def check_size(content: bytes, parameters: int, precision: str, in_float: int = 0) -> None:
-    """The file is as large as its weights at this precision, of which ``in_float`` stay float32. Raises ModelError."""
-    expected = (parameters - in_float) * BYTES_PER_WEIGHT[precision] + in_float * BYTES_PER_WEIGHT["none"]
+def check_size(content: bytes, parameters: int, graph: Sequence[Operator], recipe: str | Sequence[Rule]) -> None:
+    """The file is as large as its weights, in the precisions that a recipe gives their operators.
+
+    Args:
+        parameters: number of weights.
+        graph: of the network in float32.
+
+    Raises:
+        ModelError: it is smaller or larger.
+    """
+    weights = sum(op.weights for op in graph)
+    compressed = sum(op.weights * BYTES_PER_WEIGHT[expected_precision(op, recipe)] for op in graph)
+    expected = parameters * compressed // max(weights, 1)  # the mean of a weight: those that layers share count once
     low, high = 0.95 * expected, 1.1 * expected + 400_000  # the graph, scales of int8, weights left in float
     if not low <= len(content) <= high:
         raise ModelError(
             f"the converted model has {len(content)} bytes, its {parameters} weights need about {expected}",
             "weights were lost or not compressed; " + UPGRADE,
         )
-
-
-def weights_in_float(graph: Iterable[Operator], precision: str, recipe: Sequence[Rule]) -> int:
-    """Number of weights that ``RECIPES[precision]`` compresses and ``recipe`` does not, for `check_size`."""
-    kept = [op for op in graph if expected_precision(op, recipe) == FLOAT32]
-    return sum(op.weights for op in kept if expected_precision(op, precision) != FLOAT32)
 
 
 def output_names(content: bytes) -> dict[str, str]:
@@ -617,6 +622,11 @@ def expected_precision(op: Operator, recipe: str | Sequence[Rule]) -> str:
     """How the operator computes under this recipe, one of `RECIPES` by name, or rules."""
     matching = [rule.precision for rule in _rules(recipe) if rule.op == op.kind and rule.where(op)]
     return matching[-1] if matching else FLOAT32
+
+
+def deserves(precision: str, graph: Iterable[Operator], recipe: str | Sequence[Rule]) -> bool:
+    """Some operator computes as the name of the precision says. Else it names a float network."""
+    return any(expected_precision(op, recipe) == MEANING[precision] for op in graph)
 
 
 def check_xnnpack(content: bytes) -> None:

@@ -11,21 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from hfnet_edge.console import Report, silent
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.model import Model
 from hfnet_edge.quiet import quiet
 from hfnet_export import convert
-from hfnet_export.autopilot import Gate, Step, autopilot
+from hfnet_export.autopilot import Judge, Step, autopilot
 from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
-from hfnet_export.quantization_recipe import read_recipe, write_recipe
-from hfnet_export.sources import read_source
+from hfnet_export.quantization_recipe import calibration_hash, read_recipe, write_recipe
+from hfnet_export.sources import check_input_size, read_source
 from hfnet_export.weights import BUNDLED
 
 STEPS = 6
 COMPARED = 16  # images for the comparison with the float network
 THREADS = 2
-MIN_SIDE, MAX_SIDE = 64, 4096
 
 OnStep = Callable[[int, str], None]
 """Called with (number from 1 to `STEPS`, what is done next)."""
@@ -67,7 +66,7 @@ def export_hfnet(
     calibration: Path | None = None,
     input_range: tuple[float, float] | None = None,
     outputs: Mapping[str, str] | None = None,
-    gate: Gate | None = None,
+    gate: Judge | None = None,
     recipe: Path | None = None,
     on_step: OnStep = lambda *_: None,
     report: Report = silent,
@@ -93,7 +92,8 @@ def export_hfnet(
     Raises:
         InputError: an argument, the network's file or a photo is not usable.
         ModelError: the network is not an HF-Net, or the conversion went wrong; nothing is written.
-        GateError: the network does not pass the gate, not even in float; nothing is written.
+        MismatchError: the gate is of another network.
+        GateError: no network with int8 in it passes the gate; nothing is written.
         InstallError: onnx2tf is needed and cannot be installed.
         OutputError: ``output`` cannot be written.
     """
@@ -101,12 +101,7 @@ def export_hfnet(
     check_writable(output)
     if quantize not in convert.RECIPES:
         raise InputError(f"--quantize {quantize} is not known", f"choose one of {', '.join(convert.RECIPES)}")
-    if any(side % 32 or not MIN_SIDE <= side <= MAX_SIDE for side in input_size):
-        raise InputError(
-            f"--input-size {input_size[0]}x{input_size[1]} is not possible",
-            f"give HEIGHTxWIDTH, multiples of 32 from {MIN_SIDE} to {MAX_SIDE}",
-        )
-
+    check_input_size(input_size)
     if gate is not None and (quantize != "int8" or recipe is not None):
         raise InputError("--gate is for --quantize int8 without a --recipe", "leave one of them out")
     if gate is not None:
@@ -118,6 +113,12 @@ def export_hfnet(
         raise InputError("--pca needs a number of dimensions", "give --global-dim N too, less than the photos")
     source = read_source(network, input_size, global_dim, pca, input_range, outputs, on_step)
     description = source.description
+    if gate is not None:
+        gate.check(description)
+    graph = convert.operators(source.content)
+    rules = convert.RECIPES[quantize] if given is None else given.rules_for(graph, description, str(recipe))
+    if not convert.deserves(quantize, graph, rules):
+        raise ModelError(f"nothing of this network would be in {quantize}", "say what it is: --quantize none")
     float_model = _load(convert.embed(source.content, description))
 
     if calibration is None:
@@ -134,7 +135,6 @@ def export_hfnet(
         convert.check_values(result)
 
     description = replace(description, precision=quantize)
-    graph = convert.operators(source.content)
     steps: tuple[Step, ...] = ()
 
     def measure(content: bytes) -> convert.Fidelity:
@@ -145,18 +145,19 @@ def export_hfnet(
         on_step(4, "quantizing to int8, and moving operators to float until the gate passes")
         found = autopilot(source.content, description, inputs, measure, gate, report)
         content, steps = found.content, found.steps
-        rules = found.recipe.rules_for(graph, description.weights_hash)
+        rules = found.recipe.rules_for(graph, description)
     else:
-        rules = convert.RECIPES[quantize]
         said = ", ".join(f"{rule.op} {rule.precision}" for rule in rules) or "all float32"
         if given is not None:
-            rules, said = given.rules_for(graph, description.weights_hash, str(recipe)), f"as {recipe} says"
+            said = f"as {recipe} says"
+            if calibration_hash(inputs) != given.calibration:
+                said += ", though it was found with other calibration images"
         on_step(4, f"quantizing: {said}")
         content = convert.embed(convert.quantize(source.content, rules, inputs), description)
 
     on_step(5, f"checking operators, size, XNNPACK, and outputs on {len(compared)} images")
     convert.check_precisions(content, rules)
-    convert.check_size(content, source.parameters, quantize, convert.weights_in_float(graph, quantize, rules))
+    convert.check_size(content, source.parameters, graph, rules)
     convert.check_xnnpack(content)
     measured = measure(content)
     convert.check_fidelity(measured, quantize)
@@ -166,7 +167,7 @@ def export_hfnet(
     with atomic_write(output) as file:
         file.write(content)
     if gate is not None:
-        write_recipe(recipe_path(output), found.recipe, [step.as_dict() for step in steps])
+        write_recipe(recipe_path(output), found.recipe, gate.about, [step.as_dict() for step in steps])
     counted = Counter(op.precision for op in convert.operators(content) if op.kind not in ("QUANTIZE", "DEQUANTIZE"))
     return ExportReport(
         file=output,

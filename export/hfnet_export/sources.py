@@ -30,8 +30,15 @@ from hfnet_export.weights import BUNDLED, fold_pca, hfnet_from_weights, load_wei
 
 KERAS, SAVED_MODEL, ONNX, WEIGHTS = "Keras file", "SavedModel", "ONNX file", "weights"
 SUFFIXES = {".npz": WEIGHTS, ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS, ".onnx": ONNX}
+MIN_SIDE, MAX_SIDE = 64, 4096  # of an input
 MAX_REFERENCES = 1000  # photos that a PCA is learnt from
-ONNX_GPUS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider")
+# A reference is float32: recent GPUs else round the factors of its products to TF32's 10 bits.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+ONNX_GPUS: dict[str, dict[str, int]] = {
+    "CUDAExecutionProvider": {"use_tf32": 0},
+    "ROCMExecutionProvider": {},
+    "DmlExecutionProvider": {},
+}
 MAX_OPSET = 17  # onnx2tf fails on the reductions of 18, whose axes are an input
 
 Say = Callable[[int, str], None]
@@ -108,6 +115,15 @@ def kind_of(path: Path) -> str:
     return kind
 
 
+def check_input_size(input_size: tuple[int, int]) -> None:
+    """The network can have an input of this height and width. Raises InputError."""
+    if any(side % 32 or not MIN_SIDE <= side <= MAX_SIDE for side in input_size):
+        raise InputError(
+            f"--input-size {input_size[0]}x{input_size[1]} is not possible",
+            f"give HEIGHTxWIDTH, multiples of 32 from {MIN_SIDE} to {MAX_SIDE}",
+        )
+
+
 def read_source(
     path: Path,
     input_size: tuple[int, int],
@@ -121,7 +137,7 @@ def read_source(
 
     Args:
         path: our weights (.npz), a Keras file (.keras, .h5), a SavedModel folder or an .onnx file.
-        input_size: height, width.
+        input_size: height, width; multiples of 32 from `MIN_SIDE` to `MAX_SIDE`.
         global_dim: dimensions of the global descriptor to keep; of our weights only.
         references: folder of photos, more than ``global_dim``, whose PCA decides these dimensions.
         input_range: grey levels 0 and 255 as the network expects them; of the other formats, which do not tell.
@@ -133,6 +149,7 @@ def read_source(
         ModelError: the network is not an HF-Net, or the conversion went wrong.
         InstallError: onnx2tf is needed and cannot be installed.
     """
+    check_input_size(input_size)
     kind = kind_of(path)
     if kind == WEIGHTS:
         if input_range is not None or outputs:
@@ -283,8 +300,9 @@ def _tensorflow_processor() -> str:
 def _onnx_session(path: Path, onnxruntime: Any) -> tuple[Any, str]:
     """The model on the fastest processor that this ONNX Runtime has, and its name. A GPU that is listed but cannot be
     used falls back to the CPU without a word, so the session is asked."""
-    available = [p for p in ONNX_GPUS if p in onnxruntime.get_available_providers()]
-    session = onnxruntime.InferenceSession(path, providers=[*available, "CPUExecutionProvider"])
+    listed = onnxruntime.get_available_providers()
+    available = [(provider, options) for provider, options in ONNX_GPUS.items() if provider in listed]
+    session = onnxruntime.InferenceSession(path, providers=[*available, ("CPUExecutionProvider", {})])
     used = session.get_providers()[0]
     return session, f"{'GPU' if used in ONNX_GPUS else 'CPU'}, ONNX Runtime {used.removesuffix('ExecutionProvider')}"
 

@@ -11,7 +11,7 @@ from conftest import CONFIG, SIZE
 from hfnet_edge.errors import ModelError
 from hfnet_edge.model import Model, read_description
 from hfnet_export import convert
-from hfnet_export.convert import INT8, INT8_WEIGHTS, RECIPES, Fidelity, Rule
+from hfnet_export.convert import FLOAT16_WEIGHTS, FLOAT32, INT8, INT8_WEIGHTS, RECIPES, Fidelity, Operator, Rule
 from hfnet_export.weights import hfnet_from_weights
 
 PRECISIONS = list(RECIPES)
@@ -49,7 +49,8 @@ def test_buffers_are_aligned(exported):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_operators_are_as_the_recipe_says(exported, precision):
     convert.check_precisions(exported.described[precision], precision)
-    convert.check_size(exported.described[precision], convert.parameter_count(exported.network), precision)
+    graph = convert.operators(exported.float_tflite)
+    convert.check_size(exported.described[precision], convert.parameter_count(exported.network), graph, precision)
     convert.check_xnnpack(exported.described[precision])
     for other in PRECISIONS:
         if other != precision:
@@ -104,10 +105,25 @@ def test_lost_weights_are_noticed(exported):
     model = convert._parse(exported.float_tflite)
     for buffer in model.buffers:
         buffer.data = None
+    graph, parameters = convert.operators(exported.float_tflite), convert.parameter_count(exported.network)
     with pytest.raises(ModelError, match="weights were lost"):
-        convert.check_size(convert._pack(model), convert.parameter_count(exported.network), "none")
+        convert.check_size(convert._pack(model), parameters, graph, "none")
     with pytest.raises(ModelError, match="not compressed"):
-        convert.check_size(exported.float_tflite, convert.parameter_count(exported.network), "int8")
+        convert.check_size(exported.float_tflite, parameters, graph, "int8")
+
+
+def test_the_size_follows_from_the_rules():
+    """A million weights in int8, four million in float16, one million that no rule names."""
+    million = 1_000_000
+    kinds = {"CONV_2D": million, "FULLY_CONNECTED": 4 * million, "BATCH_MATMUL": million}
+    graph = [Operator(kind, kind, FLOAT32, ("x",), ((1, 8, 8, 4),), weights) for kind, weights in kinds.items()]
+    rules = (*RECIPES["int8"], Rule("FULLY_CONNECTED", FLOAT16_WEIGHTS))
+    convert.check_size(bytes((1 + 8 + 4) * million), 6 * million, graph, rules)
+    for wrong in ((1 + 4 + 4) * million, (1 + 16 + 4) * million):
+        with pytest.raises(ModelError, match="its 6000000 weights need about 13000000"):
+            convert.check_size(bytes(wrong), 6 * million, graph, rules)
+    twice = [*graph, *graph]  # a layer that is applied twice has its weights once
+    convert.check_size(bytes((1 + 8 + 4) * million), 6 * million, twice, rules)
 
 
 def test_a_truncated_file_is_noticed(exported):

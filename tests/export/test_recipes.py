@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from conftest import SIZE
@@ -11,13 +13,18 @@ from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.model import read_description
 from hfnet_export import convert
 from hfnet_export.export import export_hfnet
-from hfnet_export.quantization_recipe import Recipe, ScopedRule, read_recipe, write_recipe
+from hfnet_export.quantization_recipe import Recipe, ScopedRule, calibration_hash, read_recipe, write_recipe
 
-HASH = "0123456789abcdef" * 2
+HASH, IMAGES = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+GATE = {"bundle": "07aa", "points": 1.0, "factor": 1.1}
+
+
+def recipe_of(*rules: ScopedRule) -> Recipe:
+    return Recipe("int8", HASH, SIZE, IMAGES, rules)
 
 
 def saved(path, recipe: Recipe, **changes) -> dict:
-    write_recipe(path, recipe, [])
+    write_recipe(path, recipe, GATE, [])
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps(content))
     return content
@@ -27,11 +34,13 @@ def saved(path, recipe: Recipe, **changes) -> dict:
 def test_a_file_does_what_the_name_does(exported, tmp_path, precision):
     graph = convert.operators(exported.float_tflite)
     description = read_description(exported.described[precision], "test")
-    write_recipe(tmp_path / "r.json", Recipe.of(precision, description.weights_hash, graph), [])
-    recipe = read_recipe(tmp_path / "r.json")
-    rules = recipe.rules_for(graph, description.weights_hash)
-    assert recipe.quantize == precision and len(rules) == {"none": 0, "fp16": 3, "dynamic": 2, "int8": 4}[precision]
     inputs = [description.scale(image) for image in exported.images]
+    made = Recipe.of(precision, description, calibration_hash(inputs), graph)
+    write_recipe(tmp_path / "r.json", made, GATE, [])
+    recipe = read_recipe(tmp_path / "r.json")
+    assert recipe == made
+    rules = recipe.rules_for(graph, description)
+    assert recipe.quantize == precision and len(rules) == {"none": 0, "fp16": 3, "dynamic": 2, "int8": 4}[precision]
     content = convert.embed(convert.quantize(exported.float_tflite, rules, inputs), description)
     assert content == exported.described[precision]
 
@@ -39,8 +48,10 @@ def test_a_file_does_what_the_name_does(exported, tmp_path, precision):
 def test_what_a_file_says(exported, tmp_path):
     graph = convert.operators(exported.float_tflite)
     (kept,) = [op.name for op in graph if op.kind == "CONV_2D" and "/b0.proj" in op.name]
-    content = saved(tmp_path / "r.json", Recipe.of("int8", HASH, graph, [kept]))
+    description = replace(read_description(exported.described["int8"], "test"), weights_hash=HASH)
+    content = saved(tmp_path / "r.json", Recipe.of("int8", description, IMAGES, graph, [kept]))
     assert (content["format"], content["quantize"], content["weights_hash"]) == (1, "int8", HASH)
+    assert (content["input_size"], content["calibration"], content["gate"]) == (list(SIZE), IMAGES, GATE)
     first, *_, last = content["rules"]
     common = {"operator": "CONV_2D"}
     assert first == {"algorithm": "min_max_uniform_quantize", "scope": "all", "activations": 8, "weights": 8, **common}
@@ -53,7 +64,7 @@ def test_the_file_is_checked_against_its_recipe(exported):
     graph = convert.operators(exported.float_tflite)
     description = read_description(exported.described["int8"], "test")
     (kept,) = [op for op in graph if op.kind == "CONV_2D" and "/b0.proj" in op.name]
-    rules = Recipe.of("int8", HASH, graph, [kept.name]).rules_for(graph, HASH)
+    rules = Recipe.of("int8", description, IMAGES, graph, [kept.name]).rules_for(graph, description)
     content = convert.quantize(exported.float_tflite, rules, [description.scale(exported.images[0])])
     (op,) = [op for op in convert.operators(content) if op.name == kept.name]
     assert op.precision == convert.FLOAT32
@@ -63,23 +74,46 @@ def test_the_file_is_checked_against_its_recipe(exported):
         convert.check_precisions(content, "int8")
     with pytest.raises(ModelError, match=r"1 operators are not as the recipe says, first CONV_2D .* is int8, not floa"):
         convert.check_precisions(exported.described["int8"], rules)
-    assert convert.weights_in_float(graph, "int8", rules) == kept.weights > 100
 
 
 def test_a_recipe_of_another_network(exported, weights, tmp_path):
     graph = convert.operators(exported.float_tflite)
     path = tmp_path / "r.json"
-    recipe = Recipe("int8", HASH, (ScopedRule("CONV_2D", convert.FLOAT32, ("conv_of_mine",)),))
+    description = replace(read_description(exported.described["int8"], "test"), weights_hash=HASH)
+    recipe = recipe_of(ScopedRule("CONV_2D", convert.FLOAT32, ("conv_of_mine",)))
     with pytest.raises(InputError, match="names the CONV_2D conv_of_mine, which the network lacks"):
-        recipe.rules_for(graph, HASH)
+        recipe.rules_for(graph, description)
+    with pytest.raises(InputError, match="is for an input of 96x128, the network has 96x160; give --input-size 96x128"):
+        recipe.rules_for(graph, replace(description, input_size=(96, 160)))
     (dense,) = [op.name for op in graph if op.kind == "FULLY_CONNECTED" and "projection" in op.name]
     with pytest.raises(InputError, match=r"names the CONV_2D .*projection"):  # the name is there, of another kind
-        Recipe("int8", HASH, (ScopedRule("CONV_2D", convert.INT8, (dense,)),)).rules_for(graph, HASH)
-    write_recipe(path, recipe, [])
+        recipe_of(ScopedRule("CONV_2D", convert.INT8, (dense,))).rules_for(graph, description)
+    write_recipe(path, recipe, GATE, [])
     with pytest.raises(InputError, match=f"r.json is for the weights {HASH}, the network has"):
         export_hfnet(weights, tmp_path / "model.tflite", "int8", SIZE, recipe=path)
     with pytest.raises(InputError, match="is a recipe for int8; say so: --quantize int8"):
         export_hfnet(weights, tmp_path / "model.tflite", "fp16", SIZE, recipe=path)
+    assert not (tmp_path / "model.tflite").exists()
+
+
+def test_the_hash_of_the_calibration():
+    images = [np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)]
+    hashes = [calibration_hash(x) for x in (images, images[::-1], images[:1], [images[0], images[1] / 2])]
+    assert len(set(hashes)) == 4 and all(len(h) == 32 for h in hashes)
+    assert calibration_hash([image.copy() for image in images]) == hashes[0]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [[], [{"algorithm": "float_casting", "operator": "CONV_2D", "scope": "all", "activations": 32, "weights": 16}]],
+)
+def test_int8_that_is_not(exported, weights, tmp_path, monkeypatch, rules):
+    """A recipe that leaves nothing in int8 is not called int8."""
+    monkeypatch.setattr(convert, "to_float_tflite", lambda network: exported.float_tflite)
+    path, description = tmp_path / "r.json", read_description(exported.described["int8"], "test")
+    saved(path, Recipe("int8", description.weights_hash, SIZE, IMAGES, ()), rules=rules)
+    with pytest.raises(ModelError, match=r"nothing of this network would be in int8; .* --quantize none"):
+        export_hfnet(weights, tmp_path / "model.tflite", "int8", SIZE, recipe=path)
     assert not (tmp_path / "model.tflite").exists()
 
 
@@ -119,6 +153,10 @@ GOOD = {
         ({"quantize": "int4"}, "quantize is 'int4'; write one of none, fp16, dynamic, int8"),
         ({"quantize": ["int8"]}, "quantize is"),
         ({"weights_hash": 7}, "weights_hash is 7"),
+        ({"calibration": None}, "calibration None"),
+        ({"input_size": None}, "input_size is None"),
+        ({"input_size": [96]}, r"input_size is \[96\]"),
+        ({"input_size": ["96", True]}, "input_size is "),
         ({"rules": None}, "rules is not a list"),
         ({"rules": ["CONV_2D"]}, "rule 0 is not a table of activations, algorithm, operator, scope, weights"),
         ({"rules": [GOOD, {**GOOD, "bias": 32}]}, "rule 1 is not a table of"),
@@ -134,7 +172,7 @@ GOOD = {
     ],
 )
 def test_a_wrong_recipe(tmp_path, changes, message):
-    good = Recipe("int8", HASH, (ScopedRule("CONV_2D", convert.INT8, ("a",)),))
+    good = recipe_of(ScopedRule("CONV_2D", convert.INT8, ("a",)))
     assert saved(tmp_path / "r.json", good)["rules"] == [GOOD] and read_recipe(tmp_path / "r.json") == good
     saved(tmp_path / "r.json", good, **changes)
     with pytest.raises(InputError, match=message):
@@ -144,6 +182,7 @@ def test_a_wrong_recipe(tmp_path, changes, message):
 def test_a_rule_that_cannot_be_followed(exported):
     """A softmax in int8 is an operator that ai-edge-quantizer knows, with int8 weights only it is not."""
     graph = convert.operators(exported.float_tflite)
-    rules = Recipe("int8", HASH, (ScopedRule("SOFTMAX", convert.INT8_WEIGHTS, None),)).rules_for(graph, HASH)
+    description = replace(read_description(exported.described["int8"], "test"), weights_hash=HASH)
+    rules = recipe_of(ScopedRule("SOFTMAX", convert.INT8_WEIGHTS, None)).rules_for(graph, description)
     with pytest.raises(ModelError):
         convert.quantize(exported.float_tflite, rules, [])
