@@ -40,11 +40,12 @@ from hfnet_maps.made_place import write_place
 from hfnet_maps.reference import read_reference
 from hfnet_maps.writer import write_map
 from hfnet_parity.bundle import Bundle
-from hfnet_parity.compare import Comparison, compare, errors_of, read_tolerances, recalls_of
+from hfnet_parity.compare import Comparison, compare, errors_of, recalls_of
 from hfnet_parity.costs import STEPS, costs
 from hfnet_parity.gate import Gate
 from hfnet_parity.record import load_network, record
 from hfnet_parity.run import run_on
+from hfnet_parity.tolerances import read_tolerances
 
 BUDGET = 245_000  # bytes of a map: a fiftieth of hloc's files of these scenes
 THRESHOLDS = (Threshold(0.05, 1), Threshold(0.1, 1), Threshold(0.25, 2))
