@@ -57,8 +57,9 @@ def record(
         typer.Option(help="usac: to compare with devices that lack PoseLib. Default: the best of this machine."),
     ] = None,
     input_size: Annotated[
-        str, typer.Option(metavar="HEIGHTxWIDTH", help="Of a network that is not a .tflite.")
-    ] = "480x640",
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="Of a network that is not a .tflite; default 480x640."),
+    ] = None,
     input_range: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="As in hfnet-export, of other networks than hfnet's.")
     ] = None,
@@ -80,7 +81,12 @@ def record(
         raise InputError("the reference is not named", "give either --model and --map, or --from-hloc")
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
-    if not (size := re.fullmatch(r"(\d+)x(\d+)", input_size)):
+    if from_hloc is not None and any(option is not None for option in (solver, input_size, input_range, outputs)):
+        raise InputError(
+            "--solver, --input-size, --input-range and --outputs are not for --from-hloc", "leave them out"
+        )
+    size = None if input_size is None else re.fullmatch(r"(\d+)x(\d+)", input_size)
+    if input_size is not None and size is None:
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
     from hfnet_export.cli import parse_range
     from hfnet_export.roles import parse_outputs
@@ -97,7 +103,7 @@ def record(
         assert model is not None and map_ is not None
         low_high = None if input_range is None else parse_range(input_range)
         named = None if outputs is None else parse_outputs(outputs)
-        network = load_network(model, (int(size[1]), int(size[2])), low_high, named)
+        network = load_network(model, None if size is None else (int(size[1]), int(size[2])), low_high, named)
         with progress() as report:
             recording = record_bundle(network, map_, images, listed, output, truth, limits, solver, report)
     localized = sum(q.pose is not None for q in recording.queries)

@@ -16,6 +16,7 @@ import numpy as np
 
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.files import check_writable
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.localizer import LocalizationConfig, Localizer
 from hfnet_edge.model import Description, Model, RawOutputs
@@ -28,6 +29,7 @@ from hfnet_parity.bundle import write_bundle
 from hfnet_parity.hloc_results import read_hloc_results
 
 TFLITE = ".tflite"
+INPUT_SIZE = (480, 640)  # of a network that is not a .tflite
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Original:
 
 def load_network(
     name: str,
-    input_size: tuple[int, int] = (480, 640),
+    input_size: tuple[int, int] | None = None,
     input_range: tuple[float, float] | None = None,
     outputs: Mapping[str, str] | None = None,
 ) -> Network:
@@ -77,9 +79,9 @@ def load_network(
     """
     path = Path(name)
     if path.suffix == TFLITE:
-        if input_range is not None or outputs:
-            option = "--outputs" if input_range is None else "--input-range"
-            raise InputError(f"{option} is not for a .tflite, which says it itself", "leave it out")
+        for option, given in (("input-size", input_size), ("input-range", input_range), ("outputs", outputs)):
+            if given is not None:
+                raise InputError(f"--{option} is not for a .tflite, which says it itself", "leave it out")
         return Network(Model(path), path.read_bytes(), "CPU, LiteRT")
     with export_extra():
         from hfnet_export.convert import embed
@@ -87,7 +89,7 @@ def load_network(
         from hfnet_export.weights import BUNDLED
 
     network = BUNDLED if name == "hfnet" else path
-    source = read_source(network, input_size, input_range=input_range, outputs=outputs)
+    source = read_source(network, input_size or INPUT_SIZE, input_range=input_range, outputs=outputs)
     tflite = embed(source.content, source.description)
     if source.processor.startswith("GPU"):
         return Network(Original(source.description, source.reference, source.processor), tflite, source.processor)
@@ -119,6 +121,7 @@ def record(
     check_truth(truth, queries)
     localizer = Localizer(map_, network.model, LocalizationConfig(pose=PoseConfig(solver=solver or DEFAULT_SOLVER)))
     files = find_images(images, queries)
+    check_writable(output, map_, *files.values())
     recording = Recording(
         about(localizer, network.tflite, map_.read_bytes(), network.processor),
         reference_poses(localizer.map),
@@ -143,6 +146,7 @@ def record_hloc(
     """Writes a bundle of what hloc left in a folder, see `hfnet_parity.hloc_results`. Raises as `record` does."""
     check_truth(truth, queries)
     files = find_images(images, queries)
+    check_writable(output, *files.values(), *(folder.iterdir() if folder.is_dir() else ()))
     recording = read_hloc_results(folder, queries)
     write_bundle(output, recording, files, None, None, _of(truth, queries), thresholds)
     return recording

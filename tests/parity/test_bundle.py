@@ -17,7 +17,7 @@ from hfnet_edge.runner import MAP, MODEL
 from hfnet_maps.reference import read_reference
 from hfnet_parity.bundle import Bundle, write_bundle
 from hfnet_parity.gate import Gate, parse_max_loss
-from hfnet_parity.record import record_hloc
+from hfnet_parity.record import load_network, record, record_hloc
 
 
 def test_a_bundle_holds_all_that_a_run_needs(kit, tmp_path):
@@ -212,3 +212,57 @@ def test_mismatched_inputs_are_found_before_anything_runs(kit, tmp_path):
     write_map(lay_out(place().source()), tmp_path / "other.hfmap")
     with pytest.raises(MismatchError, match=r"other\.hfmap"):
         run_on(Never(), kit.bundle, kit.int8, tmp_path / "other.hfmap")
+
+
+def test_a_bundle_destroys_no_input(kit, tmp_path):
+    place = kit.root / "place"
+    shutil.copytree(place / "images", tmp_path / "images")
+    queries = read_queries(place / "queries_with_intrinsics.txt")
+    write_results(tmp_path / "hloc", kit.bundle)
+    network = load_network(str(kit.root / "float.tflite"))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(OutputError, match="names the same file"):
+        record(network, kit.map, tmp_path / "images", queries, tmp_path / "images" / queries[0][0])
+    for name in ("poses.txt", "feats-superpoint-n4096-r1024.h5"):
+        with pytest.raises(OutputError, match="names the same file"):
+            record_hloc(tmp_path / "hloc", tmp_path / "images", queries, tmp_path / "hloc" / name)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_last_parts_of_names_that_two_queries_share_are_refused(kit, tmp_path):
+    """hloc writes only them; a pose must not go to the wrong query."""
+    queries = [
+        (f"{light}/0.jpg", camera)
+        for light in ("day", "night")
+        for _, camera in [(q.name, q.camera) for q in kit.bundle.recording.queries[:1]]
+    ]
+    recording = replace(
+        kit.bundle.recording,
+        queries=tuple(
+            replace(q, name=name) for q, (name, _) in zip(kit.bundle.recording.queries[:2], queries, strict=True)
+        ),
+    )
+    write_results(tmp_path / "hloc", replace(kit.bundle, recording=recording))
+    for name, _ in queries:
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(kit.root / "place/images" / kit.bundle.recording.queries[0].name, tmp_path / name)
+    first = (tmp_path / "hloc/poses.txt").read_text().splitlines()[0]
+    (tmp_path / "hloc/poses.txt").write_text(first.replace("day/0.jpg", "0.jpg") + "\n")
+    with pytest.raises(InputError, match=r"0\.jpg, the last part of 2 queries"):
+        record_hloc(tmp_path / "hloc", tmp_path, queries, tmp_path / "x.bundle")
+    (tmp_path / "hloc/poses.txt").write_text(first + "\n")
+    found = record_hloc(tmp_path / "hloc", tmp_path, queries, tmp_path / "x.bundle")
+    assert [q.pose is not None for q in found.queries] == [True, False]
+
+
+def test_a_bundle_of_many_queries_can_be_read_again(kit, tmp_path):
+    """Its recording is larger than any member of a recording may be."""
+    source = kit.bundle.recording
+    names = [f"{i:03d}.jpg" for i in range(12)]
+    queries = tuple(replace(source.queries[i % 6], name=name) for i, name in enumerate(names))
+    images = {name: kit.root / "place/images" / source.queries[0].name for name in names}
+    write_bundle(tmp_path / "many.bundle", replace(source, queries=queries), images, None, None, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hfnet_edge.recording_file.MAX_MEMBER", 1 << 20)
+        assert len(Bundle.read(tmp_path / "many.bundle").recording.queries) == 12
+    assert (tmp_path / "many.bundle").stat().st_size > 1 << 21
