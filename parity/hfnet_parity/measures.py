@@ -165,25 +165,40 @@ def _frames(pair: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _kept_matches(pair: Pair) -> float:
-    """The reference's inlier matches that the run has: the same keypoint and the same landmark."""
+    same, _ = _inlier_matches(pair)
+    return 100.0 * float(same.mean())
+
+
+def _agreeing_matches(pair: Pair) -> float:
+    same, both = _inlier_matches(pair)
+    if not both.any():
+        raise MissingStage
+    return 100.0 * float(same[both].mean())
+
+
+def _inlier_matches(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """For each of the reference's N > 0 inlier matches, (N,) bool whether the run matches its keypoint with the same
+    landmark, and (N,) bool whether its keypoint is an inlier of the run too. Raises MissingStage."""
     a, b = pair.reference.matched, pair.run.matched
     if a is None or not a.inliers.any():
         raise MissingStage
-    if b is None:
-        return 0.0
     inliers = np.flatnonzero(a.inliers)
+    nothing = np.zeros(len(inliers), bool)
+    if b is None:
+        return nothing, nothing
     partner = dict(pair.paired.tolist())
     row_of = {int(k): i for i, k in enumerate(b.keypoints)}
     rows = np.array([row_of.get(partner.get(int(a.keypoints[i]), -1), -1) for i in inliers])
-    found = rows >= 0
+    matched, same, both = rows >= 0, nothing.copy(), nothing.copy()
+    both[matched] = b.inliers[rows[matched]]
     if pair.same_map:
-        found[found] = a.landmarks[inliers[found]] == b.landmarks[rows[found]]
-    elif pair.reference.pose is not None and found.any():
+        same[matched] = a.landmarks[inliers[matched]] == b.landmarks[rows[matched]]
+    elif pair.reference.pose is not None and matched.any():
         project = pair.reference.camera.project
         pose, pixel = pair.reference.pose, pair.reference.features.pixel if pair.reference.features else 1.0
-        gap = project(pose.transform(a.xyz[inliers[found]])) - project(pose.transform(b.xyz[rows[found]]))
-        found[found] = np.linalg.norm(gap, axis=1) <= SAME_LANDMARK * pixel
-    return 100.0 * float(found.mean())
+        gap = project(pose.transform(a.xyz[inliers[matched]])) - project(pose.transform(b.xyz[rows[matched]]))
+        same[matched] = np.linalg.norm(gap, axis=1) <= SAME_LANDMARK * pixel
+    return same, both
 
 
 def _same_matches(pair: Pair) -> float:
@@ -262,6 +277,10 @@ MEASURES = (
     ),
     Measure("matches", "identical", "queries of which the matches are the same", "%", 1, True, _same_matches),
     Measure("matches", "kept", "the reference's inlier matches that the run finds too", "%", 1, True, _kept_matches),
+    Measure(
+        "matches", "agree", "inliers of both that are of the same landmark", "%", 1, True,
+        _agreeing_matches,
+    ),
     Measure("pose", "inliers", "the reference's number of inliers that the run reaches", "%", 1, True, _inliers),
     Measure("pose", "lost", "the reference's poses that the run does not find", "%", 1, False, _lost),
     Measure("pose", "moved", "metres between the camera's positions, median", "m", 4, False, _moved, np.median),

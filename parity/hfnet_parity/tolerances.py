@@ -19,13 +19,15 @@ def profile_of(reference: Recording, run: Recording) -> str:
     """Which tolerances apply.
 
     Returns:
-        "hloc" for hloc's results; for the same model and map files on the same kind of runtime "identical", or
-        "rounded" where the model computes in float; else "quantized".
+        "hloc" for hloc's results; "packed" for another map; for the same model and map files on the same kind of
+        runtime "identical", or "rounded" where the model computes in float; else "quantized".
     """
     a, b = reference.about, run.about
     if a.get("processor") == "hloc":
         return "hloc"
-    if any(a.get(key) != b.get(key) for key in ("model_hash", "map_hash", "processor")):
+    if a.get("map_hash") != b.get("map_hash"):
+        return "packed"
+    if any(a.get(key) != b.get(key) for key in ("model_hash", "processor")):
         return "quantized"
     return "identical" if b.get("precision") in INTEGER else "rounded"
 

@@ -164,9 +164,23 @@ def test_another_map_is_compared_by_where_its_landmarks_are():
     a = a_recording()
     renumbered = changed(a, matched=lambda m: replace(m, landmarks=m.landmarks[::-1].copy()))
     renumbered = replace(renumbered, about=ABOUT | {"map_hash": "other"})
-    assert compared(a, renumbered, profile="quantized").value("matches.kept").value == 100
+    assert profile_of(a, renumbered) == "packed"
+    assert compared(a, renumbered, profile="packed").value("matches.kept").value == 100
     moved = changed(renumbered, matched=lambda m: replace(m, xyz=m.xyz + np.array([0.0, 0.5, 0.0])))
-    assert compared(a, moved, profile="quantized").value("matches.kept").value == 0
+    assert compared(a, moved, profile="packed").value("matches.kept").value == 0
+    assert compared(a, moved, profile="packed").broken == "matches"
+
+
+def test_a_packed_map_may_lack_landmarks():
+    """Ten of forty inliers are left, all of them right."""
+    a = a_recording()
+    fewer = changed(
+        a, matched=lambda m: Matched(*(getattr(m, f)[::4] for f in ("keypoints", "landmarks", "xyz", "inliers")))
+    )
+    fewer = replace(fewer, about=ABOUT | {"map_hash": "other"})
+    comparison = compared(a, fewer, profile="packed")
+    assert comparison.value("matches.kept").value == 25 and comparison.value("matches.agree").value == 100
+    assert comparison.broken is None
 
 
 def test_a_map_in_another_frame_is_stale():

@@ -145,7 +145,7 @@ def test_table_json_and_page_agree(made, page):
     assert verdict.passed and verdict.comparison.profile == "quantized"
     text, data, html = printed(verdict), to_json([verdict], LAYERS), page(verdict)
     numbers = data["runs"][0]["numbers"]
-    assert len(numbers) == len(verdict.comparison.values) == 24
+    assert len(numbers) == len(verdict.comparison.values) == 25
     assert {n["stage"] for n in numbers} == {v.measure.stage for v in verdict.comparison.values}
     rows = [line for line in text.splitlines() if re.search(r"\d to [\d∞]", line)]
     by_key = {number["key"]: number for number in numbers}
@@ -253,8 +253,8 @@ def test_what_hloc_does_not_keep_is_not_recorded(made, page):
     for key in ("map.references", "input.identical", "tensor.snr", "retrieval.kept", "pose.inliers"):
         assert (by_stage[key]["value"], by_stage[key]["passed"]) == (None, None)
     assert by_stage["keypoints.repeated"]["value"] is not None
-    assert sum("n/a" in line for line in text.splitlines()) == 10
-    assert html.text.count("not recorded") == 10 + 5
+    assert sum("n/a" in line for line in text.splitlines()) == 11
+    assert html.text.count("not recorded") == 11 + 5
     assert run["queries"][0]["reference"]["inliers"] is None and "? → " in text
     assert "keypoints kept" in html.text, "there are no inliers to draw"
 

@@ -11,6 +11,7 @@ import pytest
 from ai_edge_litert.tools import flatbuffer_utils
 from PIL import Image
 
+from hfnet_edge.codecs import CodecName
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image import Photo
 from hfnet_edge.lists import read_names
@@ -18,6 +19,7 @@ from hfnet_edge.model import Model
 from hfnet_edge.runner import IMAGES
 from hfnet_edge.runner import record as run_record
 from hfnet_export.convert import embed
+from hfnet_maps.budget import choose
 from hfnet_maps.build import build_map
 from hfnet_maps.writer import full_sections, write_map
 
@@ -130,3 +132,20 @@ def test_a_map_of_the_same_images_with_other_landmarks(kit, tmp_path):
     write_map(full_sections(moved), stale)
     verdict = kit.judge(kit.run(tmp_path / "job", map_=stale), stale)
     assert verdict.comparison.broken == "matches"
+
+
+@pytest.mark.parametrize("codec", ["int8", "pq", "binary"])
+def test_a_packed_map_holds_under_every_codec(kit, tmp_path, codec):
+    """Against the reference in the uncompacted map: landmarks are fewer, and nothing else."""
+    place = kit.root / "place"
+    source, _ = build_map(
+        place / "images", place / "reference", read_names(place / "map.txt"), Model(kit.root / "float.tflite")
+    )
+    packed = tmp_path / "packed.hfmap"
+    write_map(choose(source, 120_000, CodecName(codec))[0], packed)
+    verdict = kit.judge(kit.run(tmp_path / "job", map_=packed), packed)
+    assert verdict.comparison.profile == "packed"
+    value = verdict.comparison.value
+    assert verdict.comparison.broken in (None, "pose") and value("pose.lost").value < 17, "one weak query at most"
+    assert value("matches.agree").value > 95 and value("matches.kept").value < 99, "it lacks landmarks"
+    assert max(verdict.costs, key=lambda cost: cost.inliers).step == "map"
