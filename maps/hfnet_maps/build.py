@@ -12,7 +12,6 @@ the principal point, so that one threshold suits images of all sizes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +22,11 @@ import numpy as np
 import pycolmap
 
 from hfnet_edge.console import Report, silent
-from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.errors import InputError
 from hfnet_edge.features import Features, extract
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
+from hfnet_edge.lists import find_images
 from hfnet_edge.matching import nearest_two
 from hfnet_edge.model import Description, Model
 from hfnet_maps.reference import read_reference
@@ -126,11 +126,7 @@ def build_map(
         raise InputError(f"the list names {min(repeated)} more than once", "keep one line per image")
     poses = [model_of_place.pose(name) for name in names]
     cameras = [model_of_place.camera(name) for name in names]
-    missing = [name for name in names if not os.path.isfile(images / name)]
-    if missing:
-        raise ImageError(
-            f"{len(missing)} of {len(names)} images are not in {images}, first {missing[0]}", "check --images"
-        )
+    find_images(images, names, "images")
     seconds: dict[str, float] = {}
     features = []
     with _timed(seconds, "extract"):

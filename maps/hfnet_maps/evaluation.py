@@ -126,6 +126,16 @@ def pose_error(found: Pose, true: Pose) -> tuple[float, float]:
     return float(np.linalg.norm(found.center - true.center)), float(angle)
 
 
+def pose_errors(found: Mapping[str, Pose], true: Mapping[str, Pose], queries: Sequence[str]) -> np.ndarray:
+    """(Q, 2) float64 metres and degrees; infinite where no pose was found."""
+    return np.array([pose_error(found[name], true[name]) if name in found else (np.inf, np.inf) for name in queries])
+
+
+def within(errors: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarray:
+    """(T,) int64 how many of (Q, 2) errors are within each threshold."""
+    return np.array([(errors <= (t.position, t.rotation)).all(axis=1).sum() for t in thresholds])
+
+
 def evaluate(
     found: Mapping[str, Pose],
     true: Mapping[str, Pose],
@@ -153,7 +163,7 @@ def evaluate(
             f"none of the {len(found)} poses is of a query: they are of {next(iter(found))} and so on",
             "give the list that was localized",
         )
-    errors = np.array([pose_error(found[name], true[name]) if name in found else (np.inf, np.inf) for name in queries])
+    errors = pose_errors(found, true, queries)
     position, rotation = errors.T
-    recalls = tuple(float(np.mean((position <= t.position) & (rotation <= t.rotation))) for t in thresholds)
+    recalls = tuple(float(count) / len(queries) for count in within(errors, thresholds))
     return Evaluation(tuple(queries), position, rotation, tuple(thresholds), recalls)

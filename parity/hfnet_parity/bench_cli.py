@@ -12,7 +12,7 @@ from rich.console import Console
 from hfnet_edge.console import progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write, check_writable
-from hfnet_edge.lists import read_queries
+from hfnet_edge.lists import find_images, read_queries
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -58,10 +58,9 @@ def bench(
         raise InputError(f"there is no folder {images}", "check --images")
     from hfnet_device.backends import machines
     from hfnet_parity.bench import guess_cameras, is_busy, measure, tables, to_json
-    from hfnet_parity.record import find_images
 
     listed = guess_cameras(images) if queries is None else read_queries(queries)
-    files = find_images(images, listed)
+    files = find_images(images, (name for name, _ in listed))
     if json_ is not None:
         check_writable(json_, *model, map_, queries, *files.values())
     (machine,) = machines(backend, device, device_python)

@@ -13,7 +13,7 @@ import numpy as np
 from hfnet_edge.errors import MismatchError, RecordingError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.recording import Recording
-from hfnet_maps.evaluation import Threshold, pose_error
+from hfnet_maps.evaluation import Threshold, pose_error, pose_errors, within
 from hfnet_parity.measures import MEASURES, MEDIAN, RECALL, REFERENCES, Measure
 from hfnet_parity.pairs import MissingStage, Pair
 
@@ -195,25 +195,19 @@ def _references(reference: Recording, run: Recording) -> float:
 
 def errors_of(recording: Recording, truth: Mapping[str, Pose]) -> np.ndarray:
     """(Q, 2) metres and degrees, infinite without a pose."""
-    return np.array(
-        [(np.inf, np.inf) if q.pose is None else pose_error(q.pose, truth[q.name]) for q in recording.queries]
-    )
+    found = {q.name: q.pose for q in recording.queries if q.pose is not None}
+    return pose_errors(found, truth, [q.name for q in recording.queries])
 
 
 def recalls_of(errors: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarray:
     """(T,) % of (Q, 2) errors within each threshold."""
-    return 100 * _within(errors, thresholds) / max(1, len(errors))
+    return 100 * within(errors, thresholds) / max(1, len(errors))
 
 
 def recall_lost(a: np.ndarray, b: np.ndarray, thresholds: Sequence[Threshold]) -> float:
     """Points of recall that (Q, 2) errors b lose against a, at the threshold that loses most. Queries are counted
     before they are divided: 55 less 54 of 100 is one point and not a rounding error more."""
-    return 100 * int((_within(a, thresholds) - _within(b, thresholds)).max()) / max(1, len(a))
-
-
-def _within(errors: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarray:
-    """(T,) int64 how many."""
-    return np.array([(errors <= (t.position, t.rotation)).all(axis=1).sum() for t in thresholds])
+    return 100 * int((within(a, thresholds) - within(b, thresholds)).max()) / max(1, len(a))
 
 
 def median_ratio(a: np.ndarray, b: np.ndarray) -> float:

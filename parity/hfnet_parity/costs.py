@@ -16,7 +16,7 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Pose
 from hfnet_edge.localizer import LocalizationConfig, localize_features
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig, available_solvers
+from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.recording import QueryRecord
 from hfnet_maps.evaluation import pose_error
 from hfnet_parity.compare import Comparison
@@ -65,8 +65,7 @@ def costs(comparison: Comparison, m: LocalizationMap) -> tuple[Cost, ...]:
         for f in (pair.reference.features, pair.run.features):
             if f is None or f.descriptors.shape[1] != width or len(f.global_descriptor) != dims:
                 return ()
-    solver = comparison.reference.about.get("solver", DEFAULT_SOLVER)
-    config = LocalizationConfig(pose=PoseConfig(solver=solver if solver in available_solvers() else DEFAULT_SOLVER))
+    config = LocalizationConfig(pose=PoseConfig(solver=solver_here(comparison.reference.about.get("solver"))))
     moved, lost = np.zeros((len(comparison.pairs), len(STEPS))), np.zeros((len(comparison.pairs), len(STEPS)))
     for i, pair in enumerate(comparison.pairs):
         here = [localize_features(m, f, pair.reference.camera, config) for f in _steps(pair)]

@@ -6,7 +6,6 @@ ONNX Runtime sees one; elsewhere they are converted and run in LiteRT too. The r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from hfnet_edge.console import Report, silent
-from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.errors import InputError
 from hfnet_edge.files import check_writable
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.lists import find_images
 from hfnet_edge.localizer import LocalizationConfig, Localizer
 from hfnet_edge.model import Description, Model, RawOutputs
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
@@ -120,10 +120,11 @@ def record(
     """
     check_truth(truth, queries)
     localizer = Localizer(map_, network.model, LocalizationConfig(pose=PoseConfig(solver=solver or DEFAULT_SOLVER)))
-    files = find_images(images, queries)
+    place = map_.read_bytes()
+    files = find_images(images, (name for name, _ in queries))
     check_writable(output, map_, *files.values())
     recording = Recording(
-        about(localizer, network.tflite, map_.read_bytes(), network.processor),
+        about(localizer, network.tflite, place, network.processor),
         reference_poses(localizer.map),
         record_queries(
             localizer,
@@ -131,7 +132,7 @@ def record(
             lambda done, total: progress("recording", done, total),
         ),
     )
-    write_bundle(output, recording, files, network.tflite, map_.read_bytes(), _of(truth, queries), thresholds)
+    write_bundle(output, recording, files, network.tflite, place, _of(truth, queries), thresholds)
     return recording
 
 
@@ -145,22 +146,11 @@ def record_hloc(
 ) -> Recording:
     """Writes a bundle of what hloc left in a folder, see `hfnet_parity.hloc_results`. Raises as `record` does."""
     check_truth(truth, queries)
-    files = find_images(images, queries)
+    files = find_images(images, (name for name, _ in queries))
     check_writable(output, *files.values(), *(folder.iterdir() if folder.is_dir() else ()))
     recording = read_hloc_results(folder, queries)
     write_bundle(output, recording, files, None, None, _of(truth, queries), thresholds)
     return recording
-
-
-def find_images(folder: Path, queries: Sequence[tuple[str, Camera]]) -> dict[str, Path]:
-    """Query to its image file. Raises ImageError: some are not there."""
-    files = {name: folder / name for name, _ in queries}
-    missing = [name for name, file in files.items() if not os.path.isfile(file)]  # False for impossible names too
-    if missing:
-        raise ImageError(
-            f"{len(missing)} of {len(files)} queries are not in {folder}, first {missing[0]}", "check --images"
-        )
-    return files
 
 
 def check_truth(truth: Mapping[str, Pose] | None, queries: Sequence[tuple[str, Camera]]) -> None:

@@ -12,7 +12,7 @@ from hfnet_device.backends import Backend
 from hfnet_edge.console import Report, silent
 from hfnet_edge.image import load_photo
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model, check_match
+from hfnet_edge.model import Model, check_match, read_description
 from hfnet_edge.recording import Recording
 from hfnet_edge.recording_file import read_recording
 from hfnet_edge.runner import IMAGES, JOB, MAP, MODEL, OUT, RECORDING, RecordJob
@@ -92,9 +92,10 @@ def layers_of(bundle: Bundle, model: Path, count: int = 4) -> tuple[Layer, ...]:
 
     if MODEL not in bundle.members:
         return ()
-    size = Model(model).description.input_size
+    content = model.read_bytes()
+    size = read_description(content, str(model)).input_size
     with tempfile.TemporaryDirectory() as folder:
         bundle.unpack_images(Path(folder))
         files = list(bundle.files().values())
         images = [load_photo(Path(folder) / name, size).pixels for name in files[:: -(-len(files) // count)]]
-    return layer_noise(bundle.member(MODEL), model.read_bytes(), images)
+    return layer_noise(bundle.member(MODEL), content, images)

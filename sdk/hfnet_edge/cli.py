@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -16,7 +15,7 @@ from hfnet_edge.console import progress, reports_errors, run, wrote
 from hfnet_edge.errors import CameraError, HFNetEdgeError, ImageError, InputError, MapFormatError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Camera
-from hfnet_edge.lists import read_queries, write_poses
+from hfnet_edge.lists import find_images, read_queries, write_poses
 from hfnet_edge.localizer import LocalizationResult, Localizer, Status
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
@@ -80,11 +79,7 @@ def localize(
         raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
 
     localizer = Localizer(map_, Model(model, threads))
-    missing = [name for name, _ in todo if not os.path.isfile(folder / name)]  # False for impossible names too
-    if missing:
-        raise ImageError(
-            f"{len(missing)} of {len(todo)} queries are not in {folder}, first {missing[0]}", "check --images"
-        )
+    find_images(folder, (name for name, _ in todo))
     results: list[tuple[str, LocalizationResult]] = []
     unreadable: list[HFNetEdgeError] = []
     with progress() as bar:

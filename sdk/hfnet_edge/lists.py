@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from hfnet_edge.errors import CameraError, InputError
+from hfnet_edge.errors import CameraError, ImageError, InputError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
 
@@ -38,6 +39,17 @@ def read_queries(path: Path | str) -> list[tuple[str, Camera]]:
     if not queries:
         raise InputError(f"{path} lists no queries", "write `name MODEL width height params...` per line")
     return list(queries.items())
+
+
+def find_images(folder: Path, names: Iterable[str], what: str = "queries") -> dict[str, Path]:
+    """Name to image file. Raises ImageError: some of ``what`` are not there."""
+    files = {name: folder / name for name in names}
+    missing = [name for name, file in files.items() if not os.path.isfile(file)]  # False for impossible names too
+    if missing:
+        raise ImageError(
+            f"{len(missing)} of {len(files)} {what} are not in {folder}, first {missing[0]}", "check --images"
+        )
+    return files
 
 
 def read_poses(path: Path | str) -> dict[str, Pose]:

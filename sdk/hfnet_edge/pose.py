@@ -138,4 +138,9 @@ def available_solvers() -> tuple[str, ...]:
     return ("poselib", "usac") if poselib else ("usac",)
 
 
+def solver_here(name: str | None) -> str:
+    """The solver of this name where this machine has it, else this machine's best."""
+    return name if name is not None and name in available_solvers() else DEFAULT_SOLVER
+
+
 SOLVERS = {"poselib": _poselib, "usac": _usac}

@@ -30,7 +30,7 @@ from hfnet_edge.geometry import Camera
 from hfnet_edge.localizer import LocalizationConfig, Localizer
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
-from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig, available_solvers
+from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.recording import QueryRecord, Recording, digest, record_query
 from hfnet_edge.recording_file import camera_from_json, camera_to_json, to_bytes
 
@@ -77,8 +77,7 @@ def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) ->
         HFNetEdgeError: a file is missing or damaged, or they do not belong together.
     """
     model = Model(folder / MODEL, job.threads)
-    solver = job.solver if job.solver in available_solvers() else DEFAULT_SOLVER
-    localizer = Localizer(folder / MAP, model, LocalizationConfig(pose=PoseConfig(solver=solver)))
+    localizer = Localizer(folder / MAP, model, LocalizationConfig(pose=PoseConfig(solver=solver_here(job.solver))))
     queries = [(name, folder / IMAGES / file, camera) for name, file, camera in job.queries]
     return Recording(
         about(localizer, (folder / MODEL).read_bytes(), (folder / MAP).read_bytes()),
