@@ -33,6 +33,7 @@ class Stage:
         batches: from the first step (0-based) to the batches from there on; step s gets the same batch always.
         held_out: batches of images that are never trained on.
         steps: of the optimiser; ``learning_rate`` rises for `WARMUP` of them and then falls to nothing in a cosine.
+        balanced: the terms are weighed by learned weights; otherwise they are summed.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Stage:
     held_out: list[tuple]
     steps: int
     learning_rate: float
+    balanced: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def train(
     def train_step(batch):
         with tf.GradientTape() as tape:
             losses = stage.losses(batch, True)
-            loss = total_loss(losses, balance, factors)
+            loss = total_loss(losses, balance, factors) if stage.balanced else tf.reduce_sum(losses) + 0 * balance[0]
         gradients, of_balance = tape.gradient(loss, [variables, [balance]])
         optimizers[0].apply_gradients(zip(gradients, variables, strict=True))
         optimizers[1].apply_gradients(zip(of_balance, [balance], strict=True))
