@@ -234,7 +234,11 @@ def _finish(packer: Packer, choice: Choice, budget: int, tried: list[Choice]) ->
     """Fits the chosen settings to the budget exactly."""
     assert choice.settings is not None
     count = packer.fit(choice.settings, budget)
-    sections = packer.pack(choice.settings, count)
+    while True:
+        sections = {**packer.pack(choice.settings, count), **packer.trees(count)}
+        if count == 1 or size_of(sections) <= budget:
+            break
+        count = max(1, count * 97 // 100)  # trees of fewer landmarks are a little larger for each
     chosen = replace(choice, landmarks=count, size=size_of(sections))
     return sections, [chosen, *(t for t in tried if t is not choice)]
 

@@ -23,12 +23,13 @@ import pycolmap
 
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
-from hfnet_edge.features import Features, extract
+from hfnet_edge.features import Features, extract, extract_patches
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
 from hfnet_edge.lists import find_images
 from hfnet_edge.matching import nearest_two
 from hfnet_edge.model import Description, Model
+from hfnet_edge.patch_model import PatchModel
 from hfnet_maps.reference import read_reference
 from hfnet_maps.source import Extractor, Photos, Source
 
@@ -106,7 +107,12 @@ class BuildReport:
 
 
 def build_map(
-    images: Path, reference: Path, names: Sequence[str], model: Model, progress: Report = silent
+    images: Path,
+    reference: Path,
+    names: Sequence[str],
+    model: Model,
+    progress: Report = silent,
+    patch_model: PatchModel | None = None,
 ) -> tuple[Source, BuildReport]:
     """What a map is written from: the named images with the network's features and the reference's cameras and poses.
 
@@ -114,6 +120,7 @@ def build_map(
         images: folder that the names are in.
         reference: folder of a COLMAP model.
         names: reference images.
+        patch_model: describes the landmarks in place of ``model``, which then does the retrieval alone.
 
     Raises:
         InputError: the reference is missing or damaged, a name repeats or is not in it, or nothing can be triangulated.
@@ -132,9 +139,14 @@ def build_map(
     with _timed(seconds, "extract"):
         for i, (name, camera) in enumerate(zip(names, cameras, strict=True)):
             progress("extract", i, len(names))
-            features.append(extract(model, load_photo(images / name, model.description.input_size, camera)))
+            photo = load_photo(images / name, model.description.input_size, camera)
+            if patch_model is None:
+                features.append(extract(model, photo))
+            else:
+                features.append(extract_patches(patch_model, model(photo.pixels), photo))
         progress("extract", len(names), len(names))
-    return map_from_features(names, cameras, poses, features, model.description, progress, seconds)
+    patches = None if patch_model is None else patch_model.description
+    return map_from_features(names, cameras, poses, features, model.description, progress, seconds, patches)
 
 
 def map_from_features(
@@ -145,6 +157,7 @@ def map_from_features(
     description: Description,
     progress: Report = silent,
     seconds: dict[str, float] | None = None,
+    patches: Description | None = None,
 ) -> tuple[Source, BuildReport]:
     """The same from features of any kind that is int8; M images.
 
@@ -152,6 +165,7 @@ def map_from_features(
         names, cameras, poses, features: of each reference image.
         description: of the extractor, for the map's own description.
         seconds: of the stages before this one.
+        patches: of the patch network, where it made the local descriptors.
 
     Raises:
         InputError: nothing can be triangulated. The message says at which stage the matches went.
@@ -191,7 +205,7 @@ def map_from_features(
             f"nothing to triangulate: no landmark is seen under {MIN_ANGLE} degrees within {MAX_REPROJECTION:g} pixels",
             "check the reference's poses, and that the cameras stand apart",
         )
-    source = _to_source(names, cameras, poses, features, tracks, description)
+    source = _to_source(names, cameras, poses, features, tracks, Extractor.of(description, patches))
     return source, BuildReport(
         images=len(names),
         keypoints=sum(len(f.keypoints) for f in features),
@@ -402,9 +416,9 @@ def _tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:
     return Tracks(positions[kept], landmarks, elements[:, 1], elements[:, 2], errors)
 
 
-def _to_source(names, cameras, poses, features, tracks: Tracks, description: Description) -> Source:
+def _to_source(names, cameras, poses, features, tracks: Tracks, extractor: Extractor) -> Source:
     keypoints = np.zeros((len(tracks.landmarks), 2), np.float32)
-    descriptors = np.zeros((len(tracks.landmarks), description.local_dim), np.int8)
+    descriptors = np.zeros((len(tracks.landmarks), extractor.local_dim), np.int8)
     others = []
     for i, f in enumerate(features):
         rows = np.flatnonzero(tracks.images == i)
@@ -420,7 +434,7 @@ def _to_source(names, cameras, poses, features, tracks: Tracks, description: Des
         np.concatenate([f.descriptors[rows] for f, rows in zip(features, others, strict=True)]),
     )
     return Source(
-        Extractor.of(description),
+        extractor,
         tuple(names),
         tuple(poses),
         np.stack([f.global_descriptor for f in features]),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from hfnet_edge.codecs import CodecName
 from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
+from hfnet_edge.container import Section
 from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.lists import read_names, read_poses
@@ -34,6 +36,13 @@ eval_main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # The heavy imports (pycolmap, LiteRT, matplotlib) wait until the options have been checked.
 
 
+class BuildMethod(StrEnum):
+    """What the map is for."""
+
+    HIERARCHICAL = "hierarchical"
+    PARALLEL = "parallel"
+
+
 @main.command()
 @reports_errors
 def build(
@@ -42,24 +51,40 @@ def build(
     list_: Annotated[Path, typer.Option("--list", metavar="map.txt", help="Reference images, one name a line.")],
     model: Annotated[Path, typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="scene.hfmap", help="The map.")],
+    method: Annotated[
+        BuildMethod, typer.Option(help="parallel: landmarks by --patch-model, with random trees.")
+    ] = BuildMethod.HIERARCHICAL,
+    patch_model: Annotated[
+        Path | None, typer.Option(metavar="P.tflite", help="The patch network, from `hfnet-export crbnet`.")
+    ] = None,
 ) -> None:
     """Build a map from images with known poses.
 
-    Example:
+    Examples:
 
         hfnet-map build --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
+
+        hfnet-map build --method parallel --patch-model crbnet_int8.tflite \\
+            --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
     """
-    check_writable(output, list_, model)
+    check_writable(output, list_, model, patch_model)
+    if (method is BuildMethod.PARALLEL) != (patch_model is not None):
+        raise InputError(
+            "--method parallel and --patch-model go together", "give both, or neither for the hierarchical method"
+        )
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
     names = read_names(list_)
     from hfnet_edge.model import Model
+    from hfnet_edge.patch_model import PatchModel
     from hfnet_maps.build import build_map
-    from hfnet_maps.writer import full_sections, write_map
+    from hfnet_maps.writer import built_sections, write_map
 
     with progress() as report:
-        source, built = build_map(images, reference, names, Model(model), report)
-    write_map(full_sections(source), output)
+        patches = None if patch_model is None else PatchModel(patch_model)
+        source, built = build_map(images, reference, names, Model(model), report, patches)
+        sections = built_sections(source, report)
+    write_map(sections, output)
     table = Table(title="What came of it", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -76,7 +101,10 @@ def build(
     blind = [name for i, name in enumerate(source.names) if i not in seeing]
     if blind:
         print(f"{len(blind)} images see no landmark, first {blind[0]}: is the pose wrong, or nothing shared?")
-    wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
+    if method is BuildMethod.PARALLEL:
+        wrote(output, _localize(output, model, patch_model))
+    else:
+        wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
 
 
 @main.command()
@@ -145,6 +173,8 @@ def pack(
         write_map(sections, output)
         frontier = [] if curve is None else trace_curve(place, curve_budgets(place, codec), codec, report)
     chosen = choices[0]
+    if place.extractor.global_weights_hash and Section.RANDOM_TREES not in sections:
+        print("trees grow from all observations, and a packed source has none: the methods that walk trees are lost")
     if place.codec is not None:
         print("the source is packed already: it keeps its codec, and loses landmarks where it must")
     elif chosen.scores is None:
@@ -156,7 +186,13 @@ def pack(
         Console().print(_choices("The best at each size", frontier))
         draw_curve(frontier, chosen, curve)
         wrote(curve)
-    wrote(output, f"hfnet-localize --map {output} --model M.tflite --images DIR --queries LIST -o poses.txt")
+    wrote(output, _localize(output, model or "M.tflite", place.extractor.global_weights_hash and "P.tflite"))
+
+
+def _localize(map_: Path, model: Path | str, patch_model: Path | str | None) -> str:
+    """The command that localizes in a map; ``patch_model`` where one described its landmarks."""
+    method = f"--method parallel --patch-model {patch_model} " if patch_model else ""
+    return f"hfnet-localize {method}--map {map_} --model {model} --images DIR --queries LIST -o poses.txt"
 
 
 def parse_size(text: str) -> int:
@@ -205,10 +241,12 @@ def merge(
     check_writable(output, *sources)
     from hfnet_maps.merge import merge as merge_sources
     from hfnet_maps.source import read_source
-    from hfnet_maps.writer import full_sections, write_map
+    from hfnet_maps.writer import built_sections, write_map
 
     merged = merge_sources([read_source(path) for path in sources], [str(path) for path in sources])
-    write_map(full_sections(merged), output)
+    with progress() as report:
+        sections = built_sections(merged, report)
+    write_map(sections, output)
     print(f"{len(merged.names)} images, {len(merged.positions)} landmarks")
     wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
 
@@ -270,6 +308,8 @@ def inspect(
     d, total = m.description, len(m.file.data)
     print(f"{path}: {size_text(total)}, made by {d.generator}")
     print(f"extractor: {d.architecture} ({d.precision}), weights {d.weightsHash or 'unknown'}")
+    if d.globalWeightsHash:
+        print(f"global descriptors: of the weights {d.globalWeightsHash}")
     stored = f"{d.codec}, {m.codec.row_bytes} bytes for {d.localDim} dimensions"
     print(f"descriptors: local {stored}; global {d.globalDim} of {d.extractorGlobalDim} dimensions, int8")
     print(
@@ -295,7 +335,7 @@ def inspect(
 
         draw_map(m, picture)
         wrote(picture)
-    print(f"next: hfnet-localize --map {path} --model M.tflite --images DIR --queries LIST -o poses.txt")
+    print(f"next: {_localize(path, 'M.tflite', d.globalWeightsHash and 'P.tflite')}")
 
 
 @main.command()

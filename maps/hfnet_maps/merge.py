@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from hfnet_edge.errors import InputError, MismatchError
-from hfnet_maps.source import Photos, Source
+from hfnet_maps.source import Extractor, Photos, Source
 
 
 def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
@@ -24,11 +24,7 @@ def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
     """
     first = sources[0]
     for source, label in zip(sources, labels, strict=True):
-        if (source.extractor.weights_hash, source.extractor.local_dim, source.extractor.global_dim) != (
-            first.extractor.weights_hash,
-            first.extractor.local_dim,
-            first.extractor.global_dim,
-        ):
+        if _networks(source.extractor) != _networks(first.extractor):
             raise MismatchError(
                 f"{labels[0]} is of {_network(first)}, {label} of {_network(source)}", "build both with one model"
             )
@@ -67,9 +63,14 @@ def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
     )
 
 
+def _networks(e: Extractor) -> tuple[str, str, int, int]:
+    return e.weights_hash, e.global_weights_hash, e.local_dim, e.global_dim
+
+
 def _network(source: Source) -> str:
     e = source.extractor
-    return f"the weights {e.weights_hash or 'unknown'} ({e.local_dim}-D, {e.global_dim}-D)"
+    both = f" and {e.global_weights_hash}" if e.global_weights_hash else ""
+    return f"the weights {e.weights_hash or 'unknown'}{both} ({e.local_dim}-D, {e.global_dim}-D)"
 
 
 def _photos(sources: Sequence[Source]) -> Photos:

@@ -6,6 +6,7 @@ Source ─> select landmarks ─> summarise descriptors ─> encode them ─> pr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from hfnet_maps.codebooks import encode, fit_codec, principal_axes
 from hfnet_maps.selection import rank
 from hfnet_maps.source import Source
 from hfnet_maps.summary import summarise
-from hfnet_maps.writer import Sections, in_file_order, lay_out, size_of
+from hfnet_maps.writer import Sections, in_file_order, lay_out, size_of, trees_of
 
 SEVERAL = {4: 0.9, 16: 0.97}  # descriptors a landmark at most, and how similar observations share one
 ALL = 1 << 16  # of an observation each
@@ -93,9 +94,25 @@ class Packer:
         self._encoded: dict[Settings, Source] = {}
         self._global: dict[int, Source] = {}
 
+    @cached_property
+    def tree_bytes(self) -> float:
+        """Bytes of the random trees for each landmark, about; 0 where there can be none: they are grown from all
+        observations, of a patch network."""
+        if not self.source.extractor.global_weights_hash or self.source.codec is not None:
+            return 0.0
+        return size_of(trees_of(self.source)) / max(1, len(self.order))
+
     def pack(self, settings: Settings, count: int) -> Sections:
-        """The sections of a map of the ``count`` most useful landmarks."""
+        """The sections of a map of the ``count`` most useful landmarks, without trees."""
         return lay_out(self.encoded(settings).take(np.sort(self.order[:count])))
+
+    def trees(self, count: int) -> Sections:
+        """The sections of the trees of that map, where it can have any."""
+        return trees_of(self.source.take(np.sort(self.order[:count]))) if self.tree_bytes else {}
+
+    def size(self, settings: Settings, count: int) -> int:
+        """Bytes of that map, about, with its trees."""
+        return size_of(self.pack(settings, count)) + round(self.tree_bytes * count)
 
     def fit(self, settings: Settings, budget: int) -> int:
         """How many landmarks fill at least 98 % of ``budget`` bytes, or all.
@@ -103,7 +120,7 @@ class Packer:
         Raises:
             InputError: not even a map of one landmark is so small.
         """
-        low, low_size = 1, size_of(self.pack(settings, 1))
+        low, low_size = 1, self.size(settings, 1)
         if low_size > budget:
             raise InputError(
                 f"a budget of {budget} bytes is too small: images and tables alone take {low_size}",
@@ -111,7 +128,7 @@ class Packer:
             )
         count, high = self.estimate(settings, budget), len(self.order)
         while low < high:
-            size = size_of(self.pack(settings, count))
+            size = self.size(settings, count)
             if size > budget:
                 high = count - 1
             else:
@@ -159,7 +176,7 @@ class Packer:
         global_bytes = settings.global_dim * (images + (width if settings.global_dim < width else 0))
         row = settings.subspaces or (settings.dim // 8 if settings.codec is CodecName.BINARY else settings.dim)
         count_bytes = {1: 0.0, 4: 0.25}.get(settings.per_landmark, 2.0)
-        each = 6 + TILE.itemsize / TILE_SIZE + count_bytes + rows * row + observations * 5.5 / 8
+        each = 6 + TILE.itemsize / TILE_SIZE + count_bytes + rows * row + observations * 5.5 / 8 + self.tree_bytes
         names = sum(map(len, s.names))
         return 900 + images * 68 + names + tables + global_bytes + np.cumsum(each)
 

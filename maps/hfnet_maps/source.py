@@ -29,6 +29,8 @@ class Extractor:
     Attributes:
         weights_hash: 32 hex digits, or "" where it is not known.
         local_dim, global_dim: D and G.
+        global_weights_hash: of the network of the global descriptors, where the local ones are a patch network's, which
+            the other attributes but ``global_dim`` describe; else "".
     """
 
     architecture: str
@@ -36,11 +38,20 @@ class Extractor:
     precision: str
     local_dim: int
     global_dim: int
+    global_weights_hash: str = ""
 
     @classmethod
-    def of(cls, model: Description) -> Extractor:
-        """That of a model file."""
-        return cls(model.architecture, model.weights_hash, model.precision, model.local_dim, model.global_dim)
+    def of(cls, model: Description, patches: Description | None = None) -> Extractor:
+        """That of a model file, and of a patch network's if there is one."""
+        local = patches or model
+        return cls(
+            local.architecture,
+            local.weights_hash,
+            local.precision,
+            local.local_dim,
+            model.global_dim,
+            model.weights_hash if patches else "",
+        )
 
 
 @dataclass(frozen=True)
@@ -209,7 +220,7 @@ def source_of(m: LocalizationMap) -> Source:
     order = np.argsort(seen, kind="stable")
     photos = _read_photos(m, described, seen[order])
     return Source(
-        Extractor(d.architecture, d.weightsHash, d.precision, d.localDim, d.extractorGlobalDim),
+        Extractor(d.architecture, d.weightsHash, d.precision, d.localDim, d.extractorGlobalDim, d.globalWeightsHash),
         m.image_names,
         tuple(m.pose(image) for image in range(m.image_count)),
         m.global_descriptors,

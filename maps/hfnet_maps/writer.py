@@ -12,6 +12,7 @@ import flatbuffers
 import numpy as np
 
 from hfnet_edge.codecs import Codec, CodecName
+from hfnet_edge.console import Report, silent
 from hfnet_edge.container import BLOCK, ENTRY, HEADER, MAGIC, VERSION, Section, aligned, head_checksum
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
@@ -20,6 +21,7 @@ from hfnet_edge.observation_list import TILE_SIZE
 from hfnet_edge.schema.description_generated import MapDescriptionT
 from hfnet_maps.observation_list import encode as encode_list
 from hfnet_maps.source import Photos, Source
+from hfnet_maps.trees import tree_sections
 
 FAR = 20
 
@@ -39,6 +41,22 @@ def full_sections(source: Source) -> Sections:
     if source.photos is not None:
         sections |= _photo_sections(source, source.photos)
     return sections
+
+
+def built_sections(source: Source, progress: Report = silent) -> Sections:
+    """`full_sections`, and random trees where a patch network describes the landmarks."""
+    sections = dict(full_sections(source))
+    if source.extractor.global_weights_hash:
+        sections |= trees_of(in_file_order(source), progress)
+    return sections
+
+
+def trees_of(source: Source, progress: Report = silent) -> Sections:
+    """The sections of random trees over a source `in_file_order`, from all its descriptors."""
+    landmarks = len(source.positions)
+    return tree_sections(
+        source.descriptors, source.described, landmarks, source.extractor.weights_hash, progress=progress
+    )
 
 
 def lay_out(source: Source) -> Sections:
@@ -62,6 +80,7 @@ def lay_out(source: Source) -> Sections:
     e, d = source.extractor, MapDescriptionT()
     d.generator = f"hfnet-edge {version('hfnet-edge')}"
     d.architecture, d.weightsHash, d.precision = e.architecture, e.weights_hash, e.precision
+    d.globalWeightsHash = e.global_weights_hash or None
     d.localDim, d.extractorGlobalDim, d.globalDim = e.local_dim, e.global_dim, source.global_descriptors.shape[1]
     d.imageCount, d.landmarkCount, d.observationCount = len(source.names), len(source.positions), len(source.images)
     d.originX, d.originY, d.originZ = (float(v) for v in origin)

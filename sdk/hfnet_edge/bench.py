@@ -16,15 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from hfnet_edge.container import MapBytes
-from hfnet_edge.features import extract
+from hfnet_edge.features import extract, extract_patches
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image import load_photo
-from hfnet_edge.localizer import Clock, Localizer, localize_features
+from hfnet_edge.localizer import (
+    WITH_FRAMES,
+    WITH_TREES,
+    Clock,
+    LocalizationConfig,
+    Localizer,
+    Method,
+    localize_features,
+)
 from hfnet_edge.model import Model
+from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.recording_file import camera_from_json, camera_to_json
 
-STAGES = ("load", "extract", "decode", "retrieve", "cluster", "match", "pose")
 PROCESSOR_KEYS = ("model name", "hardware", "model")  # of /proc/cpuinfo: x86, Android, Raspberry Pi
+
+
+def stages_of(method: Method, of_patches: bool) -> tuple[str, ...]:
+    """The stages of a query that becomes a pose, in order; ``of_patches``: a patch network describes landmarks."""
+    found = ["load", "extract", "describe" if of_patches else "decode"]
+    found += ["retrieve"] if method in WITH_FRAMES else []
+    found += ["cluster"] if method is Method.HIERARCHICAL else []
+    found += ["trees"] if method in WITH_TREES else []
+    return (*found, "match", "pose")
 
 
 @dataclass(frozen=True)
@@ -33,17 +50,20 @@ class BenchJob:
 
     Attributes:
         queries: name, file in the job's folder of images, camera.
-        threads: of the network.
+        threads: of the networks.
+        method: of localization.
     """
 
     queries: tuple[tuple[str, str, Camera], ...]
     threads: int
+    method: Method = Method.HIERARCHICAL
 
     def to_json(self) -> dict:
         """For job.json."""
         return {
             "task": "bench",
             "threads": self.threads,
+            "method": self.method,
             "queries": [[name, file, camera_to_json(camera)] for name, file, camera in self.queries],
         }
 
@@ -51,7 +71,7 @@ class BenchJob:
     def from_json(cls, fields: dict) -> BenchJob:
         """Reads what `to_json` made."""
         queries = tuple((name, file, camera_from_json(camera)) for name, file, camera in fields["queries"])
-        return cls(queries, fields["threads"])
+        return cls(queries, fields["threads"], Method(fields["method"]))
 
 
 @dataclass(frozen=True)
@@ -80,10 +100,12 @@ class BenchRun:
         processor, machine: name and architecture. cores: of it.
         load: average number of programs that wanted a core in the minute before; None where that is not told.
         precision, kernels, solver: see `Description`, `Model.kernels` and `PoseConfig`.
-        threads: of the network.
-        model_bytes: of the file. map_bytes: that opening the map reads.
+        threads: of the networks.
+        model_bytes: of the file. map_bytes: that opening the map reads, its trees included where the method walks them.
         peak_rss: bytes, of the whole process with Python and its libraries.
         queries: in the order of the job.
+        method: see `hfnet_edge.localizer.Method`.
+        patch_precision, patch_bytes: of the patch network's file; "" and 0 where there is none.
     """
 
     processor: str
@@ -98,6 +120,14 @@ class BenchRun:
     map_bytes: int
     peak_rss: int
     queries: tuple[QueryCost, ...]
+    method: str = Method.HIERARCHICAL.value
+    patch_precision: str = ""
+    patch_bytes: int = 0
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Of `stages_of`."""
+        return stages_of(Method(self.method), bool(self.patch_precision))
 
     def to_json(self) -> dict:
         """For bench.json."""
@@ -126,19 +156,26 @@ class ReadingClock(Clock):
 
 
 def bench(
-    model: Path, m: Path, images: Path, job: BenchJob, on_query: Callable[[int, int], None] = lambda *_: None
+    model: Path,
+    m: Path,
+    images: Path,
+    job: BenchJob,
+    on_query: Callable[[int, int], None] = lambda *_: None,
+    patches: Path | None = None,
 ) -> BenchRun:
     """Measures on this machine. It must be the only one of its process.
 
     Args:
         model, m: the .tflite and the .hfmap. images: folder of the job's files.
         on_query: called with the number of localized queries and of all; each counts twice.
+        patches: the patch network's .tflite, for a map whose landmarks one describes.
 
     Raises:
         HFNetEdgeError: a file is missing or damaged, or they do not belong together.
     """
     load = _load_average()
-    localizer = Localizer(m, Model(model, job.threads))
+    patch_model = patches and PatchModel(patches, job.threads)
+    localizer = Localizer(m, Model(model, job.threads), LocalizationConfig(job.method), patch_model)
     map_bytes = localizer.map.file.touched
     steps = 2 * len(job.queries)
     reads: list[dict[str, int]] = []
@@ -165,6 +202,9 @@ def bench(
         map_bytes,
         peak_rss(),
         tuple(costs),
+        job.method.value,
+        patch_model.description.precision if patch_model else "",
+        patches.stat().st_size if patches else 0,
     )
 
 
@@ -182,9 +222,12 @@ def peak_rss() -> int:
 def _bytes_read(localizer: Localizer, file: Path, camera: Camera) -> dict[str, int]:
     """By stage, of one query."""
     photo = load_photo(file, localizer.model.description.input_size, camera)
-    features = extract(localizer.model, photo)
+    if localizer.patch_model is None:
+        features = extract(localizer.model, photo)
+    else:
+        features = extract_patches(localizer.patch_model, localizer.model(photo.pixels), photo)
     clock = ReadingClock(localizer.map.file)
-    localize_features(localizer.map, features, camera, localizer.config, clock)
+    localize_features(localizer.map, features, camera, localizer.config, clock, localizer.trees)
     return {"load": file.stat().st_size, **clock.bytes}
 
 

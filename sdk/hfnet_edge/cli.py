@@ -16,9 +16,10 @@ from hfnet_edge.errors import CameraError, HFNetEdgeError, ImageError, InputErro
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Camera
 from hfnet_edge.lists import find_images, read_queries, write_poses
-from hfnet_edge.localizer import LocalizationResult, Localizer, Status
+from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method, Status
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
+from hfnet_edge.patch_model import PatchModel
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,15 +44,25 @@ def localize(
     ] = None,
     pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each query with its inliers.")] = None,
     threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1, max=64)] = 2,
+    method: Annotated[
+        Method,
+        typer.Option(help="All but the first need a map of `hfnet-map build --method parallel`."),
+    ] = Method.HIERARCHICAL,
+    patch_model: Annotated[
+        Path | None, typer.Option(metavar="P.tflite", help="The patch network that built such a map.")
+    ] = None,
 ) -> None:
     """Find the camera's pose in a mapped place.
 
-    Example:
+    Examples:
 
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --images photos --queries q.txt -o poses.txt
 
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image a.jpg \\
             --camera "PINHOLE 640 480 500 500 320 240"
+
+        hfnet-localize --method parallel --map scene.hfmap --model hfnet_int8.tflite --patch-model crbnet_int8.tflite \\
+            --images photos --queries q.txt -o poses.txt
     """
     if (image is None) == (queries is None):
         raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
@@ -70,7 +81,7 @@ def localize(
         if not images.is_dir():
             raise InputError(f"there is no folder {images}", "check --images")
         todo, folder = read_queries(queries or Path()), images
-    inputs = (map_, model, queries, image)
+    inputs = (map_, model, patch_model, queries, image)
     if output is not None:
         check_writable(output, *inputs)
     if report is not None:
@@ -78,7 +89,14 @@ def localize(
     if pictures is not None and pictures.resolve() == folder.resolve():
         raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
 
-    localizer = Localizer(map_, Model(model, threads))
+    if method is not Method.HIERARCHICAL and patch_model is None:
+        raise InputError(f"--method {method} needs a patch network", "name the one that built the map: --patch-model")
+    localizer = Localizer(
+        map_,
+        Model(model, threads),
+        LocalizationConfig(method),
+        None if patch_model is None else PatchModel(patch_model, threads),
+    )
     find_images(folder, (name for name, _ in todo))
     results: list[tuple[str, LocalizationResult]] = []
     unreadable: list[HFNetEdgeError] = []

@@ -22,6 +22,7 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -62,6 +63,13 @@ class Section(IntEnum):
     THRESHOLDS = 13  # (K,) int32, of the codec "binary"
     CODEBOOK = 14  # (subspaces, 256, K / subspaces) int8, of the codec "pq"
     DESCRIPTORS = 15  # (R, C) bytes, by landmark
+    RANDOM_TREES = 16  # `hfnet_edge.random_trees.TREES`: what the sections to TREE_LANDMARKS hold; all of them or none
+    TREE_COSTS = 17  # (2, 256) uint16 cost of bit 0 and of bit 1, by the query's int8 value in the order of its byte
+    TREE_ROOTS = 18  # (trees,) uint32 nodes
+    TREE_TESTS = 19  # (nodes,) uint8 dimension whose bit leads on
+    TREE_CHILDREN = 20  # (nodes,) uint32 second child, or the number of a leaf with the top bit set
+    TREE_LEAVES = 21  # (leaves + 1,) uint32 places in TREE_LANDMARKS
+    TREE_LANDMARKS = 22  # (entries,) uint32 landmarks by leaf, increasing in each
     SOURCE_IMAGES = 64  # UTF-8 lines, M times: network pixel, camera
     SOURCE_OBSERVED = 65  # (R, 2) float32 keypoints of the observations, pixels
     SOURCE_OTHER_OFFSETS = 66  # (M + 1,) uint32
@@ -226,6 +234,11 @@ def _read_table(data: memoryview, where: str) -> list[SectionEntry]:
             raise fail("has bytes between its sections")
         end = entry.offset + entry.length
     return entries
+
+
+def version_of(kinds: Collection[int]) -> tuple[int, int]:
+    """The lowest version of the format that has all of these kinds of sections."""
+    return (2, 1) if Section.RANDOM_TREES in kinds else VERSION
 
 
 def head_checksum(head: memoryview | bytes | bytearray) -> int:

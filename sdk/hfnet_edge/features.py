@@ -9,6 +9,9 @@ import numpy as np
 from hfnet_edge.image import Photo
 from hfnet_edge.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.model import Model, RawOutputs
+from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.patches import cut
+from hfnet_edge.patches import detect as detect_patches
 
 MAX_KEYPOINTS = 2000
 
@@ -19,7 +22,7 @@ class Features:
 
     Attributes:
         keypoints: (N, 2) float64, pixels of the image that the camera describes.
-        scores: (N,) float32, the detector's, in [0, 1].
+        scores: (N,) float32, the detector's.
         descriptors: (N, D) int8, unit length times 127.
         global_descriptor: (G,) int8, unit length times 127.
         pixel: size of one pixel of the network's input in pixels of the image; the unit of every pixel threshold.
@@ -53,3 +56,25 @@ def decode(
 def extract(model: Model, photo: Photo, max_keypoints: int = MAX_KEYPOINTS) -> Features:
     """Runs the network and decodes: ``extract(model, load_photo(path, model.description.input_size))``."""
     return decode(model(photo.pixels), photo, model.description.nms_radius, max_keypoints)
+
+
+def extract_patches(
+    patch_model: PatchModel, raw: RawOutputs, photo: Photo, max_keypoints: int = MAX_KEYPOINTS
+) -> Features:
+    """Features of two networks: SIFT keypoints with the patch network's descriptors, and HF-Net's global descriptor.
+
+    Keypoints whose patch leaves the image are not used (paper 002, section 5.1). Scores are the detector's responses.
+
+    Args:
+        raw: HF-Net's outputs for the photo.
+    """
+    height, width = photo.valid
+    image = photo.pixels[:height, :width]
+    found = detect_patches(image, max_keypoints)
+    return Features(
+        keypoints=photo.to_camera(found.xy),
+        scores=found.scores,
+        descriptors=patch_model(cut(image, found)),
+        global_descriptor=quantize(raw.global_descriptor[None])[0],
+        pixel=max(photo.scale),
+    )

@@ -1,6 +1,9 @@
-"""Hierarchical localization, from an image to a pose (HF-Net, figure 2).
+"""From an image to a pose, by one of several methods.
 
-load ─> extract ─> decode ─> retrieve ─> cluster ─> for each place: match ─> pose ─> accept?
+hierarchical (HF-Net, figure 2):
+    load ─> extract ─> decode ─> retrieve ─> cluster ─> for each place: match ─> pose ─> accept?
+parallel (paper 002, figure 3), in a map whose landmarks a patch network describes:
+    load ─> extract ─> describe ─> retrieve, walk trees ─> search ─> pose ─> accept?
 """
 
 from __future__ import annotations
@@ -9,21 +12,42 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from hfnet_edge.covisibility import cluster
 from hfnet_edge.errors import CameraError
-from hfnet_edge.features import Features, decode
+from hfnet_edge.features import Features, decode, extract_patches
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import Photo, load_photo
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.matching import Match2D3D, match
 from hfnet_edge.model import Model, RawOutputs, check_match
+from hfnet_edge.parallel_search import search, seen_by
+from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.pose import PoseConfig, PoseEstimate, estimate_pose
+from hfnet_edge.random_trees import Order, RandomTrees
 from hfnet_edge.retrieval import retrieve
+
+
+class Method(StrEnum):
+    """How landmarks are sought for a query's keypoints. The names in brackets are paper 002's."""
+
+    HIERARCHICAL = "hierarchical"  # in the places that the prior frames show, one place at a time
+    RETRIEVAL = "retrieval"  # among all landmarks that the prior frames observe (IR)
+    TREES = "trees"  # in the prior leaves of random trees (RT_AP)
+    TREES_ABSOLUTE = "trees-absolute"  # the same, leaves in the order of absolute values (RT)
+    PARALLEL = "parallel"  # in prior leaves and prior frames (ParallelSearch)
+
+
+WITH_TREES = {
+    Method.TREES: Order.PROBABILITY,
+    Method.TREES_ABSOLUTE: Order.ABSOLUTE,
+    Method.PARALLEL: Order.PROBABILITY,
+}
+WITH_FRAMES = (Method.HIERARCHICAL, Method.RETRIEVAL, Method.PARALLEL)
 
 
 class Status(Enum):
@@ -75,22 +99,33 @@ class LocalizationConfig:
     """Settings of the search.
 
     Attributes:
-        prior_frames: reference images that are retrieved (appendix C.2: 10).
+        method: see `Method`.
+        prior_frames: reference images that are retrieved. None: as the papers have it, 10 for the hierarchical method
+            (000, appendix C.2), 20 for the others (002, section 4.3).
+        prior_leaves: of the random trees, for each keypoint (002, section 4.2: 100).
         pose: the solver's.
     """
 
-    prior_frames: int = 10
+    method: Method = Method.HIERARCHICAL
+    prior_frames: int | None = None
+    prior_leaves: int = 100
     pose: PoseConfig = field(default_factory=PoseConfig)
+
+    @property
+    def frames(self) -> int:
+        """Reference images that are retrieved."""
+        return self.prior_frames or (10 if self.method is Method.HIERARCHICAL else 20)
 
 
 class Localizer:
-    """Localizes photos in one map with one model.
+    """Localizes photos in one map with one model, or with two where a patch network describes the landmarks.
 
     Args:
-        m: a `.hfmap` file or an open map. model: a `.tflite` file or a loaded model.
+        m: a `.hfmap` file or an open map. model, patch_model: a `.tflite` file or a loaded model.
 
     Raises:
-        MapFormatError, ModelError: a file is missing or damaged. MismatchError: they do not belong together.
+        MapFormatError, ModelError: a file is missing or damaged.
+        MismatchError: they do not belong together, or the map lacks the trees that the method walks.
     """
 
     def __init__(
@@ -98,11 +133,15 @@ class Localizer:
         m: LocalizationMap | Path | str,
         model: Model | Path | str,
         config: LocalizationConfig | None = None,
+        patch_model: PatchModel | Path | str | None = None,
     ):
         self.model = Model(model) if isinstance(model, str | Path) else model
+        self.patch_model = PatchModel(patch_model) if isinstance(patch_model, str | Path) else patch_model
         self.map = m if isinstance(m, LocalizationMap) else LocalizationMap.open(m)
-        check_match(self.model.description, self.map)
+        patches = None if self.patch_model is None else self.patch_model.description
+        check_match(self.model.description, self.map, patches)
         self.config = config or LocalizationConfig()
+        self.trees = RandomTrees.of(self.map) if self.config.method in WITH_TREES else None
 
     def localize(self, image: Path | str, camera: Camera) -> LocalizationResult:
         """The pose of one photo.
@@ -122,9 +161,14 @@ class Localizer:
             photo = load_photo(image, self.model.description.input_size, camera)
         with clock("extract"):
             raw = self.model(photo.pixels)
-        with clock("decode"):
-            features = decode(raw, photo, self.model.description.nms_radius)
-        return Stages(photo, raw, features, localize_features(self.map, features, camera, self.config, clock))
+        if self.patch_model is None:
+            with clock("decode"):
+                features = decode(raw, photo, self.model.description.nms_radius)
+        else:
+            with clock("describe"):
+                features = extract_patches(self.patch_model, raw, photo)
+        result = localize_features(self.map, features, camera, self.config, clock, self.trees)
+        return Stages(photo, raw, features, result)
 
 
 def localize_features(
@@ -133,24 +177,31 @@ def localize_features(
     camera: Camera,
     config: LocalizationConfig | None = None,
     clock: Clock | None = None,
+    trees: RandomTrees | None = None,
 ) -> LocalizationResult:
-    """The pose for features that are already there: everything after the network.
+    """The pose for features that are already there: everything after the networks.
+
+    Args:
+        trees: of the map, if they are open already.
 
     Raises:
         MapFormatError: the map is damaged where the query touches it.
+        MismatchError: the method walks trees, and the map has none that fit.
     """
     config, clock = config or LocalizationConfig(), clock or Clock()
     if not len(query.keypoints):
         return LocalizationResult(Status.NO_KEYPOINTS, milliseconds=clock.milliseconds)
-    with clock("retrieve"):
-        priors = retrieve(m.global_query(query.global_descriptor), m.global_descriptors, config.prior_frames)
-    with clock("cluster"):
-        places = [place for place in cluster(m, priors) if len(place.landmarks)]
+    priors = np.zeros(0, np.int64)
+    if config.method in WITH_FRAMES:
+        with clock("retrieve"):
+            priors = retrieve(m.global_query(query.global_descriptor), m.global_descriptors, config.frames)
+    if config.method is Method.HIERARCHICAL:
+        candidates = _places(m, query, priors, clock)
+    else:
+        candidates = _parallel(m, query, priors, config, clock, trees)
 
     best = LocalizationResult(Status.NO_CANDIDATES, prior_frames=priors, milliseconds=clock.milliseconds)
-    for place in places:
-        with clock("match"):
-            matches = match(query, m, place.landmarks)
+    for matches in candidates:
         with clock("pose"):
             estimate = estimate_pose(matches, camera, config.pose.max_error * query.pixel, config.pose)
         result = _judged(m, priors, matches, estimate, config.pose.min_inliers, clock)
@@ -159,6 +210,38 @@ def localize_features(
         if best.status is Status.LOCALIZED:
             break
     return best
+
+
+def _places(m: LocalizationMap, query: Features, priors: np.ndarray, clock: Clock) -> Iterator[Match2D3D]:
+    """The matches in each place that the prior frames show, the largest place first."""
+    with clock("cluster"):
+        places = [place for place in cluster(m, priors) if len(place.landmarks)]
+    for place in places:
+        with clock("match"):
+            matches = match(query, m, place.landmarks)
+        yield matches
+
+
+def _parallel(
+    m: LocalizationMap,
+    query: Features,
+    priors: np.ndarray,
+    config: LocalizationConfig,
+    clock: Clock,
+    trees: RandomTrees | None,
+) -> Iterator[Match2D3D]:
+    """The matches among the landmarks of prior leaves and prior frames, once; not at all where there are none."""
+    rows = landmarks = np.zeros(0, np.int64)
+    if config.method in WITH_TREES:
+        with clock("trees"):
+            trees = trees or RandomTrees.of(m)
+            leaves = trees.prior_leaves(query.descriptors, config.prior_leaves, WITH_TREES[config.method])
+            rows, landmarks = trees.landmarks(leaves)
+    with clock("match"):
+        shared = seen_by(m, priors)
+        matches = search(query, m, shared, rows, landmarks)
+    if len(shared) or len(landmarks):
+        yield matches
 
 
 def _judged(

@@ -262,7 +262,7 @@ def read_description(file: MapBytes) -> MapDescriptionT:
     buffer = file.bytes(Section.META)
     try:
         d = MapDescriptionT.InitFromObj(MapDescription.GetRootAs(buffer, 0))
-        for name in ("generator", "architecture", "weightsHash", "precision", "codec"):
+        for name in ("generator", "architecture", "weightsHash", "globalWeightsHash", "precision", "codec"):
             value = getattr(d, name)
             text = (value or b"").decode() if isinstance(value, bytes | None) else str(value)
             if not (text.isascii() and text.isprintable()):

@@ -47,17 +47,33 @@ def match(query: Features, m: LocalizationMap, landmarks: np.ndarray) -> Match2D
         MapFormatError: the map is damaged there.
     """
     descriptors, owners = m.descriptors(landmarks)
-    empty = np.zeros(0, np.int64)
     if len(descriptors) < 2 or len(query.keypoints) == 0:
-        return Match2D3D(empty, empty, np.zeros((0, 2)), np.zeros((0, 3)))
+        return no_matches()
     first, second, d1, d2 = nearest_two(m.codec.query(query.descriptors), descriptors)
-    distinct = owners[first] != owners[second]
-    keypoints = np.flatnonzero(~distinct | (d1 * 100**2 < d2 * RATIO_PERCENT**2))
-    keypoints = keypoints[np.lexsort((keypoints, d1[keypoints], owners[first[keypoints]]))]
-    owned = owners[first[keypoints]]
+    return distinct_matches(query, m, landmarks[owners[first]], landmarks[owners[second]], d1, d2)
+
+
+def no_matches() -> Match2D3D:
+    """None at all."""
+    empty = np.zeros(0, np.int64)
+    return Match2D3D(empty, empty, np.zeros((0, 2)), np.zeros((0, 3)))
+
+
+def distinct_matches(
+    query: Features, m: LocalizationMap, first: np.ndarray, second: np.ndarray, d1: np.ndarray, d2: np.ndarray
+) -> Match2D3D:
+    """The ratio test, and one keypoint a landmark; see `match`.
+
+    Args:
+        first, second: (N,) int64 landmarks of each keypoint's two nearest descriptors; -1: there is none.
+        d1, d2: (N,) int64 squared distances.
+    """
+    keypoints = np.flatnonzero((second >= 0) & ((first == second) | (d1 * 100**2 < d2 * RATIO_PERCENT**2)))
+    keypoints = keypoints[np.lexsort((keypoints, d1[keypoints], first[keypoints]))]
+    owned = first[keypoints]
     best = np.concatenate([[True], owned[1:] != owned[:-1]])[: len(owned)]
     keypoints = np.sort(keypoints[best])
-    ids = landmarks[owners[first[keypoints]]]
+    ids = first[keypoints]
     return Match2D3D(keypoints, ids, query.keypoints[keypoints], m.positions(ids))
 
 

@@ -1,4 +1,4 @@
-"""The network: a .tflite file that carries its own description, run by LiteRT.
+"""A network: a .tflite file that carries its own description, run by LiteRT.
 
 `ai_edge_litert` is used where it is installed, else `tflite_runtime`, which has the same Interpreter.
 """
@@ -19,6 +19,7 @@ from hfnet_edge.schema.description_generated import ModelDescription, ModelDescr
 METADATA_NAME = "HFNET_EDGE"
 KEYPOINT_ROLES = ("keypoint_logits", "keypoint_scores")  # a network has one of them, and both of the others
 DESCRIPTOR_ROLES = ("local_descriptors", "global_descriptor")
+PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
 TFLITE_IDENTIFIER = b"TFL3"
 
 
@@ -32,8 +33,8 @@ class Description:
         precision: "none" (float32), "fp16", "dynamic" or "int8".
         input_size: height, width in pixels.
         input_range: what grey levels 0 and 255 are mapped to.
-        local_dim, global_dim: widths of the descriptors.
-        nms_radius: of the keypoint decoding, pixels of the network's input.
+        local_dim, global_dim: widths of the descriptors; a patch network has no global one: 0.
+        nms_radius: of the keypoint decoding, pixels of the network's input; 0 of a patch network.
         outputs: role to name in the default signature.
         toolchain: versions that made the file.
     """
@@ -49,10 +50,16 @@ class Description:
     outputs: dict[str, str]
     toolchain: tuple[str, ...]
 
+    @property
+    def of_patches(self) -> bool:
+        """It is a patch network, for `hfnet_edge.patch_model.PatchModel`, not an HF-Net."""
+        return PATCH_ROLE in self.outputs
+
     def scale(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 grey levels to the network's input, (1, H, W, 1) float32 in ``input_range``."""
+        """(H, W) or (N, H, W) uint8 grey levels to the network's input, (N, H, W, 1) float32 in ``input_range``."""
         low, high = self.input_range
-        return (pixels.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low))[None, :, :, None]
+        scaled = pixels.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+        return scaled.reshape(-1, *pixels.shape[-2:], 1)
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,8 @@ class RawOutputs:
         return self.keypoint_scores
 
 
-class Model:
-    """A loaded network.
+class Network:
+    """A loaded .tflite file with its description: what `Model` and `hfnet_edge.patch_model.PatchModel` share.
 
     Args:
         path: a .tflite file that `hfnet-export` wrote.
@@ -88,8 +95,11 @@ class Model:
         content: what the file would hold, where it is not written yet.
 
     Raises:
-        ModelError: missing, truncated, not TFLite, or without our description.
+        ModelError: missing, truncated, not TFLite, without our description, or a network of the other kind.
     """
+
+    of_patches = False
+    batch = 1  # of the interpreter's input
 
     def __init__(self, path: Path | str, threads: int = 2, content: bytes | None = None):
         self.path = Path(path)
@@ -100,17 +110,26 @@ class Model:
         except OSError as e:
             raise ModelError(f"cannot read the model {path}: {e.strerror}", "export one with `hfnet-export`") from e
         self.description = read_description(content, str(path))
+        if self.description.of_patches != self.of_patches:
+            kind = "a patch network" if self.description.of_patches else "an HF-Net"
+            raise ModelError(
+                f"{path} is {kind} ({self.description.architecture})",
+                "--model takes an HF-Net, --patch-model a patch network (`hfnet-export crbnet`)",
+            )
         interpreter_class = _interpreter_class()
         try:
             with quiet():
                 self._interpreter = interpreter_class(model_content=content, num_threads=threads)
+                (given,) = self._interpreter.get_input_details()
+                if given["shape"][0] != self.batch:
+                    self._interpreter.resize_tensor_input(given["index"], (self.batch, *given["shape"][1:]))
                 self._interpreter.allocate_tensors()
             self._run = self._interpreter.get_signature_runner()
             (self._input,) = self._run.get_input_details()
             shapes = {name: tuple(d["shape"]) for name, d in self._run.get_output_details().items()}
         except Exception as e:  # the interpreter raises whatever it likes
             raise ModelError(f"{path} cannot be run: {e}", "export it again with `hfnet-export`") from e
-        expected = output_shapes(self.description)
+        expected = output_shapes(self.description, self.batch)
         for role, name in self.description.outputs.items():
             if shapes.get(name) != expected[role]:
                 raise ModelError(f"{path}: no output of shape {expected[role]} is its {role}", "export it again")
@@ -121,6 +140,10 @@ class Model:
         nodes = self._interpreter._get_ops_details()
         return "XNNPACK" if any(node["op_name"] == "DELEGATE" for node in nodes) else "builtin"
 
+
+class Model(Network):
+    """A loaded HF-Net; arguments and errors as of `Network`."""
+
     def __call__(self, pixels: np.ndarray) -> RawOutputs:
         """Runs the network on one grey image (H, W) uint8 of the model's input size."""
         if pixels.shape != self.description.input_size or pixels.dtype != np.uint8:
@@ -129,42 +152,61 @@ class Model:
         return RawOutputs(**{role: outputs[name][0] for role, name in self.description.outputs.items()})
 
 
-def output_shapes(description: Description) -> dict[str, tuple[int, ...]]:
-    """The shape of each role's output, batch of 1 included; also of the role that this network lacks."""
+def output_shapes(description: Description, batch: int = 1) -> dict[str, tuple[int, ...]]:
+    """The shape of each role's output, with the batch; also of the roles that this network lacks."""
     height, width = description.input_size
     h, w = height // CELL, width // CELL
     return {
-        "keypoint_logits": (1, h, w, CELL * CELL + 1),
-        "keypoint_scores": (1, height, width),
-        "local_descriptors": (1, h, w, description.local_dim),
-        "global_descriptor": (1, description.global_dim),
+        "keypoint_logits": (batch, h, w, CELL * CELL + 1),
+        "keypoint_scores": (batch, height, width),
+        "local_descriptors": (batch, h, w, description.local_dim),
+        "global_descriptor": (batch, description.global_dim),
+        PATCH_ROLE: (batch, description.local_dim),
     }
 
 
-def check_match(model: Description, m: LocalizationMap) -> None:
+def check_match(model: Description, m: LocalizationMap, patches: Description | None = None) -> None:
     """The model may query this map: the same weights and widths; another precision is fine.
+
+    Args:
+        patches: of the patch network, for a map whose landmarks one describes.
 
     Raises:
         MismatchError: says which of them differs.
     """
-    ours, theirs = model.weights_hash, m.description.weightsHash
-    if not theirs:
+    d, where = m.description, f"the map {m.path or ''}"
+    if not d.weightsHash:
         raise MismatchError(
-            f"the map {m.path or ''} does not say which weights its features are of",
+            f"{where} does not say which weights its features are of",
             "pack it again and name the model with --model",
         )
-    if ours != theirs:
+    if d.globalWeightsHash and patches is None:
         raise MismatchError(
-            f"the map {m.path or ''} was built with weights {theirs}, the model has {ours}",
-            "localize with the model that built the map, or build the map again with this one",
+            f"the landmarks of {where} are described by the patch network {d.architecture}",
+            "name it too: --patch-model",
         )
+    if patches is not None and not d.globalWeightsHash:
+        raise MismatchError(
+            f"{where} was built without a patch network",
+            "leave --patch-model out, or build the map with `hfnet-map build --method parallel`",
+        )
+    local = patches or model
+    for what, ours, theirs in (
+        ("model", model.weights_hash, d.globalWeightsHash or d.weightsHash),
+        ("patch model", local.weights_hash, d.weightsHash),
+    ):
+        if ours != theirs:
+            raise MismatchError(
+                f"{where} was built with weights {theirs}, the {what} has {ours}",
+                "localize with the model that built the map, or build the map again with this one",
+            )
     for name, a, b in (
-        ("local", model.local_dim, m.description.localDim),
-        ("global", model.global_dim, m.description.extractorGlobalDim),
+        ("local", local.local_dim, d.localDim),
+        ("global", model.global_dim, d.extractorGlobalDim),
     ):
         if a != b:
             raise MismatchError(
-                f"the map {m.path or ''} has {b}-D {name} descriptors, the model {a}-D",
+                f"{where} has {b}-D {name} descriptors, the model {a}-D",
                 f"export the model with {b}-D {name} descriptors, or build the map again",
             )
 
@@ -198,10 +240,11 @@ def read_description(content: bytes, where: str) -> Description:
         )
     except Exception as e:
         raise ModelError(f"{where}: its description is damaged ({type(e).__name__})", "export it again") from e
-    if set(description.outputs) not in [{role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES]:
+    if set(description.outputs) not in [{PATCH_ROLE}, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
         raise ModelError(
             f"{where} has outputs {sorted(description.outputs)}",
-            f"an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and {' and '.join(DESCRIPTOR_ROLES)}",
+            f"an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and {' and '.join(DESCRIPTOR_ROLES)}; a patch network has "
+            f"{PATCH_ROLE}",
         )
     return description
 

@@ -59,7 +59,7 @@ def detect(image: np.ndarray, count: int) -> PatchKeypoints:
     Args:
         image: (H, W) uint8.
     """
-    detector = cv2.SIFT_create(contrastThreshold=CONTRAST, enable_precise_upscale=True)
+    detector = cv2.SIFT.create(contrastThreshold=CONTRAST, enable_precise_upscale=True)
     found = detector.detect(image)
     rows = np.array([(*k.pt, k.size, k.angle, k.response) for k in found], np.float32).reshape(-1, 5)
     keypoints = PatchKeypoints(rows[:, :2] + np.float32(0.5), rows[:, 2] / 2, np.radians(rows[:, 3]), rows[:, 4])

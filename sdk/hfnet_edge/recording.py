@@ -2,12 +2,15 @@
 
     input ─> tensor ─> keypoints ─> descriptors ─> retrieval ─> matches ─> pose
 
-Stages that a recording lacks (hloc keeps neither network outputs nor matches) are None or empty.
+Where a patch network describes the landmarks, keypoints are SIFT's, the local descriptors are the patch network's, and
+of HF-Net's outputs only the global descriptor is kept: the others are not used. Stages that a recording lacks (hloc
+keeps neither network outputs nor matches) are None or empty.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +19,7 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import Photo
 from hfnet_edge.keypoints import CELL
-from hfnet_edge.localizer import LocalizationResult, Stages, Status
+from hfnet_edge.localizer import LocalizationResult, Method, Stages, Status
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import RawOutputs
 
@@ -47,7 +50,7 @@ class QueryRecord:
         name: as listed. camera: that its pose is of.
         input_hash: 32 hex digits over the network's input pixels, "" where unknown.
         thumbnail: (H / 8, W / 8) uint8, one pixel of each cell of the input.
-        output_hashes: role to 32 hex digits over the float32 output.
+        output_hashes: role to 32 hex digits over the float32 output, of those that the method uses.
         outputs: role to float32 rows of the `SKETCH`, or the global descriptor.
         features: None where there are none.
         prior_frames: names of the retrieved reference images, most similar first; None: not known.
@@ -73,8 +76,9 @@ class Recording:
     """All queries on one machine.
 
     Attributes:
-        about: what ran where: "processor", "kernels", "solver", "model_hash" (of the file), "weights_hash",
-            "precision", "map_hash" (of the file), versions.
+        about: what ran where: "method", "processor", "kernels", "solver", "model_hash" (of the file), "weights_hash",
+            "precision", "map_hash" (of the file), versions; of a patch network "patch_kernels", "patch_model_hash",
+            "patch_weights_hash", "patch_precision".
         reference_poses: name of each reference image of the map to its cam_from_world, (7,) float64.
         queries: in the order of the list.
     """
@@ -83,16 +87,26 @@ class Recording:
     reference_poses: dict[str, np.ndarray]
     queries: tuple[QueryRecord, ...]
 
+    @property
+    def method(self) -> Method:
+        """How it localized; recordings of before there were several methods do not say."""
+        return Method(self.about.get("method", Method.HIERARCHICAL))
+
+    @property
+    def of_patches(self) -> bool:
+        """A patch network made the local descriptors."""
+        return "patch_weights_hash" in self.about
+
 
 def record_query(name: str, camera: Camera, m: LocalizationMap, stages: Stages) -> QueryRecord:
     """Keeps what parity needs of a localized query."""
-    result = stages.result
+    result, roles = stages.result, ("global_descriptor",) if m.description.globalWeightsHash else None
     return QueryRecord(
         name,
         camera,
         input_hash(stages.photo),
         stages.photo.pixels[CELL // 2 :: CELL, CELL // 2 :: CELL].copy(),
-        *sketch(stages.raw),
+        *sketch(stages.raw, roles),
         stages.features,
         tuple(m.image_names[i] for i in result.prior_frames),
         _matched(m, result),
@@ -114,9 +128,9 @@ def input_hash(photo: Photo) -> str:
     return digest(np.array([*photo.valid, *photo.pixels.shape], "<i4").tobytes() + photo.pixels.tobytes())
 
 
-def sketch(raw: RawOutputs) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Hashes of the network's outputs, and the rows that are kept of them."""
-    outputs = {role: value for role, value in vars(raw).items() if value is not None}
+def sketch(raw: RawOutputs, roles: Collection[str] | None = None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Hashes of the network's outputs, of all or of some roles, and the rows that are kept of them."""
+    outputs = {role: v for role, v in vars(raw).items() if v is not None and (roles is None or role in roles)}
     hashes = {role: digest(np.ascontiguousarray(value, "<f4").tobytes()) for role, value in outputs.items()}
     return hashes, {role: _rows(value) for role, value in outputs.items()}
 

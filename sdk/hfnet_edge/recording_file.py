@@ -17,7 +17,7 @@ import numpy as np
 from hfnet_edge.errors import CameraError, RecordingError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.localizer import Status
+from hfnet_edge.localizer import Method, Status
 from hfnet_edge.recording import Matched, QueryRecord, Recording
 
 FORMAT = 1
@@ -136,6 +136,8 @@ def read_recording(content: bytes, where: str) -> Recording:
                     )
                 )
         about = {str(key): str(value) for key, value in manifest["about"].items()}
+        if about.get("method", Method.HIERARCHICAL) not in list(Method):
+            raise RecordingError(f"{where} is of the method {about['method']}, not known here", "update hfnet-edge")
         if any((q.status == Status.LOCALIZED.value) != (q.pose is not None) for q in queries):
             raise ValueError("a query is localized without a pose, or has a pose and is not")
     except RecordingError:

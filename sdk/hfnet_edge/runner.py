@@ -2,7 +2,7 @@
 run this module, so that what they return can be compared.
 
     JOB/job.json       what to do: "task" and the fields of `RecordJob` or `hfnet_edge.bench.BenchJob`
-    JOB/model.tflite, JOB/map.hfmap, JOB/images/
+    JOB/model.tflite, JOB/map.hfmap, JOB/images/, and for some maps JOB/patches.tflite
     JOB/out/           what came of it
 
 Prints ``done/total`` after each query. Exit code 2 and one line on stderr for an error that is ours.
@@ -27,14 +27,15 @@ from hfnet_edge.console import EXIT_ERROR
 from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Camera
-from hfnet_edge.localizer import LocalizationConfig, Localizer
+from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
+from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.recording import QueryRecord, Recording, digest, record_query
 from hfnet_edge.recording_file import camera_from_json, camera_to_json, to_bytes
 
-JOB, MODEL, MAP, IMAGES, OUT = "job.json", "model.tflite", "map.hfmap", "images", "out"
+JOB, MODEL, PATCHES, MAP, IMAGES, OUT = "job.json", "model.tflite", "patches.tflite", "map.hfmap", "images", "out"
 RECORDING, BENCH = "recording.zip", "bench.json"
 
 OnQuery = Callable[[int, int], None]
@@ -47,12 +48,14 @@ class RecordJob:
     Attributes:
         queries: name, file below IMAGES, camera.
         solver: see `PoseConfig`; this machine's own where it is None or not there.
-        threads: of the network.
+        threads: of the networks.
+        method: of localization.
     """
 
     queries: tuple[tuple[str, str, Camera], ...]
     solver: str | None = None
     threads: int = 2
+    method: Method = Method.HIERARCHICAL
 
     def to_json(self) -> dict:
         """For job.json."""
@@ -60,6 +63,7 @@ class RecordJob:
             "task": "record",
             "solver": self.solver,
             "threads": self.threads,
+            "method": self.method,
             "queries": [[name, file, camera_to_json(camera)] for name, file, camera in self.queries],
         }
 
@@ -67,7 +71,7 @@ class RecordJob:
     def from_json(cls, fields: dict) -> RecordJob:
         """Reads what `to_json` made."""
         queries = tuple((name, file, camera_from_json(camera)) for name, file, camera in fields["queries"])
-        return cls(queries, fields["solver"], fields["threads"])
+        return cls(queries, fields["solver"], fields["threads"], Method(fields["method"]))
 
 
 def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) -> Recording:
@@ -76,14 +80,29 @@ def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) ->
     Raises:
         HFNetEdgeError: a file is missing or damaged, or they do not belong together.
     """
-    model = Model(folder / MODEL, job.threads)
-    localizer = Localizer(folder / MAP, model, LocalizationConfig(pose=PoseConfig(solver=solver_here(job.solver))))
+    patches = patches_of(folder)
+    localizer = Localizer(
+        folder / MAP,
+        Model(folder / MODEL, job.threads),
+        LocalizationConfig(job.method, pose=PoseConfig(solver=solver_here(job.solver))),
+        patches and PatchModel(patches, job.threads),
+    )
     queries = [(name, folder / IMAGES / file, camera) for name, file, camera in job.queries]
     return Recording(
-        about(localizer, (folder / MODEL).read_bytes(), (folder / MAP).read_bytes()),
+        about(
+            localizer,
+            (folder / MODEL).read_bytes(),
+            (folder / MAP).read_bytes(),
+            patches=None if patches is None else patches.read_bytes(),
+        ),
         reference_poses(localizer.map),
         record_queries(localizer, queries, on_query),
     )
+
+
+def patches_of(folder: Path) -> Path | None:
+    """The patch network of a job's folder; None: it has none."""
+    return folder / PATCHES if (folder / PATCHES).exists() else None
 
 
 def record_queries(
@@ -101,10 +120,13 @@ def record_queries(
     return tuple(records)
 
 
-def about(localizer: Localizer, model: bytes, m: bytes, processor: str = "CPU, LiteRT") -> dict[str, str]:
-    """What ran where; ``model`` and ``m`` are the files of the network and of the map."""
+def about(
+    localizer: Localizer, model: bytes, m: bytes, processor: str = "CPU, LiteRT", patches: bytes | None = None
+) -> dict[str, str]:
+    """What ran where; ``model``, ``m`` and ``patches`` are the files of HF-Net, the map and the patch network."""
     description = localizer.model.description
     found = {
+        "method": str(localizer.config.method),
         "processor": processor,
         "machine": platform.machine(),
         "kernels": localizer.model.kernels,
@@ -113,6 +135,15 @@ def about(localizer: Localizer, model: bytes, m: bytes, processor: str = "CPU, L
         "weights_hash": description.weights_hash,
         "model_hash": digest(model),
         "map_hash": digest(m),
+    }
+    if localizer.patch_model is not None and patches is not None:
+        found |= {
+            "patch_kernels": localizer.patch_model.kernels,
+            "patch_precision": localizer.patch_model.description.precision,
+            "patch_weights_hash": localizer.patch_model.description.weights_hash,
+            "patch_model_hash": digest(patches),
+        }
+    found |= {
         "numpy": np.__version__,
         "opencv": cv2.__version__,
     }
@@ -138,7 +169,7 @@ def run(folder: Path, on_query: OnQuery = lambda *_: None) -> None:
         raise InputError(f"{folder / JOB} is not a job ({type(e).__name__}: {e})", "make it with hfnet-parity") from e
     (folder / OUT).mkdir(exist_ok=True)
     if isinstance(job, BenchJob):
-        measured = bench(folder / MODEL, folder / MAP, folder / IMAGES, job, on_query)
+        measured = bench(folder / MODEL, folder / MAP, folder / IMAGES, job, on_query, patches_of(folder))
         name, content = BENCH, json.dumps(measured.to_json()).encode()
     else:
         name, content = RECORDING, to_bytes(record(folder, job, on_query))

@@ -12,6 +12,7 @@ FIELDS = (
     ("global_dim", "I"), ("image_count", "I"), ("landmark_count", "I"), ("observation_count", "I"), ("origin_x", "d"),
     ("origin_y", "d"), ("origin_z", "d"), ("extractor_global_dim", "I"), ("codec", "s"), ("code_dim", "I"),
     ("subspaces", "I"), ("count_bits", "B"), ("descriptor_count", "I"),
+    ("reserved", "I"), ("global_weights_hash", "s"),
 )  # fmt: skip
 
 

@@ -553,8 +553,22 @@ class MapDescription(object):
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
+    # MapDescription
+    def Reserved(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(40))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # MapDescription
+    def GlobalWeightsHash(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(42))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
 def MapDescriptionStart(builder):
-    builder.StartObject(18)
+    builder.StartObject(20)
 
 def MapDescriptionAddGenerator(builder, generator):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(generator), 0)
@@ -610,6 +624,12 @@ def MapDescriptionAddCountBits(builder, countBits):
 def MapDescriptionAddDescriptorCount(builder, descriptorCount):
     builder.PrependUint32Slot(17, descriptorCount, 0)
 
+def MapDescriptionAddReserved(builder, reserved):
+    builder.PrependUint32Slot(18, reserved, 0)
+
+def MapDescriptionAddGlobalWeightsHash(builder, globalWeightsHash):
+    builder.PrependUOffsetTRelativeSlot(19, flatbuffers.number_types.UOffsetTFlags.py_type(globalWeightsHash), 0)
+
 def MapDescriptionEnd(builder):
     return builder.EndObject()
 
@@ -638,6 +658,8 @@ class MapDescriptionT(object):
         subspaces = 0,
         countBits = 0,
         descriptorCount = 0,
+        reserved = 0,
+        globalWeightsHash = None,
     ):
         self.generator = generator  # type: Optional[str]
         self.architecture = architecture  # type: Optional[str]
@@ -657,6 +679,8 @@ class MapDescriptionT(object):
         self.subspaces = subspaces  # type: int
         self.countBits = countBits  # type: int
         self.descriptorCount = descriptorCount  # type: int
+        self.reserved = reserved  # type: int
+        self.globalWeightsHash = globalWeightsHash  # type: Optional[str]
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -697,6 +721,8 @@ class MapDescriptionT(object):
         self.subspaces = mapDescription.Subspaces()
         self.countBits = mapDescription.CountBits()
         self.descriptorCount = mapDescription.DescriptorCount()
+        self.reserved = mapDescription.Reserved()
+        self.globalWeightsHash = mapDescription.GlobalWeightsHash()
 
     # MapDescriptionT
     def Pack(self, builder):
@@ -710,6 +736,8 @@ class MapDescriptionT(object):
             precision = builder.CreateString(self.precision)
         if self.codec is not None:
             codec = builder.CreateString(self.codec)
+        if self.globalWeightsHash is not None:
+            globalWeightsHash = builder.CreateString(self.globalWeightsHash)
         MapDescriptionStart(builder)
         if self.generator is not None:
             MapDescriptionAddGenerator(builder, generator)
@@ -734,6 +762,9 @@ class MapDescriptionT(object):
         MapDescriptionAddSubspaces(builder, self.subspaces)
         MapDescriptionAddCountBits(builder, self.countBits)
         MapDescriptionAddDescriptorCount(builder, self.descriptorCount)
+        MapDescriptionAddReserved(builder, self.reserved)
+        if self.globalWeightsHash is not None:
+            MapDescriptionAddGlobalWeightsHash(builder, globalWeightsHash)
         mapDescription = MapDescriptionEnd(builder)
         return mapDescription
 

@@ -1,0 +1,91 @@
+"""Maps whose landmarks a patch network describes: what building, merging and packing keep of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import CAMERA, EXTRACTOR, place
+
+from hfnet_edge.container import Section
+from hfnet_edge.errors import MismatchError
+from hfnet_edge.localizer import LocalizationConfig, Method, Status, localize_features
+from hfnet_edge.model import check_match
+from hfnet_edge.random_trees import RandomTrees
+from hfnet_maps.budget import choose
+from hfnet_maps.build import map_from_features
+from hfnet_maps.merge import merge
+from hfnet_maps.source import Extractor, source_of
+from hfnet_maps.writer import built_sections, size_of, to_map
+
+PATCHES = replace(EXTRACTOR, architecture="patches", weights_hash="1" * 32, global_dim=0)
+PARALLEL = LocalizationConfig(Method.PARALLEL)
+
+
+def patch_source(seed=0, prefix=""):
+    source = place(seed).source()
+    names = tuple(f"{prefix}{name}" for name in source.names)
+    return replace(source, extractor=Extractor.of(EXTRACTOR, PATCHES), names=names)
+
+
+def test_a_map_of_two_networks_knows_both():
+    p = place()
+    features = [p.features(pose) for pose in p.poses]
+    source, _ = map_from_features(
+        [str(i) for i in range(len(features))], [CAMERA] * len(features), p.poses, features, EXTRACTOR, patches=PATCHES
+    )
+    m = to_map(built_sections(source))
+    assert (m.description.weightsHash, m.description.globalWeightsHash) == ("1" * 32, "0" * 32)
+    assert source_of(m).extractor == source.extractor
+    check_match(EXTRACTOR, m, PATCHES)
+    other = "2" * 32
+    for model, patches, said in (
+        (EXTRACTOR, None, "patch network"),
+        (replace(EXTRACTOR, weights_hash=other), PATCHES, "the model has"),
+        (EXTRACTOR, replace(PATCHES, weights_hash=other), "the patch model has"),
+        (EXTRACTOR, replace(PATCHES, local_dim=16), "32-D local"),
+    ):
+        with pytest.raises(MismatchError, match=said):
+            check_match(model, m, patches)
+    with pytest.raises(MismatchError, match="without a patch network"):
+        check_match(EXTRACTOR, to_map(built_sections(replace(source, extractor=Extractor.of(EXTRACTOR)))), PATCHES)
+
+
+def test_a_map_of_one_network_gets_no_trees():
+    assert Section.RANDOM_TREES not in built_sections(place().source())
+    assert Section.RANDOM_TREES in built_sections(patch_source())
+
+
+def test_merging_grows_the_trees_anew():
+    a, b = patch_source(0, "a/"), patch_source(1, "b/")
+    m = to_map(built_sections(merge([a, b], ["a", "b"])))
+    assert m.landmark_count == len(a.positions) + len(b.positions)
+    assert set(RandomTrees.of(m).entries.tolist()) == set(range(m.landmark_count))
+    for seed in (0, 1):
+        p = place(seed)
+        r = localize_features(m, p.features(p.poses[2]), CAMERA, PARALLEL)
+        assert r.status is Status.LOCALIZED and np.linalg.norm(r.pose.center - p.poses[2].center) < 0.05
+    with pytest.raises(MismatchError, match="weights"):
+        merge([a, replace(b, extractor=Extractor.of(EXTRACTOR))], ["a", "b"])
+
+
+def test_packing_keeps_trees_within_the_budget():
+    source = patch_source()
+    whole = built_sections(source)
+    without = size_of({kind: part for kind, part in whole.items() if kind < Section.SOURCE_IMAGES})
+    budget = without // 2
+    sections, (chosen, *_) = choose(source, budget)
+    assert 0.5 * budget < size_of(sections) <= budget
+    m = to_map(sections)
+    assert m.landmark_count == chosen.landmarks < len(source.positions)
+    assert set(RandomTrees.of(m).entries.tolist()) == set(range(m.landmark_count))
+    p = place()
+    r = localize_features(m, p.features(p.poses[4]), CAMERA, PARALLEL)
+    assert r.status is Status.LOCALIZED and np.linalg.norm(r.pose.center - p.poses[4].center) < 0.1
+
+
+def test_a_packed_map_loses_its_trees_when_packed_again():
+    sections, _ = choose(patch_source(), 60_000)
+    again, _ = choose(source_of(to_map(sections)), 40_000)
+    assert Section.RANDOM_TREES in sections and Section.RANDOM_TREES not in again
+    with pytest.raises(MismatchError, match="tree"):
+        RandomTrees.of(to_map(again))

@@ -1,0 +1,125 @@
+"""Candidates from leaves and frames, searched linearly: against a search that compares everything, one by one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import CAMERA, place
+
+from hfnet_edge.errors import MismatchError
+from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, Status, localize_features
+from hfnet_edge.parallel_search import search, seen_by
+from hfnet_maps.writer import built_sections, in_file_order, lay_out, to_map
+
+NONE = np.zeros(0, np.int64)
+
+
+def patch_map(p, trees=True):
+    """The map of a place as if a patch network had described its landmarks."""
+    source = replace(p.source(), extractor=replace(p.source().extractor, global_weights_hash="1" * 32))
+    return to_map(built_sections(source) if trees else lay_out(in_file_order(source)))
+
+
+def slow_search(query, m, shared, rows, landmarks):
+    """What `search` promises, one keypoint after the other: {keypoint: landmark}."""
+    everything, owners = m.descriptors(np.arange(m.landmark_count))
+    found = {}
+    for i, descriptor in enumerate(query.descriptors.astype(int)):
+        candidates = sorted({*shared.tolist(), *landmarks[rows == i].tolist()})
+        near = sorted(
+            (int(((everything[r].astype(int) - descriptor) ** 2).sum()), c)
+            for c in candidates
+            for r in np.flatnonzero(owners == c)
+        )[:2]
+        if len(near) == 2 and (near[0][1] == near[1][1] or near[0][0] * 100**2 < near[1][0] * 95**2):
+            found[i] = near[0]
+    best = {}
+    for i, (distance, landmark) in found.items():
+        best.setdefault(landmark, []).append((distance, i))
+    return {min(claims)[1]: landmark for landmark, claims in best.items()}
+
+
+@pytest.mark.parametrize(("frames", "per_keypoint"), [(0, 12), (3, 0), (2, 12), (0, 1), (1, 1)])
+def test_search_equals_the_slow_one(frames, per_keypoint):
+    p = place(landmarks=120)
+    m = patch_map(p, trees=False)
+    query = p.features(p.poses[0], outliers=20)
+    shared = seen_by(m, np.arange(frames))[:40]
+    rng = np.random.default_rng(1)
+    pairs = [
+        (i, c) for i in range(len(query.keypoints)) for c in np.sort(rng.permutation(m.landmark_count)[:per_keypoint])
+    ]
+    rows, landmarks = np.array(pairs, np.int64).reshape(-1, 2).T
+    matches = search(query, m, shared, rows, landmarks)
+    expected = slow_search(query, m, shared, rows, landmarks)
+    assert dict(zip(matches.keypoints.tolist(), matches.landmarks.tolist(), strict=True)) == expected
+    assert expected or per_keypoint == 1  # a single candidate of its own need not be the right one
+    assert np.array_equal(matches.xy, query.keypoints[matches.keypoints])
+
+
+def test_a_single_shared_landmark_is_a_candidate_too():
+    p = place(landmarks=120)
+    m = patch_map(p, trees=False)
+    query = p.features(p.poses[0])
+    shared = np.array([5])
+    rows, landmarks = np.arange(len(query.keypoints)).repeat(2), np.tile([7, 9], len(query.keypoints))
+    matches = search(query, m, shared, rows, landmarks)
+    expected = slow_search(query, m, shared, rows, landmarks)
+    assert dict(zip(matches.keypoints.tolist(), matches.landmarks.tolist(), strict=True)) == expected
+
+
+def test_candidates_of_frames_are_those_that_they_observe():
+    m = patch_map(place(landmarks=120), trees=False)
+    expected = sorted(set(m.observed(2).tolist()) | set(m.observed(7).tolist()))
+    assert seen_by(m, np.array([7, 2])).tolist() == expected
+    assert seen_by(m, NONE).tolist() == []
+
+
+@pytest.mark.parametrize("method", [Method.RETRIEVAL, Method.TREES, Method.TREES_ABSOLUTE, Method.PARALLEL])
+def test_every_method_finds_the_pose(method):
+    p = place()
+    m = patch_map(p)
+    pose = p.poses[3]
+    r = localize_features(m, p.features(pose, outliers=50), CAMERA, LocalizationConfig(method))
+    assert r.status is Status.LOCALIZED
+    assert np.linalg.norm(r.pose.center - pose.center) < 0.05
+    assert (len(r.prior_frames) > 0) == (method in (Method.RETRIEVAL, Method.PARALLEL))
+
+
+def test_parallel_survives_wrong_frames_and_retrieval_does_not():
+    p = place(images=40)
+    m = patch_map(p)
+    pose = p.poses[0]
+    query = replace(p.features(pose), global_descriptor=p.globals_[20])  # the other side of the place
+    config = {method: LocalizationConfig(method, prior_frames=2) for method in (Method.RETRIEVAL, Method.PARALLEL)}
+    # What the frames of the other side observe must not be what this side sees.
+    seen = set(seen_by(m, np.array([20])).tolist())
+    assert seen
+    found = {method: localize_features(m, query, CAMERA, c) for method, c in config.items()}
+    assert found[Method.PARALLEL].status is Status.LOCALIZED
+    assert found[Method.PARALLEL].inliers >= found[Method.RETRIEVAL].inliers
+
+
+def test_nothing_to_search_in():
+    p = place()
+    m = patch_map(p)
+    query = p.features(p.poses[0])
+    config = LocalizationConfig(Method.PARALLEL)
+    none = replace(query, keypoints=query.keypoints[:0], scores=query.scores[:0], descriptors=query.descriptors[:0])
+    assert localize_features(m, none, CAMERA, config).status is Status.NO_KEYPOINTS
+    few = replace(query, keypoints=query.keypoints[:3], scores=query.scores[:3], descriptors=query.descriptors[:3])
+    assert localize_features(m, few, CAMERA, config).status is Status.TOO_FEW_MATCHES
+
+
+def test_a_map_without_trees_is_refused():
+    p = place()
+    m = patch_map(p, trees=False)
+    with pytest.raises(MismatchError, match="tree") as e:
+        localize_features(m, p.features(p.poses[0]), CAMERA, LocalizationConfig(Method.TREES))
+    assert "--method parallel" in e.value.remedy
+
+
+def test_models_and_maps_that_do_not_belong_together(kit):
+    p = place()
+    with pytest.raises(MismatchError, match="patch network"):
+        Localizer(patch_map(p), kit.int8)
