@@ -1,4 +1,7 @@
-"""`hfnet-export` and `hfnet-distill`. TensorFlow is imported only once the options are known to be good."""
+"""`hfnet-export`, `hfnet-distill` and `hfnet-train-crbnet`.
+
+TensorFlow is imported only once the options are known to be good.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,20 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.files import check_writable
 from hfnet_export.extra import export_extra
 from hfnet_export.roles import parse_outputs
+from hfnet_export.weights_card import is_crbnet
 
 if TYPE_CHECKING:
     from hfnet_export.autopilot import Step
+    from hfnet_export.crbnet_export import CRBNetReport
     from hfnet_export.export import ExportReport
     from hfnet_parity.gate import Gate
 
 MAX_LOSS = "1pt, 1.1x"
+INPUT_SIZE = "480x640"
 
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 distill_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+train_crbnet_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @export_app.command()
@@ -37,8 +44,9 @@ def export(
     network: Annotated[
         str,
         typer.Argument(
-            metavar="[hfnet | FILE]",
-            help="`hfnet`, the bundled weights; an .npz of hfnet-distill; a .keras, .h5, .onnx or SavedModel.",
+            metavar="[hfnet | crbnet | FILE]",
+            help="`hfnet` or `crbnet`, the bundled weights; an .npz of hfnet-distill or hfnet-train-crbnet; "
+            "a .keras, .h5, .onnx or SavedModel of an HF-Net.",
         ),
     ] = "hfnet",
     quantize: Annotated[
@@ -46,8 +54,9 @@ def export(
         typer.Option(help="none: float32. fp16: half the size. dynamic: int8 weights. int8: for phones."),
     ] = "int8",
     input_size: Annotated[
-        str, typer.Option(metavar="HEIGHTxWIDTH", help="Of the network's input, multiples of 32.")
-    ] = "480x640",
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help=f"Of the network's input, multiples of 32; default {INPUT_SIZE}."),
+    ] = None,
     global_dim: Annotated[
         int | None, typer.Option(metavar="N", help="Keep N dimensions of the global descriptor.", min=1)
     ] = None,
@@ -86,7 +95,7 @@ def export(
         typer.Option(metavar="FILE", help="Repeat OUT.recipe.json: the same network, size and calibration."),
     ] = None,
 ) -> None:
-    """Export HF-Net as a .tflite that is checked against the float network and timed.
+    """Export HF-Net, or the patch network CRBNet, as a .tflite that is checked against the float network and timed.
 
     Example:
 
@@ -99,7 +108,20 @@ def export(
         hfnet-export --quantize int8 --gate scene.bundle --max-loss "1pt, 1.1x" -o hfnet_int8.tflite
 
         hfnet-export --quantize int8 --recipe hfnet_int8.recipe.json -o again_int8.tflite
+
+        hfnet-export crbnet --quantize int8 -o crbnet_int8.tflite
     """
+    of_hfnet_only = {
+        "--input-size": input_size, "--global-dim": global_dim, "--pca": pca, "--input-range": input_range,
+        "--outputs": outputs, "--gate": gate, "--max-loss": max_loss, "--recipe": recipe,
+    }  # fmt: skip
+    given = [option for option, value in of_hfnet_only.items() if value is not None]
+    if network == "crbnet" or (network != "hfnet" and is_crbnet(Path(network))):
+        if given:
+            raise InputError(f"a patch network does not take {', '.join(given)}", "leave it out")
+        _export_crbnet(network, output, quantize, calibration)
+        return
+    input_size = input_size or INPUT_SIZE
     if not (size := re.fullmatch(r"(\d+)x(\d+)", input_size)):
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
     grey = None if input_range is None else parse_range(input_range)
@@ -138,6 +160,36 @@ def export(
     if report.recipe is not None:
         wrote(report.recipe)
     wrote(output, f"hfnet-map build --images DIR --reference COLMAP_MODEL --model {output} -o scene.hfmap")
+
+
+def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path | None) -> None:
+    check_writable(output, network)
+    with export_extra():
+        from hfnet_export.crbnet_export import export_crbnet
+        from hfnet_export.export import STEPS
+        from hfnet_export.weights import BUNDLED_CRBNET
+
+    report = export_crbnet(
+        BUNDLED_CRBNET if network == "crbnet" else Path(network),
+        output,
+        quantize,
+        calibration,
+        on_step=lambda number, what: print(f"{number}/{STEPS} {what}", flush=True),
+    )
+    rate, float_rate = report.patches_per_second, report.float_patches_per_second
+    table = _report_table(report, quantize)
+    table.add_row(
+        "patches a second, 2 threads, this machine", f"{float_rate:.0f}", f"{rate:.0f} ({rate / float_rate:.1f}x)"
+    )
+    _add_operators(table, report.operators)
+    table.add_row("descriptors, cosine", "1", f"{report.fidelity.cosine:.4f}")
+    table.add_row("flipped bits", "0", f"{100 * report.fidelity.flipped:.2f} %")
+    Console().print(table)
+    wrote(
+        output,
+        "hfnet-map build --method parallel --images DIR --reference COLMAP_MODEL --model hfnet_int8.tflite "
+        f"--patch-model {output} -o scene.hfmap",
+    )
 
 
 def _gate(bundle: Path, max_loss: str) -> Gate:
@@ -184,24 +236,33 @@ def parse_range(text: str) -> tuple[float, float]:
 
 
 def _print_report(report: ExportReport, precision: str) -> None:
-    table = Table(title=f"against the float network, in {report.seconds:.0f} s", title_justify="left")
-    table.add_column("")
-    table.add_column("float32", justify="right")
-    table.add_column(precision, justify="right")
-    table.add_row("size", size_text(report.float_bytes), size_text(report.bytes))
+    table = _report_table(report, precision)
     table.add_row(
         "milliseconds, 2 threads, this machine",
         f"{report.float_milliseconds:.1f}",
         f"{report.milliseconds:.1f} ({report.float_milliseconds / report.milliseconds:.1f}x)",
     )
-    table.add_section()
-    for how, count in report.operators.items():
-        table.add_row(f"operators in {how}", "", str(count))
-    table.add_section()
+    _add_operators(table, report.operators)
     table.add_row("keypoint scores, correlation", "1", f"{report.fidelity.keypoint_scores:.4f}")
     table.add_row("local descriptors, cosine", "1", f"{report.fidelity.local_descriptors:.4f}")
     table.add_row("global descriptor, cosine", "1", f"{report.fidelity.global_descriptor:.4f}")
     Console().print(table)
+
+
+def _report_table(report: ExportReport | CRBNetReport, precision: str) -> Table:
+    table = Table(title=f"against the float network, in {report.seconds:.0f} s", title_justify="left")
+    table.add_column("")
+    table.add_column("float32", justify="right")
+    table.add_column(precision, justify="right")
+    table.add_row("size", size_text(report.float_bytes), size_text(report.bytes))
+    return table
+
+
+def _add_operators(table: Table, operators: dict[str, int]) -> None:
+    table.add_section()
+    for how, count in operators.items():
+        table.add_row(f"operators in {how}", "", str(count))
+    table.add_section()
 
 
 @distill_app.command()
@@ -241,9 +302,46 @@ def distill(
     wrote(weights, f"hfnet-export {weights} --quantize int8 --calibration {images} -o hfnet_int8.tflite")
 
 
+@train_crbnet_app.command()
+@reports_errors
+def train_crbnet(
+    scenes: Annotated[Path, typer.Option(metavar="DIR", help="Folders of images/ and model/, a COLMAP model.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Photographs, for pairs through homographies.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN_DIR", help="Everything of this run.")],
+    hold_out: Annotated[str, typer.Option(metavar="SCENE,...", help="Scenes that are never trained on.")],
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Steps, rate, widths (TOML); default: the bundled weights'.")
+    ] = None,
+) -> None:
+    """Train CRBNet on patches of SfM tracks and of photographs. The same command again resumes a run.
+
+    Example:
+
+        hfnet-train-crbnet --scenes places --images photos --hold-out castle,bridge -o run
+    """
+    with export_extra():
+        from hfnet_export.crbnet_runs import run_crbnet
+        from hfnet_export.recipe import BUNDLED_CRBNET_RECIPE
+
+    names = [name.strip() for name in hold_out.split(",")]
+    try:
+        with progress() as report:
+            weights = run_crbnet(scenes, images, names, output, recipe or BUNDLED_CRBNET_RECIPE, report)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint")
+        raise typer.Exit(130) from None
+    for path in (output / "losses.png", *output.glob("*.csv")):
+        wrote(path)
+    wrote(weights, f"hfnet-export {weights} --quantize int8 --calibration {images} -o crbnet_int8.tflite")
+
+
 def export_main() -> None:
     run(export_app)
 
 
 def distill_main() -> None:
     run(distill_app)
+
+
+def train_crbnet_main() -> None:
+    run(train_crbnet_app)

@@ -148,7 +148,8 @@ FLOORS: dict[str, Fidelity] = {
 
 
 def to_float_tflite(model: keras.Model) -> bytes:
-    """Converts a Keras model of fixed size and batch 1, and checks the file.
+    """Converts a Keras model of fixed size, and checks the file. A batch that the model leaves open stays so: it is 1
+    until the interpreter's input is resized.
 
     Raises:
         ModelError: the converter fails, or what it wrote is not this network.
@@ -159,7 +160,7 @@ def to_float_tflite(model: keras.Model) -> bytes:
             content = bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     except Exception as e:
         raise ModelError(f"TensorFlow cannot convert the network: {e}", UPGRADE) from e
-    shapes = {name: tuple(output.shape) for name, output in model.output.items()}
+    shapes = {name: tuple(n or 1 for n in output.shape) for name, output in model.output.items()}
     check_converted(content, parameter_count(model), shapes)
     return content
 
@@ -206,7 +207,7 @@ def check_converted(content: bytes, parameters: int, shapes: Mapping[str, tuple[
 def parameter_count(model: keras.Model) -> int:
     """Weights that are left once batch normalisation is folded into the convolutions."""
     folded = ("gamma", "moving_mean", "moving_variance")
-    return sum(int(np.prod(v.shape)) for v in model.variables if v.path.rsplit("/", 1)[-1] not in folded)
+    return sum(int(np.prod(v.shape)) for v in model.weights if v.path.rsplit("/", 1)[-1] not in folded)
 
 
 def quantize(content: bytes, recipe: str | Sequence[Rule], inputs: Sequence[np.ndarray]) -> bytes:
@@ -214,7 +215,7 @@ def quantize(content: bytes, recipe: str | Sequence[Rule], inputs: Sequence[np.n
 
     Args:
         recipe: one of `RECIPES` by name, or rules.
-        inputs: (1, H, W, 1) float32 network inputs, for calibration.
+        inputs: (N, H, W, 1) float32 network inputs, for calibration; N is 1 where the network's batch is.
 
     Raises:
         ModelError: the quantizer fails, or left an operator at another precision than the recipe says.
@@ -358,6 +359,10 @@ def channel_means(content: bytes, inputs: Sequence[np.ndarray]) -> dict[bytes, n
     maps = {t["name"].encode(): t["index"] for t in interpreter.get_tensor_details() if len(t["shape"]) == 4}
     total: dict[bytes, np.ndarray] = {}
     for x in inputs:
+        if tuple(image["shape"]) != x.shape:
+            interpreter.resize_tensor_input(image["index"], x.shape)
+            interpreter.allocate_tensors()
+            (image,) = interpreter.get_input_details()
         interpreter.set_tensor(image["index"], x)
         interpreter.invoke()
         for name, index in maps.items():

@@ -77,7 +77,7 @@ def build_crbnet(config: CRBNetConfig, precision: str = "float32") -> keras.Mode
         x = FusedBatchNorm(momentum=0.9, name=f"{name}.bn", dtype=precision)(x)
         return layers.ReLU(name=f"{name}.relu", dtype=precision)(x) if relu else x
 
-    image = layers.Input((SIDE, SIDE, 1), name="patches")
+    image = layers.Input((SIDE, SIDE, 1), name="image")
     x = conv(image, config.width, 3, 1, "first")
     for stage, (factor, stride) in enumerate(STAGES, 1):
         name, filters = f"s{stage}", factor * config.width
@@ -90,5 +90,5 @@ def build_crbnet(config: CRBNetConfig, precision: str = "float32") -> keras.Mode
     x = layers.Dropout(0.1, name="dropout", dtype=precision)(x)
     x = layers.Conv2D(config.dim, x.shape[1], use_bias=False, name="last", dtype=precision)(x)
     x = FusedBatchNorm(momentum=0.9, scale=False, center=False, name="last.bn", dtype=precision)(x)
-    x = layers.Reshape((config.dim,), name="flat", dtype="float32")(x)
+    x = keras.ops.squeeze(x, axis=(1, 2))
     return keras.Model(image, Unit(name="descriptor", dtype="float32")(x), name="crbnet")

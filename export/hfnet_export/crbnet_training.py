@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -31,14 +32,16 @@ class CRBNetTraining:
     """
 
     network: CRBNetConfig = field(default_factory=CRBNetConfig)
-    steps: int = 3000
+    steps: int = 2400
     batch: int = 512
     learning_rate: float = 5e-3
     hamming: bool = True
     seed: int = 0
 
-    def as_dict(self) -> dict:
-        return asdict(self)
+    @property
+    def name(self) -> str:
+        """Of the run's log and checkpoints."""
+        return "crbnet" if self.hamming else "crbnet_without_hamming"
 
 
 def pairs(
@@ -73,11 +76,6 @@ def pairs(
     return tuple(v[..., None].astype(np.float32) * scale - np.float32(1) for v in (x, y))  # type: ignore[return-value]
 
 
-def without_repeats(sets: Sequence[PatchTracks]) -> list[PatchTracks]:
-    """The sets, of tracks with two observations at least, as training draws from them."""
-    return [s for s in sets if len(s) > RUN]
-
-
 def train_crbnet(
     config: CRBNetTraining,
     training: Sequence[PatchTracks],
@@ -85,8 +83,13 @@ def train_crbnet(
     folder: Path,
     progress: Report = silent,
     checkpoint_every: int = 100,
-):
+    keep: Callable[[keras.Model, Progress], None] = lambda *_: None,
+) -> tuple[keras.Model, Progress]:
     """Trains, from the last checkpoint in ``folder`` if there is one.
+
+    Args:
+        training, held_out: sets that every batch draws from in equal shares.
+        keep: called after each checkpoint with the network (float32) and how far it is.
 
     Returns:
         The network (float32) and how far it came.
@@ -99,7 +102,8 @@ def train_crbnet(
     def losses(batch, is_training):
         x, y = batch
         both = model(tf.concat([x, y], axis=0), training=is_training)
-        return crbnet_losses(*tf.split(both, 2), hamming=config.hamming)
+        x, y = tf.split(both, 2)
+        return crbnet_losses(x, y, config.hamming)
 
     def batches(first_step: int) -> Iterator[tuple]:
         for step in range(first_step, config.steps):
@@ -107,7 +111,7 @@ def train_crbnet(
 
     rng = np.random.default_rng((config.seed, 1 << 40))
     stage = Stage(
-        name="crbnet" if config.hamming else "crbnet_without_hamming",
+        name=config.name,
         model=model,
         terms=tuple(Term(name, 1.0) for name in names),
         losses=losses,
@@ -117,7 +121,11 @@ def train_crbnet(
         learning_rate=config.learning_rate,
         balanced=False,
     )
-    done: Progress = train(stage, folder, progress, checkpoint_every, lambda now: None)
     network = build_crbnet(config.network)
-    network.set_weights(model.get_weights())
+
+    def keep_network(now: Progress) -> None:
+        network.set_weights(model.get_weights())
+        keep(network, now)
+
+    done = train(stage, folder, progress, checkpoint_every, keep_network)
     return network, done

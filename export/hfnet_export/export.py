@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def export_hfnet(
     convert.check_fidelity(measured, quantize)
 
     on_step(6, f"timing it and the float network, {THREADS} threads")
-    float_ms, ms = _interleaved([float_model, _load(content)], images[0])
+    float_ms, ms = interleaved([float_model, _load(content)], images[0])
     with atomic_write(output) as file:
         file.write(content)
     if gate is not None:
@@ -193,12 +193,12 @@ def _load(content: bytes) -> Model:
         return Model("the new model", THREADS, content)
 
 
-def _interleaved(models: list[Model], image: np.ndarray, rounds: int = 25) -> list[float]:
-    """Median milliseconds of each model, in turns so that other load falls on all of them alike."""
+def interleaved(models: Sequence[Callable[[np.ndarray], object]], pixels: np.ndarray, rounds: int = 25) -> list[float]:
+    """Median milliseconds of each model on these pixels, in turns so that other load falls on all of them alike."""
     times = np.empty((rounds + 3, len(models)))
     for row in times:
         for k, model in enumerate(models):
             start = time.perf_counter()
-            model(image)
+            model(pixels)
             row[k] = time.perf_counter() - start
     return [float(ms) for ms in np.median(times[3:], axis=0) * 1000]  # the first three warm up

@@ -17,8 +17,8 @@ def distances(x, y):
 def weighted_hamming(x, y):
     """Equation (3): distances (N, M) that count only dimensions whose signs differ, by how far they differ.
 
-    As printed, the equation multiplies by sign(x) - sign(y), which is negative for half of them and would put a negative
-    number under the root; here it is ``|sign(x) - sign(y)|``, that is 2 where signs differ. With s = sign,
+    As printed, the equation multiplies by sign(x) - sign(y), which is negative for half of them and would put a
+    negative number under the root; here it is ``|sign(x) - sign(y)|``, that is 2 where signs differ. With s = sign,
     |s(x) - s(y)| = 1 - s(x) s(y), so the sum over dimensions is four matrix products. Zero counts as positive.
 
     Args:

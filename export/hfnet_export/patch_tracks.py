@@ -1,7 +1,8 @@
 """Patches that show the same thing: on the tracks of SfM models, and through homographies of photographs.
 
 Positives are pairs of a track. A keypoint belongs to a track where it was detected: nothing is cut around a position
-that the detector did not find, and what the detector finds differs a little in place, scale and angle from view to view.
+that the detector did not find, and what the detector finds differs a little in place, scale and angle from view to
+view.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -61,7 +64,7 @@ class PatchTracks:
         try:
             with np.load(path) as file:
                 return PatchTracks(file["patches"], file["start"])
-        except (OSError, ValueError, KeyError) as e:
+        except (OSError, ValueError, KeyError, BadZipFile) as e:
             raise InputError(f"{path} does not hold patches ({e})", "cut them again") from e
 
     @staticmethod
@@ -76,8 +79,8 @@ def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
     """The tracks of a COLMAP model: ``folder`` holds `images/` and `model/`.
 
     COLMAP's models keep no scale and no angle, so keypoints are detected anew and taken where they lie within `WITHIN`
-    of a track's point. Where several do, those are kept that agree in scale (times depth over focal length) and in angle
-    (turned by the cameras' rotations) with as many other observations as possible; the rest is not used.
+    of a track's point. Where several do, those are kept that agree in scale (times depth over focal length) and in
+    angle (turned by the cameras' rotations) with as many other observations as possible; the rest is not used.
 
     Raises:
         InputError: no COLMAP model there. ImageError: an image is missing or damaged.
@@ -87,7 +90,9 @@ def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
     try:
         model = pycolmap.Reconstruction(folder / "model")
     except Exception as e:
-        raise InputError(f"{folder / 'model'} is not a COLMAP model ({e})", "give a folder with images/ and model/") from e
+        raise InputError(
+            f"{folder / 'model'} is not a COLMAP model ({e})", "give a folder with images/ and model/"
+        ) from e
     rows: list[np.ndarray] = []
     patches: list[np.ndarray] = []
     images = sorted(model.images.values(), key=lambda image: image.name)
@@ -110,7 +115,7 @@ def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
             rows.append(np.column_stack([ids, np.full(len(ids), done), order, size, direction]))
             patches.extend(cut(grey, keypoints[keypoint]))
         progress("cutting patches", done + 1, len(images), note=folder.name)
-    table = np.concatenate(rows)
+    table = np.concatenate([np.zeros((0, 7)), *rows])
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
     rotations = [image.cam_from_world().rotation.matrix() for image in images]
     bounds = np.flatnonzero(np.diff(table[:, 0], prepend=-1, append=-1))
@@ -123,7 +128,9 @@ def _agreeing(rows: np.ndarray, rotations: list[np.ndarray]) -> np.ndarray:
     image = rows[:, 1].astype(int)
     if len(np.unique(image)) < 2:
         return np.zeros(0, int)
-    seen = np.einsum("nij,mj->nmi", np.stack([rotations[i] for i in image]), rows[:, 4:7])  # m's direction in n's camera
+    seen = np.einsum(
+        "nij,mj->nmi", np.stack([rotations[i] for i in image]), rows[:, 4:7]
+    )  # m's direction in n's camera
     angle = np.arctan2(seen[..., 1], seen[..., 0])
     turn = np.abs(np.angle(np.exp(1j * (angle - np.diag(angle)[:, None]))))
     octaves = np.abs(rows[:, 3][:, None] - rows[:, 3])
@@ -146,9 +153,9 @@ def of_photographs(paths: Sequence[Path], seed: int = 0, processes: int = 1, pro
         ImageError: an image is missing or damaged.
     """
     one = partial(of_photograph, seed=seed)
-    with ProcessPoolExecutor(processes) as pool:
-        results: Iterator[PatchTracks] = pool.map(one, range(len(paths)), paths) if processes > 1 else map(
-            one, range(len(paths)), paths
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:  # a fork of TensorFlow's threads may hang
+        results: Iterator[PatchTracks] = (
+            pool.map(one, range(len(paths)), paths) if processes > 1 else map(one, range(len(paths)), paths)
         )
         parts = []
         for done, part in enumerate(results, 1):
@@ -187,7 +194,9 @@ def of_photograph(index: int, path: Path, seed: int) -> PatchTracks:
     return _gather(np.concatenate(patches), kept)
 
 
-def same_keypoints(first: PatchKeypoints, second: PatchKeypoints, homography: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def same_keypoints(
+    first: PatchKeypoints, second: PatchKeypoints, homography: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Which keypoints of a view are those of the first, through ``homography`` (3, 3), pixel centres at 0.5.
 
     Returns:

@@ -1,18 +1,22 @@
-"""A training run's configuration file (TOML), and `BUNDLED_RECIPE`, which made the bundled weights."""
+"""A training run's configuration file (TOML). `BUNDLED_RECIPE` and `BUNDLED_CRBNET_RECIPE` made the bundled weights."""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hfnet_edge.errors import InputError
+from hfnet_export.crbnet import CRBNetConfig
+from hfnet_export.crbnet_training import CRBNetTraining
 from hfnet_export.distill import DistillConfig, GlobalConfig, LocalConfig
 from hfnet_export.hfnet import HFNetConfig
 from hfnet_export.losses import LOCAL_TERMS
 
 BUNDLED_RECIPE = Path(__file__).parent / "weights" / "hfnet.toml"
+BUNDLED_CRBNET_RECIPE = Path(__file__).parent / "weights" / "crbnet.toml"
+MIN_PAIRS = 16  # of a batch of patches: twice the neighbours that the second-order similarity looks at
 TABLES = {"network": HFNetConfig, "local": LocalConfig, "global": GlobalConfig}
 
 
@@ -22,12 +26,7 @@ def read_recipe(path: Path) -> DistillConfig:
     Raises:
         InputError: missing, not TOML, or a key or value that training does not know.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as e:
-        raise InputError(f"cannot read the recipe {path}: {e.strerror}", "check its name") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path} is not TOML: {e}", f"copy {BUNDLED_RECIPE} and change it") from e
+    content = _parse(path, BUNDLED_RECIPE)
     tables = {name: _checked(path, name, kind, content.pop(name, {})) for name, kind in TABLES.items()}
     top = _checked(path, "", DistillConfig, content)
     config = DistillConfig(tables["network"], tables["local"], tables["global"], top.seed, top.held_out)
@@ -37,6 +36,31 @@ def read_recipe(path: Path) -> DistillConfig:
     if unknown := set(config.local.terms) - set(LOCAL_TERMS):
         raise InputError(f"{path}: local.terms has {', '.join(sorted(unknown))}", f"known: {', '.join(LOCAL_TERMS)}")
     return config
+
+
+def read_crbnet_recipe(path: Path) -> CRBNetTraining:
+    """Reads what `BUNDLED_CRBNET_RECIPE` shows; what a file leaves out has the defaults of `CRBNetTraining`.
+
+    Raises:
+        InputError: missing, not TOML, or a key or value that training does not know.
+    """
+    content = _parse(path, BUNDLED_CRBNET_RECIPE)
+    network = _checked(path, "network", CRBNetConfig, content.pop("network", {}))
+    config = replace(_checked(path, "", CRBNetTraining, content), network=network)
+    if network.dim % 8:
+        raise InputError(f"{path}: network.dim is {network.dim}", "give a multiple of 8: its signs are stored in bytes")
+    if config.batch < MIN_PAIRS:
+        raise InputError(f"{path}: batch is {config.batch}", f"give at least {MIN_PAIRS}")
+    return config
+
+
+def _parse(path: Path, example: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as e:
+        raise InputError(f"cannot read the recipe {path}: {e.strerror}", "check its name") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} is not TOML: {e}", f"copy {example} and change it") from e
 
 
 def _checked(path: Path, table: str, kind: type, content: Any) -> Any:
@@ -55,6 +79,8 @@ def _checked(path: Path, table: str, kind: type, content: Any) -> Any:
             content[key] = tuple(value)
         elif isinstance(expected, float) and isinstance(value, int | float) and value >= 0:
             content[key] = float(value)
+        elif isinstance(expected, bool) and isinstance(value, bool):
+            continue
         elif not (type(value) is type(expected) and value >= (0 if key == "seed" else 1)):
             raise InputError(f"{path}: {name} = {value!r}", f"give something like {expected!r}")
     return kind(**content)

@@ -54,11 +54,11 @@ def run_distillation(
     local, global_ = teachers.local_teacher(local_teacher), teachers.ImageNet(global_teacher)
     config = replace(config, network=replace(config.network, local_dim=local.descriptor_dim))
     hashes = {
-        "images": _hash(files),
-        "local teacher": _hash([local_teacher]),
-        "global teacher": _hash([global_teacher]),
+        "images": sha256(files),
+        "local teacher": sha256([local_teacher]),
+        "global teacher": sha256([global_teacher]),
     }
-    _claim(output, {**hashes, "recipe": json.loads(json.dumps(asdict(config)))})
+    claim(output, {**hashes, "recipe": json.loads(json.dumps(asdict(config)))})
     card = {
         "local_teacher": local.name,
         "local_teacher_licence": local.licence,
@@ -67,14 +67,14 @@ def run_distillation(
         "image_folder": images.name,
         "images": len(files),
         "sha256": hashes,
-        "commit": _commit(),
+        "commit": commit(),
         "toolchain": toolchain(),
     }
     targets = make_targets(files, local, global_, output / "targets", progress)
     return distill(targets, config, output, global_.weights, card, progress, checkpoint_every)
 
 
-def _hash(files: list[Path]) -> str:
+def sha256(files: list[Path]) -> str:
     """SHA-256 over the names and contents of files, in the order of their names."""
     digest = hashlib.sha256()
     for file in sorted(files):
@@ -83,7 +83,7 @@ def _hash(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _commit() -> str:
+def commit() -> str:
     """Of the checkout that this code runs from; empty for an installed package."""
     try:
         return subprocess.run(
@@ -94,7 +94,7 @@ def _commit() -> str:
         return ""
 
 
-def _claim(folder: Path, asked: dict) -> None:
+def claim(folder: Path, asked: dict) -> None:
     """Writes run.json, or finds that a run with checkpoints was asked for the same."""
     path = folder / "run.json"
     started = (folder / "checkpoints").exists()

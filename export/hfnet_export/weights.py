@@ -1,4 +1,4 @@
-"""Weights on disk: one .npz of float16 arrays and a JSON card. The bundled ones are `BUNDLED`."""
+"""Weights on disk: one .npz of float16 arrays and a JSON card. `BUNDLED` and `BUNDLED_CRBNET` come with the package."""
 
 from __future__ import annotations
 
@@ -6,41 +6,61 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import keras
 import numpy as np
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
+from hfnet_export.crbnet import CRBNetConfig, build_crbnet
 from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig, build_hfnet
 from hfnet_export.pca import PCA
+from hfnet_export.weights_card import ABOUT
 
 BUNDLED = Path(__file__).parent / "weights" / "hfnet.npz"
+BUNDLED_CRBNET = Path(__file__).parent / "weights" / "crbnet.npz"
+MAKERS: dict[type, tuple[str, str]] = {
+    HFNetConfig: ("HF-Net", "hfnet-distill"),
+    CRBNetConfig: ("CRBNet", "hfnet-train-crbnet"),
+}
+
+Config = TypeVar("Config", HFNetConfig, CRBNetConfig)
 
 
-def save_weights(path: Path, model: keras.Model, config: HFNetConfig, card: dict) -> None:
+def save_weights(path: Path, model: keras.Model, config: HFNetConfig | CRBNetConfig, card: dict) -> None:
     """Writes every variable as float16, with ``config`` and ``card``, atomically."""
-    arrays = {variable.path: np.asarray(variable).astype(np.float16) for variable in model.variables}
+    arrays = {variable.path: np.asarray(variable).astype(np.float16) for variable in model.weights}
     about = json.dumps({"network": config.as_dict(), "card": card})
     with atomic_write(path) as f:
-        np.savez_compressed(f, __about__=np.frombuffer(about.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(f, **{ABOUT: np.frombuffer(about.encode(), np.uint8)}, **arrays)  # type: ignore[arg-type]
 
 
 def load_weights(path: Path) -> tuple[HFNetConfig, dict[str, np.ndarray], dict]:
-    """Reads what `save_weights` wrote: configuration, arrays by variable path, card.
+    """Reads what `save_weights` wrote of an HF-Net: configuration, arrays by variable path, card.
 
     Raises:
         InputError: the file is missing, damaged, or not HF-Net weights.
     """
+    return _load(path, HFNetConfig)
+
+
+def load_crbnet_weights(path: Path) -> tuple[CRBNetConfig, dict[str, np.ndarray], dict]:
+    """`load_weights` of a CRBNet."""
+    return _load(path, CRBNetConfig)
+
+
+def _load(path: Path, kind: type[Config]) -> tuple[Config, dict[str, np.ndarray], dict]:
+    name, maker = MAKERS[kind]
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-        about = json.loads(arrays.pop("__about__").tobytes())
-        return HFNetConfig(**about["network"]), arrays, about["card"]
+        about = json.loads(arrays.pop(ABOUT).tobytes())
+        return kind(**about["network"]), arrays, about["card"]
     except FileNotFoundError as e:
-        raise InputError(f"there are no weights at {path}", "train them with hfnet-distill") from e
+        raise InputError(f"there are no weights at {path}", f"train them with {maker}") from e
     except Exception as e:
-        raise InputError(f"{path} does not hold HF-Net weights ({e})", "give a file that hfnet-distill wrote") from e
+        raise InputError(f"{path} does not hold {name} weights ({e})", f"give a file that {maker} wrote") from e
 
 
 def hfnet_from_weights(
@@ -62,16 +82,31 @@ def hfnet_from_weights(
     if not 1 <= global_dim <= config.global_dim:
         raise InputError(f"--global-dim {global_dim} is not possible", f"these weights have 1 to {config.global_dim}")
     model = build_hfnet(HFNetConfig(**{**config.as_dict(), "global_dim": global_dim}), input_size, batch)
-    for variable in model.variables:
+    kept = {k: v[..., :global_dim] if k.startswith("projection/") else v for k, v in arrays.items()}
+    _assign(model, kept, path)
+    return model, weights_hash(arrays)
+
+
+def crbnet_from_weights(path: Path) -> tuple[keras.Model, CRBNetConfig, str]:
+    """The Keras model with its weights, in float32, its configuration, and the hash that identifies the weights.
+
+    Raises:
+        InputError: bad file.
+    """
+    config, arrays, _ = load_crbnet_weights(path)
+    model = build_crbnet(config)
+    _assign(model, arrays, path)
+    return model, config, weights_hash(arrays)
+
+
+def _assign(model: keras.Model, arrays: dict[str, np.ndarray], path: Path) -> None:
+    for variable in model.weights:
         if variable.path not in arrays:
             raise InputError(f"{path} lacks {variable.path}", "it was written for another network; train again")
         array = arrays[variable.path].astype(np.float32)
-        if variable.path.startswith("projection/"):
-            array = array[..., :global_dim]
         if array.shape != variable.shape or not np.isfinite(array).all():
             raise InputError(f"{path}: {variable.path} is damaged", "train again, or use the bundled weights")
         variable.assign(array)
-    return model, weights_hash(arrays)
 
 
 def fold_pca(network: keras.Model, path: Path, photos: Sequence[np.ndarray]) -> str:
@@ -96,7 +131,7 @@ def fold_pca(network: keras.Model, path: Path, photos: Sequence[np.ndarray]) -> 
     vectors = np.concatenate([np.asarray(before_the_norm(x, training=False)) for x in inputs])
     folded = network.get_layer("projection")
     folded.set_weights(PCA.fit(vectors, folded.units).fold(*projection.get_weights()))
-    return weights_hash({variable.path: np.asarray(variable) for variable in network.variables})
+    return weights_hash({variable.path: np.asarray(variable) for variable in network.weights})
 
 
 def weights_hash(arrays: dict[str, np.ndarray]) -> str:
