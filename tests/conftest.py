@@ -24,3 +24,11 @@ def kit(tmp_path_factory):
     from kit import make_kit
 
     return make_kit(tmp_path_factory.mktemp("kit"))
+
+
+@pytest.fixture(scope="session")
+def patch_kit(kit):
+    """See `kit.PatchKit`."""
+    from kit import make_patch_kit
+
+    return make_patch_kit(kit)

@@ -1,22 +1,27 @@
 """A small place with its map, the bundled network in float and int8, and a bundle recorded with the float one: the
-fixture `kit`, made once for all tests that want a whole pipeline."""
+fixture `kit`, made once for all tests that want a whole pipeline. `patch_kit` is the same place for the parallel
+method, with the bundled patch network."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfnet_edge.lists import read_names, read_queries
+from hfnet_edge.localizer import Method
 from hfnet_edge.model import Model
+from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.recording import Recording
-from hfnet_edge.runner import IMAGES, MAP, MODEL, RecordJob
+from hfnet_edge.runner import IMAGES, MAP, MODEL, PATCHES, RecordJob
 from hfnet_edge.runner import record as run_record
+from hfnet_export import weights
+from hfnet_export.crbnet_export import export_crbnet
 from hfnet_export.export import export_hfnet
 from hfnet_maps.build import build_map
 from hfnet_maps.made_place import made_place, write_place
 from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import full_sections, write_map
+from hfnet_maps.writer import built_sections, full_sections, write_map
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.record import load_network, record
 from hfnet_parity.run import Verdict, judge
@@ -61,6 +66,29 @@ class Kit:
         return judge(self.bundle, run, map_ or self.map, "test")
 
 
+@dataclass(frozen=True)
+class PatchKit(Kit):
+    """The same for landmarks that a patch network describes, with random trees.
+
+    Attributes:
+        root: also has patches_float.tflite, patches_int8.tflite, patches.hfmap, patches.bundle.
+        bundle: the float networks', by the parallel method.
+    """
+
+    @property
+    def map(self) -> Path:
+        return self.root / "patches.hfmap"
+
+    @property
+    def patches(self) -> Path:
+        return self.root / "patches_int8.tflite"
+
+    def job(self, folder: Path, model: Path | None = None, map_: Path | None = None) -> tuple[Path, RecordJob]:
+        folder, job = super().job(folder, model, map_)
+        shutil.copy(self.patches, folder / PATCHES)
+        return folder, replace(job, method=self.bundle.recording.method)
+
+
 def make_kit(root: Path) -> Kit:
     """Makes it in a folder; half a minute."""
     place = root / "place"
@@ -81,3 +109,29 @@ def make_kit(root: Path) -> Kit:
         dict(read_reference(place / "reference").poses),
     )
     return Kit(root, Bundle.read(root / "ref.bundle"))
+
+
+def make_patch_kit(kit: Kit) -> PatchKit:
+    """Adds to a kit's folder what the parallel method needs; half a minute."""
+    root, place = kit.root, kit.root / "place"
+    for name, precision in (("float", "none"), ("int8", "int8")):
+        export_crbnet(weights.BUNDLED_CRBNET, root / f"patches_{name}.tflite", precision)
+    source, _ = build_map(
+        place / "images",
+        place / "reference",
+        read_names(place / "map.txt"),
+        Model(root / "float.tflite"),
+        patch_model=PatchModel(root / "patches_int8.tflite"),
+    )
+    write_map(built_sections(source), root / "patches.hfmap")
+    record(
+        load_network(str(root / "float.tflite")),
+        root / "patches.hfmap",
+        place / "images",
+        read_queries(place / "queries_with_intrinsics.txt"),
+        root / "patches.bundle",
+        dict(read_reference(place / "reference").poses),
+        method=Method.PARALLEL,
+        patch_model=root / "patches_float.tflite",
+    )
+    return PatchKit(root, Bundle.read(root / "patches.bundle"))

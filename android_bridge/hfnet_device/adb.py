@@ -4,7 +4,7 @@ Everything on the device is below `HOME`, and needs neither root rights nor an a
 
     HOME/arm64-HASH/     the arm64 root with its own Python, pushed once, started through its own loader
     HOME/arm64-HASH.ok   written when the whole root is there
-    HOME/job-ID/         one run: model, map, images, runtime and results; removed at its end, or by the next run
+    HOME/job-ID/         one run: models, map, images, runtime and results; removed at its end, or by the next run
     HOME/job-ID/pid      the process number of its runner
 
 Old devices do not return the exit code of `adb shell`, and a connection that breaks returns any. So each script says

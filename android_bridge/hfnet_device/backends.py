@@ -1,4 +1,5 @@
-"""Where a job runs. A job is a folder that `hfnet_edge.runner` understands: job.json, model.tflite, map.hfmap, images/.
+"""Where a job runs. A job is a folder that `hfnet_edge.runner` understands: job.json, model.tflite, map.hfmap, images/,
+and patches.tflite where a patch network describes the map's landmarks.
 
     Backend.run(JOB)    puts the runtime package of this checkout in JOB/runtime, runs it there or on a device, and
                         leaves what it wrote in JOB/out

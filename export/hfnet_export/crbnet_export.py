@@ -112,7 +112,7 @@ def export_crbnet(
     model, config, weights_hash = crbnet_from_weights(network)
     parameters = convert.parameter_count(model)
     on_step(2, f"converting {parameters / 1e6:.1f} M weights to float32 TFLite, {config.dim}-D, any number of patches")
-    float_content = convert.to_float_tflite(keras.Model(model.input, {PATCH_ROLE: model.output}))
+    float_content = convert.to_float_tflite(keras.Model(model.input, {PATCH_ROLE: model.output}, name=model.name))
     description = describe(config, weights_hash, "none")
     float_model = _load(convert.embed(float_content, description))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hfnet_edge.codecs import Codec, CodecName
 from hfnet_edge.console import Report, silent
-from hfnet_edge.container import BLOCK, ENTRY, HEADER, MAGIC, VERSION, Section, aligned, head_checksum
+from hfnet_edge.container import BLOCK, ENTRY, HEADER, MAGIC, Section, aligned, head_checksum, version_of
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.map_file import COUNT_BITS, MAX_GLOBAL_DIM, MAX_LOCAL_DIM, MAX_ORIGIN, TILE, LocalizationMap
@@ -267,8 +267,8 @@ def _write(sections: Sections, file: BinaryIO) -> int:
         flush()
     where = table[0][1]
     head[where : where + table[0][2]] = np.array(checksums, "<u4").tobytes()
-    HEADER.pack_into(head, 0, MAGIC, *VERSION, len(table), size, 0)
-    HEADER.pack_into(head, 0, MAGIC, *VERSION, len(table), size, head_checksum(head))
+    HEADER.pack_into(head, 0, MAGIC, *version_of(sections), len(table), size, 0)
+    HEADER.pack_into(head, 0, MAGIC, *version_of(sections), len(table), size, head_checksum(head))
     file.seek(0)
     file.write(head)
     return size

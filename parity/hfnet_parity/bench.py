@@ -19,14 +19,16 @@ from PIL import Image
 from rich.table import Table
 
 from hfnet_device.backends import Backend
-from hfnet_edge.bench import STAGES, BenchJob, BenchRun
+from hfnet_edge.bench import BenchJob, BenchRun
 from hfnet_edge.console import Report, silent, size_text
 from hfnet_edge.errors import BackendError, ImageError, InputError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.localizer import Status
+from hfnet_edge.localizer import WITH_TREES, Method, Status
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model, check_match
-from hfnet_edge.runner import BENCH, IMAGES, JOB, MAP, MODEL, OUT
+from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.random_trees import RandomTrees
+from hfnet_edge.runner import BENCH, IMAGES, JOB, MAP, MODEL, OUT, PATCHES
 from hfnet_export.calibration import image_files
 
 THREADS = (1, 2)
@@ -48,7 +50,7 @@ class Measured:
     runs: tuple[BenchRun, ...]
 
     def milliseconds(self, stage: str) -> np.ndarray:
-        """(rounds, queries) float64 of one of `STAGES` or of `WHOLE`; NaN where a query did not come to the stage."""
+        """(rounds, queries) float64 of a stage of the run or of `WHOLE`; NaN where a query did not come to it."""
         return np.array(
             [
                 [q.whole if stage == WHOLE else q.milliseconds.get(stage, np.nan) for q in run.queries]
@@ -74,8 +76,8 @@ class Measured:
 
     @property
     def opened(self) -> int:
-        """Bytes that opening model and map reads."""
-        return self.runs[0].model_bytes + self.runs[0].map_bytes
+        """Bytes that opening the models and the map reads."""
+        return self.runs[0].model_bytes + self.runs[0].patch_bytes + self.runs[0].map_bytes
 
     @property
     def peak_rss(self) -> int:
@@ -114,12 +116,15 @@ def measure(
     queries: Sequence[tuple[str, Path, Camera]],
     rounds: int,
     progress: Report = silent,
+    method: Method = Method.HIERARCHICAL,
+    patch_model: Path | None = None,
 ) -> list[Measured]:
     """Measures each model with each of `THREADS`.
 
     Args:
         queries: name, image file, camera; at least one.
         rounds: how often each measurement is repeated.
+        patch_model: for a map whose landmarks a patch network describes.
 
     Returns:
         Models in their order, each on one thread, then on two.
@@ -129,32 +134,39 @@ def measure(
         InputError: an image cannot be copied. BackendError: the backend is not available, or a run failed there.
     """
     m = LocalizationMap.open(map_)
+    patches = None if patch_model is None else PatchModel(patch_model).description
     for model in models:
-        check_match(Model(model).description, m)
+        check_match(Model(model).description, m, patches)
+    if method in WITH_TREES:
+        RandomTrees.of(m)
     todo = [(model, threads) for model in models for threads in THREADS]
     runs: list[list[BenchRun]] = [[] for _ in todo]
     steps = rounds * len(todo)
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job"
-        files = _lay_out(job, map_, queries)
+        files = _lay_out(job, map_, patch_model, queries)
         for step in range(steps):
             round_, at = divmod(step, len(todo))
             if round_ % 2:  # there and back: a drift is on all of them alike
                 at = len(todo) - 1 - at
             model, threads = todo[at]
             shutil.copyfile(model, job / MODEL)
-            (job / JOB).write_text(json.dumps(BenchJob(files, threads).to_json()))
+            (job / JOB).write_text(json.dumps(BenchJob(files, threads, method).to_json()))
             backend.run(job, _part(progress, step, steps, f"{model.name}, {threads} thr."))
             runs[at].append(_read(job / OUT / BENCH, backend.name))
     return [Measured(*one, tuple(found)) for one, found in zip(todo, runs, strict=True)]
 
 
-def _lay_out(job: Path, map_: Path, queries: Sequence[tuple[str, Path, Camera]]) -> tuple[tuple[str, str, Camera], ...]:
+def _lay_out(
+    job: Path, map_: Path, patch_model: Path | None, queries: Sequence[tuple[str, Path, Camera]]
+) -> tuple[tuple[str, str, Camera], ...]:
     """Puts into a job what all runs share; returns its queries. Raises InputError: a file cannot be copied."""
     files = tuple((name, f"{i}{file.suffix}", camera) for i, (name, file, camera) in enumerate(queries))
     try:
         (job / IMAGES).mkdir(parents=True)
         shutil.copyfile(map_, job / MAP)
+        if patch_model is not None:
+            shutil.copyfile(patch_model, job / PATCHES)
         for (_, source, _), (_, target, _) in zip(queries, files, strict=True):
             shutil.copyfile(source, job / IMAGES / target)
     except OSError as e:
@@ -183,6 +195,8 @@ def to_json(measured: Sequence[Measured], backend: str, guessed: bool) -> dict:
         "machine": first.machine,
         "cores": first.cores,
         "busy": is_busy(measured),
+        "method": first.method,
+        "patch_precision": first.patch_precision or None,
         "cameras_guessed": guessed,
         "measured": [
             {
@@ -192,7 +206,7 @@ def to_json(measured: Sequence[Measured], backend: str, guessed: bool) -> dict:
                 "localized": one.localized,
                 "peak_rss": one.peak_rss,
                 "bytes_opened": one.opened,
-                "stages": {stage: _stage_json(one, base, stage) for stage in (*STAGES, WHOLE)},
+                "stages": {stage: _stage_json(one, base, stage) for stage in (*first.stages, WHOLE)},
                 "rounds": [run.to_json() for run in one.runs],
             }
             for one, base in _with_base(measured)
@@ -242,7 +256,7 @@ def _table(pairs: Sequence[tuple[Measured, Measured]], compared: bool) -> Table:
             table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("first\nreads", "all\nread"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for stage in (*STAGES, WHOLE):
+    for stage in (*run.stages, WHOLE):
         if stage == WHOLE:
             table.add_section()
         cells = []

@@ -13,6 +13,8 @@ from hfnet_edge.console import progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.lists import find_images, read_queries
+from hfnet_edge.localizer import Method
+from hfnet_parity.options import MethodOption, PatchModelOption, check_method
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -39,6 +41,8 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(help="How often each measurement is repeated.", min=1, max=1000)] = 3,
     json_: Annotated[Path | None, typer.Option("--json", metavar="F", help="All numbers, per query too.")] = None,
+    method: MethodOption = Method.HIERARCHICAL,
+    patch_model: PatchModelOption = None,
 ) -> None:
     """Measure what a query costs: milliseconds and bytes read of each stage, and peak memory, on one and two threads.
 
@@ -48,12 +52,16 @@ def bench(
             --queries queries.txt
 
         hfnet-bench --model hfnet_int8.tflite --map scene.hfmap --images photos --backend adb
+
+        hfnet-bench --method parallel --model hfnet_int8.tflite --patch-model crbnet_int8.tflite --map scene.hfmap \\
+            --images photos --queries queries.txt
     """
     if backend == "arm64":
         raise InputError(
             "--backend arm64 is emulated: its milliseconds would be the emulator's, not those of any ARM processor",
             "use --backend adb with a device, or hfnet-bench on the ARM machine itself",
         )
+    check_method(method, patch_model)
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
     from hfnet_device.backends import machines
@@ -62,15 +70,16 @@ def bench(
     listed = guess_cameras(images) if queries is None else read_queries(queries)
     files = find_images(images, (name for name, _ in listed))
     if json_ is not None:
-        check_writable(json_, *model, map_, queries, *files.values())
+        check_writable(json_, *model, patch_model, map_, queries, *files.values())
     (machine,) = machines(backend, device, device_python)
     with progress() as report:
-        measured = measure(
-            machine, model, map_, [(name, files[name], camera) for name, camera in listed], rounds, report
-        )
+        todo = [(name, files[name], camera) for name, camera in listed]
+        measured = measure(machine, model, map_, todo, rounds, report, method, patch_model)
     first = measured[0].runs[0]
     print(f"{machine.name}: {first.processor}, {first.cores} cores, {first.machine}")
     print(f"rounds: {rounds}, queries: {len(listed)}, kernels: {first.kernels}, solver: {first.solver}")
+    if patch_model is not None:
+        print(f"method: {first.method}, patch network: {patch_model.name} ({first.patch_precision})")
     for table in tables(measured):
         Console().print(table)
     print("a query is timed when it has been localized once: the map's blocks are in memory, and checked")

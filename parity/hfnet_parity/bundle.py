@@ -3,6 +3,7 @@
     reference.json    true poses, thresholds, the image file of each query
     recording.zip     see `hfnet_edge.recording_file`
     map.hfmap, model.tflite, images/...      of the recording; hloc's results have no map and no model
+    patches.tflite    the patch network, where one describes the map's landmarks
 
 One file, so that a gate of a CI needs nothing else.
 """
@@ -20,7 +21,7 @@ from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Pose
 from hfnet_edge.recording import Recording
 from hfnet_edge.recording_file import add, member, pose_from_json, pose_to_json, read_recording, to_bytes
-from hfnet_edge.runner import IMAGES, MAP, MODEL, RECORDING
+from hfnet_edge.runner import IMAGES, MAP, MODEL, PATCHES, RECORDING
 from hfnet_maps.evaluation import THRESHOLDS, Threshold
 
 FORMAT = 1
@@ -82,7 +83,7 @@ class Bundle:
         return self.member(self.images[query])
 
     def member(self, name: str) -> bytes:
-        """The map, the model or an image. Raises RecordingError: absent or damaged."""
+        """The map, a model or an image. Raises RecordingError: absent or damaged."""
         if name not in self.members:
             raise RecordingError(f"{self.path} has no {name}", REMEDY)
         try:
@@ -110,12 +111,14 @@ def write_bundle(
     map_: bytes | None,
     truth: Mapping[str, Pose],
     thresholds: Sequence[Threshold] = THRESHOLDS,
+    patches: bytes | None = None,
 ) -> None:
     """Writes a bundle atomically.
 
     Args:
         images: query to its file.
-        model, map_: files of the .tflite and of the map that the queries were localized with; None: none.
+        model, map_, patches: files of the .tflite, of the map and of the patch network's .tflite that the queries were
+            localized with; None: none.
 
     Raises:
         OutputError: ``path`` cannot be written. RecordingError: a file went away.
@@ -130,7 +133,7 @@ def write_bundle(
     with atomic_write(path) as out, zipfile.ZipFile(out, "w") as file:
         add(file, MANIFEST, json.dumps(about, indent=1).encode())
         add(file, RECORDING, to_bytes(recording), compressed=False)
-        for name, content in ((MODEL, model), (MAP, map_)):
+        for name, content in ((MODEL, model), (MAP, map_), (PATCHES, patches)):
             if content is not None:
                 add(file, name, content, compressed=False)
         for query, name in members.items():

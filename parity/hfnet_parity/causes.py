@@ -31,6 +31,15 @@ LOOK_AT = {
     "pose": "what leads to it agrees, the pose does not: principal point, focal length, distortion, or the solver",
 }
 
+PATCHES_LOOK_AT = {  # where a patch network describes SIFT's keypoints
+    "tensor": "HF-Net computes something else: other weights, a broken scale, other kernels, or too few bits",
+    "keypoints": "the image agrees, SIFT's keypoints do not: another OpenCV or its floating point, or the half pixel",
+    "descriptors": "keypoints agree, descriptors do not: SIFT's angles, how patches are cut, the patch network's "
+    "weights, scale or bits, signs that rounding loses; or HF-Net's global descriptor",
+    "matches": "what is sought with agrees, matches do not: the trees' leaves, the map's landmarks or descriptors, or "
+    "the ratio test",
+}
+
 
 def _grey(rgb: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(rgb).convert("L"))
@@ -76,7 +85,8 @@ def explain(comparison: Comparison, bundle: Bundle | None = None) -> str:
             dx, dy = np.median(shifts, axis=0)
             if np.hypot(dx, dy) > 3 * np.median(np.hypot(*(shifts - (dx, dy)).T)) and np.hypot(dx, dy) > 0.1:
                 found = f"it looks as if the principal point were off by ({-dx:+.1f}, {-dy:+.1f}) pixels"
-    return f"{found}; {LOOK_AT[stage]}" if found else LOOK_AT[stage]
+    look_at = (LOOK_AT | (PATCHES_LOOK_AT if comparison.run.of_patches else {}))[stage]
+    return f"{found}; {look_at}" if found else look_at
 
 
 def _wrong_input(comparison: Comparison, bundle: Bundle) -> str:

@@ -15,6 +15,8 @@ from hfnet_edge.errors import InputError, InstallError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Pose
 from hfnet_edge.lists import read_poses, read_queries
+from hfnet_edge.localizer import Method
+from hfnet_parity.options import MethodOption, PatchModelOption, check_method
 
 if TYPE_CHECKING:
     from hfnet_parity.layers import Layer
@@ -66,6 +68,8 @@ def record(
     outputs: Annotated[
         str | None, typer.Option(metavar="ROLE=NAME,...", help="As in hfnet-export, of other networks than hfnet's.")
     ] = None,
+    method: MethodOption = Method.HIERARCHICAL,
+    patch_model: PatchModelOption = None,
 ) -> None:
     """Record what the reference makes of each query, for runs elsewhere to be compared with.
 
@@ -75,15 +79,21 @@ def record(
             --reference sparse/0 -o ref.bundle
 
         hfnet-parity record --from-hloc outputs --images photos --queries queries.txt -o ref.bundle
+
+        hfnet-parity record --method parallel --model hfnet_float.tflite --patch-model crbnet_float.tflite \\
+            --map scene.hfmap --images photos --queries queries.txt -o ref.bundle
     """
-    check_writable(output, queries, map_, reference, model)
+    check_writable(output, queries, map_, reference, model, patch_model)
+    check_method(method, patch_model)
     if (from_hloc is None) == (model is None) or (model is None) != (map_ is None):
         raise InputError("the reference is not named", "give either --model and --map, or --from-hloc")
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
-    if from_hloc is not None and any(option is not None for option in (solver, input_size, input_range, outputs)):
+    own = (solver, input_size, input_range, outputs, patch_model)
+    if from_hloc is not None and any(option is not None for option in own):
         raise InputError(
-            "--solver, --input-size, --input-range and --outputs are not for --from-hloc", "leave them out"
+            "--solver, --input-size, --input-range, --outputs and --patch-model are not for --from-hloc",
+            "leave them out",
         )
     size = None if input_size is None else re.fullmatch(r"(\d+)x(\d+)", input_size)
     if input_size is not None and size is None:
@@ -105,16 +115,18 @@ def record(
         named = None if outputs is None else parse_outputs(outputs)
         network = load_network(model, None if size is None else (int(size[1]), int(size[2])), low_high, named)
         with progress() as report:
-            recording = record_bundle(network, map_, images, listed, output, truth, limits, solver, report)
+            recording = record_bundle(
+                network, map_, images, listed, output, truth, limits, solver, report, method, patch_model
+            )
     localized = sum(q.pose is not None for q in recording.queries)
     print(f"{localized} of {len(recording.queries)} queries localized on {recording.about['processor']}")
-    if recording.about.get("precision") != "none":
-        print(
-            f"this reference is in {recording.about['precision']}, not in float: for the same model on other machines"
-        )
+    precisions = [recording.about[key] for key in ("precision", "patch_precision") if key in recording.about]
+    if set(precisions) != {"none"}:
+        print(f"this reference is in {' and '.join(precisions)}, not in float: for the same model on other machines")
     if truth is None:
         print("without --reference the report has no recall and no medians, and the bundle is no gate for hfnet-export")
-    wrote(output, f"hfnet-parity run {output} --model M.tflite --map M.hfmap --html report.html")
+    patches = "" if patch_model is None else "--patch-model P.tflite "
+    wrote(output, f"hfnet-parity run {output} --model M.tflite {patches}--map M.hfmap --html report.html")
 
 
 @main.command("run")
@@ -136,6 +148,8 @@ def run_(
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="F.html", help="The report as one file, with pictures.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", metavar="F", help="All numbers, per query too.")] = None,
+    method: Annotated[Method | None, typer.Option(help="Default: the bundle's, which it has to be.")] = None,
+    patch_model: PatchModelOption = None,
 ) -> None:
     """Run the bundle's queries somewhere, and say at which stage the result leaves its tolerance.
 
@@ -146,11 +160,13 @@ def run_(
         hfnet-parity run ref.bundle --model hfnet_int8.tflite --map packed.hfmap --html report.html
 
         hfnet-parity run ref.bundle --model hfnet_int8.tflite --map packed.hfmap --backend arm64
+
+        hfnet-parity run ref.bundle --model hfnet_int8.tflite --patch-model crbnet_int8.tflite --map scene.hfmap
     """
     if html is not None:
-        check_writable(html, bundle, model, map_, tolerances, json_)
+        check_writable(html, bundle, model, patch_model, map_, tolerances, json_)
     if json_ is not None:
-        check_writable(json_, bundle, model, map_, tolerances, html)
+        check_writable(json_, bundle, model, patch_model, map_, tolerances, html)
     from hfnet_device.backends import machines
     from hfnet_parity.bundle import Bundle
     from hfnet_parity.report import print_report, to_json
@@ -163,11 +179,11 @@ def run_(
     verdicts = []
     with progress() as report:
         for machine in available:
-            recording = run_on(machine, reference, model, map_, report)
+            recording = run_on(machine, reference, model, map_, report, method, patch_model)
             verdicts.append(judge(reference, recording, map_, machine.name, tolerances))
     layers: tuple[Layer, ...] = ()
     try:
-        layers = layers_of(reference, model)
+        layers = layers_of(reference, model, patch_model)
     except InstallError as e:
         print(f"without the layers' signal to noise: {e}")
     console = Console()

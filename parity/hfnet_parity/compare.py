@@ -16,6 +16,7 @@ from hfnet_edge.recording import Recording
 from hfnet_maps.evaluation import Threshold, pose_error, pose_errors, within
 from hfnet_parity.measures import MEASURES, MEDIAN, RECALL, REFERENCES, Measure
 from hfnet_parity.pairs import MissingStage, Pair
+from hfnet_parity.tolerances import HLOC
 
 SAME_POSE = (0.001, 0.01)  # metres and degrees, of reference images
 RESAMPLES = 1000
@@ -113,18 +114,26 @@ def compare(
 
     Raises:
         RecordingError: they are not of the same queries.
-        MismatchError: one ran on other kernels than XNNPACK, which would be compared by accident.
+        MismatchError: one ran on other kernels than XNNPACK, which would be compared by accident; or they localized by
+            different methods.
     """
     names = [q.name for q in reference.queries]
     if [q.name for q in run.queries] != names:
         raise RecordingError("the run is not of the reference's queries", "run it again on this bundle")
     check_kernels(reference, run)
+    if reference.about.get("processor") != HLOC and reference.method is not run.method:
+        raise MismatchError(
+            f"the reference localized with the method {reference.method}, the run with {run.method}",
+            f"run it with --method {reference.method}",
+        )
     same_map = reference.about.get("map_hash") == run.about.get("map_hash")
     pairs = tuple(Pair(a, b, same_map) for a, b in zip(reference.queries, run.queries, strict=True))
     known = all(name in truth for name in names)
     errors = [errors_of(recording, truth) for recording in (reference, run)] if known else []
     values = []
     for measure in MEASURES:
+        if measure.of_patches and not run.of_patches:
+            continue
         limit, each = tolerances.get(measure.key), None
         if measure.of_query is not None:
             each = np.array([_value(measure.of_query, pair) for pair in pairs])
@@ -142,8 +151,7 @@ def compare(
 def check_kernels(reference: Recording, run: Recording) -> None:
     """Both ran on XNNPACK, where that is known. Raises MismatchError."""
     for which, recording in (("reference", reference), ("run", run)):
-        kernels = recording.about.get("kernels", "")
-        if kernels == "builtin":
+        if "builtin" in (recording.about.get("kernels"), recording.about.get("patch_kernels")):
             raise MismatchError(
                 f"the {which} ran on LiteRT's builtin kernels, whose int8 differs from XNNPACK's by two steps",
                 "install ai-edge-litert with XNNPACK there",

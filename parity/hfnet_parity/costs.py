@@ -14,9 +14,10 @@ import numpy as np
 
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Pose
-from hfnet_edge.localizer import LocalizationConfig, localize_features
+from hfnet_edge.localizer import WITH_TREES, LocalizationConfig, localize_features
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.pose import PoseConfig, solver_here
+from hfnet_edge.random_trees import RandomTrees
 from hfnet_edge.recording import QueryRecord
 from hfnet_maps.evaluation import pose_error
 from hfnet_parity.compare import Comparison
@@ -65,10 +66,12 @@ def costs(comparison: Comparison, m: LocalizationMap) -> tuple[Cost, ...]:
         for f in (pair.reference.features, pair.run.features):
             if f is None or f.descriptors.shape[1] != width or len(f.global_descriptor) != dims:
                 return ()
-    config = LocalizationConfig(pose=PoseConfig(solver=solver_here(comparison.reference.about.get("solver"))))
+    method = comparison.run.method
+    config = LocalizationConfig(method, pose=PoseConfig(solver=solver_here(comparison.reference.about.get("solver"))))
+    trees = RandomTrees.of(m) if method in WITH_TREES else None
     moved, lost = np.zeros((len(comparison.pairs), len(STEPS))), np.zeros((len(comparison.pairs), len(STEPS)))
     for i, pair in enumerate(comparison.pairs):
-        here = [localize_features(m, f, pair.reference.camera, config) for f in _steps(pair)]
+        here = [localize_features(m, f, pair.reference.camera, config, trees=trees) for f in _steps(pair)]
         chain = [_of(pair.reference), *((result.pose, result.inliers) for result in here), _of(pair.run)]
         most = max(1, here[0].inliers if chain[0][1] is None else chain[0][1])
         for k, ((pose, inliers), (next_pose, next_inliers)) in enumerate(itertools.pairwise(chain)):

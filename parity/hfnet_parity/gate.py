@@ -18,6 +18,7 @@ import numpy as np
 
 from hfnet_device.backends import Host
 from hfnet_edge.errors import InputError, MismatchError, RecordingError
+from hfnet_edge.localizer import Method
 from hfnet_edge.model import Description
 from hfnet_edge.recording import Recording, digest
 from hfnet_edge.runner import MAP
@@ -76,13 +77,19 @@ class Gate:
 
     Raises:
         InputError: ``max_loss`` is not one, or the float network localizes too little to lose anything.
-        RecordingError: the bundle is damaged, or lacks true poses, the map or some query's pose.
+        RecordingError: the bundle is damaged, lacks true poses, the map or some query's pose, or is of another method.
     """
 
     def __init__(self, path: Path, max_loss: str = "1pt, 1.1x"):
         self.points, self.factor = parse_max_loss(max_loss)
         self.bundle = Bundle.read(path)
         names, about = [q.name for q in self.bundle.recording.queries], self.bundle.recording.about
+        if self.bundle.recording.of_patches or self.bundle.recording.method is not Method.HIERARCHICAL:
+            raise RecordingError(
+                f"{path} is of the method {self.bundle.recording.method}"
+                f"{' with a patch network' if self.bundle.recording.of_patches else ''}, a gate judges HF-Net alone",
+                "record it with --method hierarchical, in a map that HF-Net alone describes",
+            )
         if about.get("precision") != "none":
             raise RecordingError(
                 f"{path} is of a network in {about.get('precision', 'unknown precision')}, a gate is of one in float",

@@ -2,6 +2,7 @@
 
     load ─> scale ─> network ─> scores ─> keypoints ─> descriptors, global ─> decode
          ─> retrieval ─> places ─> compared ─> nearest ─> matches ─> pose ─> inliers ─> result
+    patches ─> signs ─> leaves ─> leaf_landmarks ─> search
 
 A port to another language tests one stage at a time: each case starts from the golden result of the stage before.
 `README` is what stands beside the files.
@@ -34,17 +35,23 @@ from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import Photo, load_photo
 from hfnet_edge.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
-from hfnet_edge.localizer import LocalizationConfig, Status, localize_features
+from hfnet_edge.localizer import LocalizationConfig, Method, Status, localize_features
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.matching import Match2D3D, match, nearest_two
 from hfnet_edge.model import Model, RawOutputs
+from hfnet_edge.parallel_search import search, seen_by
+from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.patches import SIDE, cut
 from hfnet_edge.pose import PoseConfig, available_solvers, estimate_pose
+from hfnet_edge.random_trees import Order, RandomTrees
 from hfnet_edge.retrieval import retrieve
 from hfnet_maps.build import map_from_features
 from hfnet_maps.made_place import MadePlace, PlaceView, made_place
 from hfnet_maps.pack import Packer, Settings
 from hfnet_maps.writer import to_map
 from hfnet_parity.golden_corners import CAMERA, corner_map, corner_queries
+from hfnet_parity.golden_trees import CAMERA as TREE_CAMERA
+from hfnet_parity.golden_trees import OTHERS, light, patch_keypoints, signed_vectors, tree_map, tree_query
 
 FORMAT = 1
 MANIFEST, ABOUT = "manifest.json", "README.md"
@@ -60,6 +67,10 @@ MAPS = {
     "binary": Settings(CodecName.BINARY, 128, 0, 4, 512),
 }
 FIRST = "colour"  # the query whose bulky stages are kept whole, too
+PHOTOGRAPHED = f"arrays/{FIRST}/pixels.bin"  # that patches are cut from
+ODD_SIZE = (157, 223)  # of it that is used
+PATCH_METHODS = tuple(method for method in Method if method is not Method.HIERARCHICAL)
+FEW_LEAVES, ALL_LEAVES = 3, 180  # prior leaves; more than there are
 POINTS = ((0.5, 0.5), (10.25, 3.5), (33.0, 20.75))  # of the network's input, to be taken to the camera
 DTYPES = {"b1": "uint8", "u1": "uint8", "i1": "int8", "i4": "int32", "i8": "int32", "f4": "float32", "f8": "float64"}
 
@@ -127,6 +138,22 @@ STAGES = {
         "matching.match", "map, descriptors, keypoints, landmarks",
         "matches: rows of keypoints and landmarks; xyz: the landmarks' positions",
     ),
+    "patches": Stage(
+        "patches.cut", "pixels and valid (height, width): the image is their top left part; xy, scale and angle of "
+        "keypoints", "patches",
+    ),
+    "signs": Stage("patch_model.PatchModel.__call__", "vectors: what the patch network returns", "descriptors"),
+    "leaves": Stage(
+        "random_trees.RandomTrees.prior_leaves", "map, descriptors, count, order: probability or absolute", "leaves"
+    ),
+    "leaf_landmarks": Stage(
+        "random_trees.RandomTrees.landmarks", "map, leaves", "pairs: rows of the leaves, and landmarks in them"
+    ),
+    "search": Stage(
+        "parallel_search.seen_by, parallel_search.search",
+        "map, descriptors, keypoints, frames: reference images, pairs: as from leaf_landmarks",
+        "shared: the landmarks that the frames observe; matches: rows of keypoints and landmarks; xyz",
+    ),
     "pose": Stage(
         "pose.estimate_pose", "xy, xyz, camera, max_error in pixels, solver",
         "quaternion (w, x, y, z) and translation of cam_from_world, inliers", "pose",
@@ -135,7 +162,8 @@ STAGES = {
         "pose.estimate_pose", "quaternion and translation: what the solver found; xy, xyz, camera, max_error", "inliers"
     ),
     "result": Stage(
-        "localizer.localize_features", "map, keypoints, scores, descriptors, global_descriptor, pixel, camera, solver",
+        "localizer.localize_features", "map, keypoints, scores, descriptors, global_descriptor, pixel, camera, solver; "
+        "method, if it is not hierarchical",
         "status; where it is LOCALIZED, quaternion, translation (in the world) and the number of inliers; where it is "
         "REJECTED, their number unless it is chance", "pose",
     ),
@@ -255,6 +283,8 @@ def write_golden(output: Path, progress: Report = silent) -> None:
     corner_cases(folder)
     for query in queries:
         query_cases(folder, query, model, steps, maps)
+    patch_cases(folder)
+    tree_cases(folder)
     _scale_case(folder, model)
     folder.files[MANIFEST] = _manifest(folder, content, model)
     folder.files[ABOUT] = readme().encode()
@@ -568,6 +598,97 @@ def corner_cases(folder: Folder) -> None:
             _result_case(folder, name, "corners", m, CAMERA, features, arrays, solver, rejected=True)
 
 
+def patch_cases(folder: Folder) -> None:
+    """Patches, cut from a photo of the network's size and from an image of extremes; signs of descriptors."""
+    pixels = np.frombuffer(folder.files[PHOTOGRAPHED], np.uint8).reshape(INPUT_SIZE)
+    image, upright = light()
+    tiles = folder.array("patches/light/pixels", image, "patches", "six patches of different light, side by side")
+    for name, file, shown, keypoints in (
+        ("angles", PHOTOGRAPHED, pixels[: ODD_SIZE[0], : ODD_SIZE[1]], patch_keypoints(ODD_SIZE)),
+        ("light", tiles, image, upright),
+    ):
+        given = {
+            key: folder.array(f"patches/{name}/{key}", getattr(keypoints, key), "patches", f"keypoints: {key}")
+            for key in ("xy", "scale", "angle")
+        }
+        patches = folder.array(f"patches/{name}/patches", cut(shown, keypoints), "patches", "around the keypoints")
+        folder.case("patches", name, {"pixels": file, "valid": shown.shape, **given}, {"patches": patches})
+    vectors = signed_vectors()
+    rounded = folder.array("patches/descriptors", signed(vectors), "signs", "of int8, signs kept")
+    given = {"vectors": folder.array("patches/vectors", vectors, "signs", "of a patch network")}
+    folder.case("signs", "small numbers", given, {"descriptors": rounded})
+
+
+def tree_cases(folder: Folder) -> None:
+    """Random trees and parallel search in a map made by code, and the pose by every method."""
+    m = tree_map()
+    query, trees, given_map = tree_query(m), RandomTrees.of(m), {"map": map_file("trees")}
+    folder.files[given_map["map"]] = bytes(m.file.data)
+    arrays: dict[str, Any] = {
+        key: folder.array(f"trees/{key}", getattr(query, key), "result", f"made by code: {key}")
+        for key in ("keypoints", "scores", "descriptors", "global_descriptor")
+    } | {"pixel": query.pixel}
+
+    def leaf_case(descriptors: np.ndarray, file: str, count: int, order: Order) -> tuple[np.ndarray, str]:
+        leaves = trees.prior_leaves(descriptors, count, order)
+        what = "numbers of leaves, -1 where there are no more"
+        listed = folder.array(f"trees/{order}/{count}_leaves", leaves, "leaves", what)
+        given = {**given_map, "descriptors": file, "count": count, "order": str(order)}
+        folder.case("leaves", f"{order}/{count}", given, {"leaves": listed})
+        return leaves, listed
+
+    some = query.descriptors[-2 * OTHERS :: 3]
+    leaf_case(
+        some, folder.array("trees/some", some, "leaves", "some of the descriptors"), ALL_LEAVES, Order.PROBABILITY
+    )
+    none = np.zeros((2, 0), np.int64)
+    pairs = {"": (none, folder.array("trees/no_pairs", none, "leaf_landmarks", "of no leaves"))}
+    for order in Order:
+        leaves, listed = leaf_case(query.descriptors, arrays["descriptors"], FEW_LEAVES, order)
+        held = np.stack(trees.landmarks(leaves))
+        stored = folder.array(f"trees/{order}/pairs", held, "leaf_landmarks", "rows of the leaves, landmarks in them")
+        folder.case("leaf_landmarks", str(order), {**given_map, "leaves": listed}, {"pairs": stored})
+        pairs[order] = held, stored
+    frames = retrieve(m.global_query(query.global_descriptor), m.global_descriptors, 4)
+    for name, images, ((rows, ids), stored) in (
+        ("parallel", frames, pairs[Order.PROBABILITY]),
+        ("trees", frames[:0], pairs[Order.ABSOLUTE]),
+        ("frames", frames, pairs[""]),
+    ):
+        shared = seen_by(m, images)
+        matches = search(query, m, shared, rows, ids)
+        given = {
+            **given_map,
+            "descriptors": arrays["descriptors"],
+            "keypoints": arrays["keypoints"],
+            "frames": images.tolist(),
+            "pairs": stored,
+        }
+        found = np.stack([matches.keypoints, matches.landmarks])
+        expected = {
+            "shared": shared.tolist(),
+            "matches": folder.array(f"trees/{name}/matches", found, "search", "keypoints, landmarks"),
+            "xyz": folder.array(f"trees/{name}/xyz", matches.xyz, "search", "the landmarks, from the map's origin"),
+        }
+        folder.case("search", name, given, expected)
+    for method in PATCH_METHODS:
+        for solver in available_solvers():
+            _result_case(folder, f"trees/{method}", "trees", m, TREE_CAMERA, query, arrays, solver, method=method)
+
+
+def signed(vectors: np.ndarray) -> np.ndarray:
+    """What `PatchModel` makes of vectors (N, D) float32 that its network returned, (N, D) int8."""
+
+    class Returns(PatchModel):
+        def __init__(self) -> None:
+            """There is no file."""
+
+        def raw(self, patches: np.ndarray) -> np.ndarray:
+            return vectors
+
+    return Returns()(np.zeros((len(vectors), SIDE, SIDE), np.uint8))
+
+
 def query_cases(
     folder: Folder,
     query: Query,
@@ -707,7 +828,7 @@ def _search_cases(
     given: dict[str, Any] = {
         "map": file,
         "global_descriptor": arrays["global_descriptor"],
-        "count": LocalizationConfig().prior_frames,
+        "count": LocalizationConfig().frames,
     }
     expected = {"compared": folder.array(f"{name}/global_compared", compared, "retrieval", "global descriptor")}
     ranking = _retrieval_case(folder, name, given, compared, m.global_descriptors, expected)
@@ -779,9 +900,10 @@ def _result_case(
     arrays: Mapping[str, Any],
     solver: str,
     rejected: bool = False,
+    method: Method = Method.HIERARCHICAL,
 ) -> Pose | None:
     """``rejected``: a rejected pose is not chance, so its inliers are kept, too."""
-    result = localize_features(m, features, camera, LocalizationConfig(pose=PoseConfig(solver=solver)))
+    result = localize_features(m, features, camera, LocalizationConfig(method, pose=PoseConfig(solver=solver)))
     expected: dict[str, Any] = {"status": result.status.value}
     if result.status is Status.LOCALIZED:
         assert result.pose is not None
@@ -789,6 +911,7 @@ def _result_case(
     elif result.status is Status.REJECTED and rejected:
         expected["inliers"] = result.inliers
     given = {"map": map_file(map_name), **arrays, "camera": str(camera), "solver": solver}
+    given |= {} if method is Method.HIERARCHICAL else {"method": str(method)}
     folder.case("result", f"{name}/{solver}", given, expected)
     return result.pose
 

@@ -32,6 +32,7 @@ class Measure:
         combine: of the queries' values, to the report's.
         proven: whether it is out of tolerance only where its interval's better end is: on a few queries, a ratio of
             medians jumps by more than a quantized network changes it.
+        of_patches: it is only of recordings where a patch network describes the landmarks.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class Measure:
     of_query: Callable[[Pair], float] | None = None
     combine: Callable[[np.ndarray], Any] = np.mean
     proven: bool = False
+    of_patches: bool = False
 
     @property
     def key(self) -> str:
@@ -128,6 +130,14 @@ def _local(pair: Pair) -> float:
     return float(_cosines(a.descriptors[rows[:, 0]], b.descriptors[rows[:, 1]]).mean())
 
 
+def _flipped(pair: Pair) -> float:
+    rows, a, b = pair.paired, pair.reference.features, pair.run.features
+    assert a is not None and b is not None, "`paired` has asked"
+    if not len(rows) or a.descriptors.shape[1] != b.descriptors.shape[1]:
+        raise MissingStage
+    return 100.0 * float(((a.descriptors[rows[:, 0]] >= 0) != (b.descriptors[rows[:, 1]] >= 0)).mean())
+
+
 def _global(pair: Pair) -> float:
     a, b = pair.reference.features, pair.run.features
     if a is None or b is None or len(a.global_descriptor) != len(b.global_descriptor):
@@ -159,7 +169,7 @@ def _same_frames(pair: Pair) -> float:
 
 def _frames(pair: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
     a, b = pair.reference.prior_frames, pair.run.prior_frames
-    if a is None or b is None:
+    if a is None or b is None or not (a or b):  # not known, or the method does not ask for frames
         raise MissingStage
     return a, b
 
@@ -269,6 +279,10 @@ MEASURES = (
         lambda pair: _same(pair, "features", "descriptors", "global_descriptor"),
     ),
     Measure("descriptors", "local", "cosine of the descriptors of the same keypoint", "", 4, True, _local),
+    Measure(
+        "descriptors", "flipped", "bits that differ in the descriptors of the same keypoint, which trees test", "%", 2,
+        False, _flipped, of_patches=True,
+    ),
     Measure("descriptors", "global", "cosine of the whole image's descriptors", "", 4, True, _global),
     Measure("retrieval", "identical", "queries of which the ranking is the same", "%", 1, True, _same_frames),
     Measure("retrieval", "kept", "the reference's prior frames that the run has too", "%", 1, True, _kept_frames),

@@ -31,15 +31,17 @@ class Pair:
 
     @cached_property
     def paired(self) -> np.ndarray:
-        """(P, 2) int64: keypoints of the reference and of the run that are each other's nearest, within `NEAR`."""
+        """(P, 2) int64: keypoints of the reference and of the run that are each other's nearest, within `NEAR`. Of
+        keypoints at one place, which SIFT has where there are several orientations, the first is paired with the first,
+        and so on."""
         a, b = self.reference.features, self.run.features
         if a is None or b is None:
             raise MissingStage
         if not len(a.keypoints) or not len(b.keypoints):
             return np.zeros((0, 2), np.int64)
-        matcher = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)
-        near = matcher.match(a.keypoints.astype(np.float32), b.keypoints.astype(np.float32))
         limit = NEAR * a.pixel
+        apart = [np.column_stack([f.keypoints, 2 * limit * _turn(f.keypoints)]).astype(np.float32) for f in (a, b)]
+        near = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(*apart)
         rows = [(m.queryIdx, m.trainIdx) for m in near if m.distance <= limit]
         return np.array(rows, np.int64).reshape(-1, 2)
 
@@ -62,3 +64,12 @@ class Pair:
             return np.full(2, np.nan)
         xyz, camera = m.xyz[m.inliers], self.reference.camera
         return np.median(camera.project(b.transform(xyz)) - camera.project(a.transform(xyz)), axis=0)
+
+
+def _turn(keypoints: np.ndarray) -> np.ndarray:
+    """(N,) int64: how many of the rows before it are equal to a row of (N, 2)."""
+    _, place, count = np.unique(keypoints, axis=0, return_inverse=True, return_counts=True)
+    order = np.argsort(place.ravel(), kind="stable")
+    turn = np.empty(len(keypoints), np.int64)
+    turn[order] = np.arange(len(keypoints)) - np.repeat(np.cumsum(count) - count, count)
+    return turn

@@ -18,8 +18,9 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.files import check_writable
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.lists import find_images
-from hfnet_edge.localizer import LocalizationConfig, Localizer
+from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
 from hfnet_edge.model import Description, Model, RawOutputs
+from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
 from hfnet_edge.recording import Recording
 from hfnet_edge.runner import about, record_queries, reference_poses
@@ -106,6 +107,8 @@ def record(
     thresholds: Sequence[Threshold] = THRESHOLDS,
     solver: str | None = None,
     progress: Report = silent,
+    method: Method = Method.HIERARCHICAL,
+    patch_model: Path | None = None,
 ) -> Recording:
     """Localizes the queries with the float network and writes a bundle.
 
@@ -113,18 +116,24 @@ def record(
         images: folder that the queries' names are in.
         truth: true cam_from_world by query; needed for recall and medians.
         solver: see `hfnet_edge.pose.PoseConfig`; None: this machine's.
+        patch_model: a .tflite, for a map whose landmarks a patch network describes.
 
     Raises:
-        ImageError, CameraError, MapFormatError, MismatchError: an input is not usable.
+        ImageError, CameraError, MapFormatError, ModelError, MismatchError: an input is not usable.
         InputError: a query has no true pose. OutputError: ``output`` cannot be written.
     """
     check_truth(truth, queries)
-    localizer = Localizer(map_, network.model, LocalizationConfig(pose=PoseConfig(solver=solver or DEFAULT_SOLVER)))
-    place = map_.read_bytes()
+    localizer = Localizer(
+        map_,
+        network.model,
+        LocalizationConfig(method, pose=PoseConfig(solver=solver or DEFAULT_SOLVER)),
+        patch_model and PatchModel(patch_model),
+    )
+    place, patches = map_.read_bytes(), None if patch_model is None else patch_model.read_bytes()
     files = find_images(images, (name for name, _ in queries))
-    check_writable(output, map_, *files.values())
+    check_writable(output, map_, patch_model, *files.values())
     recording = Recording(
-        about(localizer, network.tflite, place, network.processor),
+        about(localizer, network.tflite, place, network.processor, patches),
         reference_poses(localizer.map),
         record_queries(
             localizer,
@@ -132,7 +141,7 @@ def record(
             lambda done, total: progress("recording", done, total),
         ),
     )
-    write_bundle(output, recording, files, network.tflite, place, _of(truth, queries), thresholds)
+    write_bundle(output, recording, files, network.tflite, place, _of(truth, queries), thresholds, patches)
     return recording
 
 

@@ -40,7 +40,8 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
     if not console.is_terminal:
         console = Console(file=console.file, width=max(WIDTH, console.width))
     c = verdict.comparison
-    console.print(Text(f"{c.backend} against the reference, {len(c.pairs)} queries, {c.profile} tolerances", "bold"))
+    title = f"{c.backend} against the reference, {len(c.pairs)} queries, {c.run.method}, {c.profile} tolerances"
+    console.print(Text(title, "bold"))
     console.print(_numbers(c))
     console.print()
     for line in ran_lines(c):
@@ -56,7 +57,7 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
     console.print(_worst(c, worst) if worst else Text("No query's pose or inliers differ."))
     if layers:
         console.print()
-        console.print(_layers(layers[:LAYERS]))
+        console.print(_layers(layers[:LAYERS], c.run.of_patches))
 
 
 def to_json(verdicts: Sequence[Verdict], layers: Sequence[Layer]) -> dict[str, Any]:
@@ -64,12 +65,12 @@ def to_json(verdicts: Sequence[Verdict], layers: Sequence[Layer]) -> dict[str, A
 
     format      1
     passed      all runs hold their tolerances
-    layers      name, label, operator, snr_db; the noisiest first
+    layers      of HF-Net, or of the patch network if there is one: name, label, operator, snr_db; the noisiest first
     runs        one per verdict:
-        backend, profile, passed
+        backend, method, profile, passed
         first_out, look_at      the first stage out of tolerance or null, and what to look at or ""
         costliest, cost         the step that costs most or null, and a sentence
-        reference, run          what ran there: processor, kernels, solver, precision, hashes, versions
+        reference, run          what ran there: method, processor, kernels, solver, precision, hashes, versions
         same_solver
         numbers     by stage: key, stage, name, sentence, unit, at_least, value, low, high (95 %), limit or null,
                     passed: true, false, or null where there is no limit or no value
@@ -160,11 +161,15 @@ def ran_lines(comparison: Comparison) -> tuple[str, ...]:
 
 
 def ran(recording: Recording) -> str:
-    """Processor, machine, kernels, solver, precision and the hashes' first digits, as far as they are known."""
+    """Processor, machine, kernels, solver, method; precision and first digits of the hash of each network; the map's
+    digits. As far as they are known."""
     about = recording.about
-    known = [about[key] for key in ("processor", "machine", "kernels", "solver") if about.get(key)]
-    known += [{"none": "float32"}.get(about["precision"], about["precision"])] if about.get("precision") else []
-    known += [f"{what} {about[f'{what}_hash'][:8]}" for what in ("model", "map") if about.get(f"{what}_hash")]
+    known = [about[key] for key in ("processor", "machine", "kernels", "solver", "method") if about.get(key)]
+    for what, of in (("model", ""), ("patch model", "patch_")):
+        precision, digits = about.get(f"{of}precision", ""), about.get(f"{of}model_hash", "")
+        words = ({"none": "float32"}.get(precision, precision), f"{what} {digits[:8]}" if digits else "")
+        known += [" ".join(word for word in words if word)] if any(words) else []
+    known += [f"map {about['map_hash'][:8]}"] if about.get("map_hash") else []
     return printable(", ".join(known))
 
 
@@ -281,9 +286,14 @@ def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f} %"
 
 
-def _layers(layers: Sequence[Layer]) -> Table:
+def layers_heading(of_patches: bool) -> str:
+    """Of the layers of `hfnet_parity.run.layers_of`."""
+    return "noisiest layers of the patch network" if of_patches else "noisiest layers"
+
+
+def _layers(layers: Sequence[Layer], of_patches: bool) -> Table:
     table = _plain()
-    table.add_column("noisiest layers", overflow="ellipsis", no_wrap=True, max_width=44)
+    table.add_column(layers_heading(of_patches), overflow="ellipsis", no_wrap=True, max_width=44)
     table.add_column("operator", no_wrap=True)
     table.add_column("signal to noise", justify="right", no_wrap=True)
     for layer in layers:
@@ -297,6 +307,7 @@ def _run_to_json(verdict: Verdict) -> dict[str, Any]:
     return _finite(
         {
             "backend": c.backend,
+            "method": c.run.method,
             "profile": c.profile,
             "passed": verdict.passed,
             "first_out": c.broken,

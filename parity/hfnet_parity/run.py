@@ -10,20 +10,27 @@ from typing import TYPE_CHECKING
 
 from hfnet_device.backends import Backend
 from hfnet_edge.console import Report, silent
+from hfnet_edge.errors import MismatchError
 from hfnet_edge.image import load_photo
+from hfnet_edge.localizer import WITH_TREES, Method
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model, check_match, read_description
+from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.patches import cut, detect
+from hfnet_edge.random_trees import RandomTrees
 from hfnet_edge.recording import Recording
 from hfnet_edge.recording_file import read_recording
-from hfnet_edge.runner import IMAGES, JOB, MAP, MODEL, OUT, RECORDING, RecordJob
+from hfnet_edge.runner import IMAGES, JOB, MAP, MODEL, OUT, PATCHES, RECORDING, RecordJob
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.causes import explain
 from hfnet_parity.compare import Comparison, compare
 from hfnet_parity.costs import Cost, costs
-from hfnet_parity.tolerances import profile_of, read_tolerances, same_solver
+from hfnet_parity.tolerances import HLOC, profile_of, read_tolerances, same_solver
 
 if TYPE_CHECKING:
     from hfnet_parity.layers import Layer
+
+PATCHES_TRIED = 16  # of an image, for the noise of layers
 
 
 @dataclass(frozen=True)
@@ -44,29 +51,69 @@ class Verdict:
         return self.comparison.broken is None
 
 
-def run_on(backend: Backend, bundle: Bundle, model: Path, map_: Path, progress: Report = silent) -> Recording:
+def run_on(
+    backend: Backend,
+    bundle: Bundle,
+    model: Path,
+    map_: Path,
+    progress: Report = silent,
+    method: Method | None = None,
+    patch_model: Path | None = None,
+) -> Recording:
     """The bundle's queries on a backend, with its solver where the backend has that. Prints what was pushed and pulled.
 
+    Args:
+        method: None: the bundle's, and hierarchical for results of hloc.
+        patch_model: for a map whose landmarks a patch network describes.
+
     Raises:
-        ModelError, MapFormatError, MismatchError: model or map are not usable; found out here, before anything is sent.
+        ModelError, MapFormatError, MismatchError: the models or the map are not usable, or not of the bundle; found out
+            here, before anything is sent.
         BackendError: the backend is not available, or the run failed there.
         RecordingError: what came back is damaged.
     """
-    check_match(Model(model).description, LocalizationMap.open(map_))
+    recorded = bundle.recording
+    patches = None if patch_model is None else PatchModel(patch_model).description
+    m = LocalizationMap.open(map_)
+    check_match(Model(model).description, m, patches)
+    method = method or recorded.method
+    if method in WITH_TREES:
+        RandomTrees.of(m)
+    if recorded.about.get("processor") != HLOC:
+        _check_methods(bundle, method, "" if patches is None else patches.weights_hash)
     files = bundle.files()
-    queries = tuple((q.name, files[q.name], q.camera) for q in bundle.recording.queries)
+    queries = tuple((q.name, files[q.name], q.camera) for q in recorded.queries)
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job"
         job.mkdir()
         (job / MODEL).write_bytes(model.read_bytes())
         (job / MAP).write_bytes(map_.read_bytes())
+        if patch_model is not None:
+            (job / PATCHES).write_bytes(patch_model.read_bytes())
         bundle.unpack_images(job / IMAGES)
-        fields = RecordJob(queries, bundle.recording.about.get("solver")).to_json()
+        fields = RecordJob(queries, recorded.about.get("solver"), method=method).to_json()
         (job / JOB).write_text(json.dumps(fields))
         if transfer := backend.run(job, progress):
             print(f"{backend.name}: {transfer}")
         content = job / OUT / RECORDING
         return read_recording(content.read_bytes(), f"what came back from {backend.name}")
+
+
+def _check_methods(bundle: Bundle, method: Method, patch_weights: str) -> None:
+    """A run is of the bundle's method, and of its patch network, "" for none. Raises MismatchError."""
+    recorded = bundle.recording
+    if method is not recorded.method:
+        raise MismatchError(
+            f"{bundle.path} was recorded with the method {recorded.method}, not {method}",
+            f"leave --method out, or record the bundle with --method {method}",
+        )
+    before = recorded.about.get("patch_weights_hash", "")
+    if before != patch_weights:
+        raise MismatchError(
+            f"{bundle.path} was recorded with {f'the patch weights {before}' if before else 'no patch network'}, "
+            f"the run has {patch_weights or 'none'}",
+            "run it with the network and the map that it was recorded with, or record it again",
+        )
 
 
 def judge(bundle: Bundle, run: Recording, map_: Path, backend: str, tolerances: Path | None = None) -> Verdict:
@@ -85,17 +132,23 @@ def judge(bundle: Bundle, run: Recording, map_: Path, backend: str, tolerances: 
     return Verdict(comparison, costs(comparison, m), explain(comparison, bundle))
 
 
-def layers_of(bundle: Bundle, model: Path, count: int = 4) -> tuple[Layer, ...]:
-    """The model's layers with the lowest signal to noise, on a few of the bundle's images; () where the bundle has no
-    network, or the model is not a quantized copy of it. Raises InstallError: see `hfnet_parity.layers`."""
+def layers_of(bundle: Bundle, model: Path, patch_model: Path | None = None, count: int = 4) -> tuple[Layer, ...]:
+    """The layers with the lowest signal to noise on a few of the bundle's images, of HF-Net, or of the patch network
+    where one describes the landmarks; () where the bundle lacks the network, or it is not quantized from it.
+
+    Raises:
+        InstallError: see `hfnet_parity.layers`.
+    """
     from hfnet_parity.layers import layer_noise
 
-    if MODEL not in bundle.members:
+    network, file = (MODEL, model) if patch_model is None else (PATCHES, patch_model)
+    if network not in bundle.members:
         return ()
-    content = model.read_bytes()
-    size = read_description(content, str(model)).input_size
+    size = read_description(model.read_bytes(), str(model)).input_size
     with tempfile.TemporaryDirectory() as folder:
         bundle.unpack_images(Path(folder))
         files = list(bundle.files().values())
         images = [load_photo(Path(folder) / name, size).pixels for name in files[:: -(-len(files) // count)]]
-    return layer_noise(bundle.member(MODEL), content, images)
+    if patch_model is not None:
+        images = [patch for image in images for patch in cut(image, detect(image, PATCHES_TRIED))]
+    return layer_noise(bundle.member(network), file.read_bytes(), images)

@@ -12,6 +12,7 @@ from hfnet_edge.recording import Recording
 from hfnet_parity.measures import MEASURES
 
 BUILT_IN = Path(__file__).parent / "tolerances.toml"
+HLOC = "hloc"  # the processor of its results, and their profile
 INTEGER = ("int8",)  # precisions whose arithmetic is the same bits on every processor
 
 
@@ -20,16 +21,17 @@ def profile_of(reference: Recording, run: Recording) -> str:
 
     Returns:
         "hloc" for hloc's results; "packed" for another map; for the same model and map files on the same kind of
-        runtime "identical", or "rounded" where the model computes in float; else "quantized".
+        runtime "identical", or "rounded" where a model computes in float; else "quantized".
     """
     a, b = reference.about, run.about
-    if a.get("processor") == "hloc":
-        return "hloc"
+    if a.get("processor") == HLOC:
+        return HLOC
     if a.get("map_hash") != b.get("map_hash"):
         return "packed"
-    if any(a.get(key) != b.get(key) for key in ("model_hash", "processor")):
+    if any(a.get(key) != b.get(key) for key in ("model_hash", "patch_model_hash", "processor")):
         return "quantized"
-    return "identical" if b.get("precision") in INTEGER else "rounded"
+    precisions = [b[key] for key in ("precision", "patch_precision") if key in b]
+    return "identical" if precisions and all(p in INTEGER for p in precisions) else "rounded"
 
 
 def same_solver(reference: Recording, run: Recording) -> bool:

@@ -18,6 +18,7 @@ from hfnet_edge.errors import ImageError, InputError
 SIDE = 32  # pixels of a patch
 PATCH_SCALE = 13.0  # side of the square in units of the keypoint's scale (section 5.1: best at 13)
 CONTRAST = 0.01  # the detector's threshold; OpenCV's default of 0.04 finds little in dark images
+ANGLES = 4096  # steps of a turn
 MEAN, DEVIATION = 128, 42  # of a patch's grey levels
 _ONE = 16  # fractional bits of a position while a patch is cut
 _STEP = 5  # fractional bits of an interpolation weight
@@ -56,13 +57,17 @@ class PatchKeypoints:
 def detect(image: np.ndarray, count: int) -> PatchKeypoints:
     """The ``count`` strongest SIFT keypoints whose patches lie in the image, strongest first.
 
+    OpenCV's angles differ by 1e-6 between x86 and ARM, its other numbers do not. So angles are rounded to 1/4096 turn.
+
     Args:
         image: (H, W) uint8.
     """
     detector = cv2.SIFT.create(contrastThreshold=CONTRAST, enable_precise_upscale=True)
     found = detector.detect(image)
     rows = np.array([(*k.pt, k.size, k.angle, k.response) for k in found], np.float32).reshape(-1, 5)
-    keypoints = PatchKeypoints(rows[:, :2] + np.float32(0.5), rows[:, 2] / 2, np.radians(rows[:, 3]), rows[:, 4])
+    turns = np.rint(rows[:, 3] * np.float32(ANGLES / 360)) % ANGLES
+    angle = turns * np.float32(2 * np.pi / ANGLES)
+    keypoints = PatchKeypoints(rows[:, :2] + np.float32(0.5), rows[:, 2] / 2, angle, rows[:, 4])
     keypoints = keypoints[keypoints.inside(image.shape)]
     order = np.lexsort((keypoints.angle, keypoints.xy[:, 0], keypoints.xy[:, 1], -keypoints.scores))
     return keypoints[order[:count]]

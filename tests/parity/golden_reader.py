@@ -16,7 +16,21 @@ from unittest import mock
 
 import numpy as np
 
-from hfnet_edge import covisibility, features, image, keypoints, localizer, matching, model, pose, retrieval
+from hfnet_edge import (
+    covisibility,
+    features,
+    image,
+    keypoints,
+    localizer,
+    matching,
+    model,
+    parallel_search,
+    patch_model,
+    patches,
+    pose,
+    random_trees,
+    retrieval,
+)
 from hfnet_edge.codecs import project
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
@@ -157,6 +171,38 @@ def match(map, descriptors, keypoints, landmarks):
     return {"matches": np.stack([found.keypoints, found.landmarks]), "xyz": found.xyz}
 
 
+def cut(pixels, valid, xy, scale, angle):
+    around = patches.PatchKeypoints(xy, scale, angle, np.ones(len(xy), np.float32))
+    return {"patches": patches.cut(pixels[: valid[0], : valid[1]], around)}
+
+
+class Answers(patch_model.PatchModel):
+    """A patch network that has returned these vectors."""
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def raw(self, patches):
+        return self.vectors
+
+
+def prior_leaves(map, descriptors, count, order):
+    trees = random_trees.RandomTrees.of(LocalizationMap.open(map))
+    return {"leaves": trees.prior_leaves(descriptors, count, random_trees.Order(order))}
+
+
+def leaf_landmarks(map, leaves):
+    return {"pairs": np.stack(random_trees.RandomTrees.of(LocalizationMap.open(map)).landmarks(leaves))}
+
+
+def search(map, descriptors, keypoints, frames, pairs):
+    query = Features(keypoints, np.ones(len(keypoints), np.float32), descriptors, np.zeros(1, np.int8), 1.0)
+    m = LocalizationMap.open(map)
+    shared = parallel_search.seen_by(m, np.array(frames, np.int64))
+    found = parallel_search.search(query, m, shared, *pairs.astype(np.int64))
+    return {"shared": shared.tolist(), "matches": np.stack([found.keypoints, found.landmarks]), "xyz": found.xyz}
+
+
 def estimate(xy, xyz, camera, max_error, solver):
     rows = np.arange(len(xy))
     config = pose.PoseConfig(solver=solver)
@@ -171,8 +217,8 @@ def inliers(quaternion, translation, **given):
         return estimate(**given, solver="usac")
 
 
-def result(map, camera, solver, **given):
-    config = localizer.LocalizationConfig(pose=pose.PoseConfig(solver=solver))
+def result(map, camera, solver, method="hierarchical", **given):
+    config = localizer.LocalizationConfig(localizer.Method(method), pose=pose.PoseConfig(solver=solver))
     found = localizer.localize_features(LocalizationMap.open(map), Features(**given), Camera.parse(camera), config)
     return {"status": found.status.value, "inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
 
@@ -190,6 +236,11 @@ STAGES = {
     "compared": lambda map, descriptors: {"compared": LocalizationMap.open(map).codec.query(descriptors)},
     "nearest": nearest,
     "matches": match,
+    "patches": cut,
+    "signs": lambda vectors: {"descriptors": Answers(vectors)(np.zeros((len(vectors), 32, 32), np.uint8))},
+    "leaves": prior_leaves,
+    "leaf_landmarks": leaf_landmarks,
+    "search": search,
     "pose": estimate,
     "inliers": inliers,
     "result": result,

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfnet_edge.bench import STAGES, BenchRun, peak_rss
+from hfnet_edge.bench import BenchRun, peak_rss, stages_of
 from hfnet_edge.container import BLOCK
 from hfnet_edge.errors import BackendError, InputError, MismatchError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.lists import read_queries
-from hfnet_edge.localizer import Localizer
+from hfnet_edge.localizer import Localizer, Method
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
 from hfnet_edge.runner import BENCH, JOB, OUT, run
@@ -27,6 +27,7 @@ from hfnet_parity.bench import WHOLE, Measured, guess_cameras, is_busy, measure,
 from hfnet_parity.bench_cli import bench_main
 
 pytest.importorskip("tensorflow")
+STAGES = stages_of(Method.HIERARCHICAL, False)
 MAP_STAGES = ("retrieve", "cluster", "match", "pose")
 
 

@@ -96,12 +96,14 @@ def test_missing_stages_come_back_as_missing():
     assert comparison.broken == "pose", "all poses are lost"
 
 
-def test_equal_recordings_are_equal_to_the_last_digit():
-    recording = a_recording()
+@pytest.mark.parametrize("about", [{}, {"patch_weights_hash": "c"}])
+def test_equal_recordings_are_equal_to_the_last_digit(about):
+    recording = replace(a_recording(), about=ABOUT | about)
     truth = {q.name: q.pose for q in recording.queries}
-    expected = {m.key: 100.0 if m.unit == "%" and m.name != "lost" else 0.0 for m in MEASURES}
+    measures = [m for m in MEASURES if about or not m.of_patches]
+    expected = {m.key: 100.0 if m.unit == "%" and m.at_least else 0.0 for m in measures}
     expected |= {"descriptors.local": 1.0, "descriptors.global": 1.0, "pose.median": 1.0, "tensor.snr": 99.0}
-    comparison = compared(recording, a_recording(), truth)
+    comparison = compared(recording, replace(a_recording(), about=ABOUT | about), truth)
     assert {v.measure.key: v.value for v in comparison.values} == expected
     assert {v.measure.key: (v.low, v.high) for v in comparison.values} == {k: (v, v) for k, v in expected.items()}
 

@@ -17,7 +17,22 @@ import pytest
 from golden_reader import DTYPES, STAGES, Golden, network_differences, network_is_near, possible
 from PIL import Image
 
-from hfnet_edge import codecs, covisibility, features, image, keypoints, localizer, map_file, matching, pose, retrieval
+from hfnet_edge import (
+    codecs,
+    covisibility,
+    features,
+    image,
+    keypoints,
+    localizer,
+    map_file,
+    matching,
+    parallel_search,
+    patch_model,
+    patches,
+    pose,
+    random_trees,
+    retrieval,
+)
 from hfnet_edge.errors import BackendError, HFNetEdgeError, ModelError, OutputError
 from hfnet_edge.model import Description, Model
 from hfnet_parity import golden as writer
@@ -259,6 +274,25 @@ def default(config, name, value):
     return sabotage
 
 
+def every_leaf(wrong):
+    """A sabotage of `RandomTrees.prior_leaves`: what ``wrong`` makes of the right one."""
+    right = random_trees.RandomTrees.prior_leaves
+
+    def sabotage(monkeypatch):
+        monkeypatch.setattr(
+            random_trees.RandomTrees,
+            "prior_leaves",
+            lambda trees, d, count, order: wrong(right, trees, d, count, order),
+        )
+
+    return sabotage
+
+
+def one_landmark_less(monkeypatch):
+    right = random_trees.RandomTrees.landmarks
+    monkeypatch.setattr(random_trees.RandomTrees, "landmarks", lambda *a: tuple(v[:-1] for v in right(*a)))
+
+
 SABOTAGES = {
     "mirrored with the edge twice": ("load", lambda m: m.setattr(cv2, "BORDER_REFLECT_101", cv2.BORDER_REFLECT)),
     "enlarged by another rule": ("load", lambda m: m.setattr(cv2, "INTER_LINEAR_EXACT", cv2.INTER_CUBIC)),
@@ -309,21 +343,43 @@ SABOTAGES = {
     "projection rounded down": ("compared", rounding_down),
     "bits in the other order": ("nearest", high_bits_first),
     "the last of equals": ("nearest", reverse_ties),
-    "no two of the same landmark": ("matches", rewritten(matching, "match", "~distinct | ", "")),
-    "a ratio that is reached": ("matches", rewritten(matching, "match", "d1 * 100**2 < ", "d1 * 100**2 <= ")),
-    "the first of a landmark's keypoints": ("matches", rewritten(matching, "match", "d1[keypoints], ", "")),
-    "the last of a landmark's keypoints": ("matches", rewritten(matching, "match", "lexsort((", "lexsort((-")),
+    "no two of the same landmark": ("matches", rewritten(matching, "distinct_matches", "(first == second) | ", "")),
+    "a ratio that is reached": ("matches", rewritten(matching, "distinct_matches", "100**2 < ", "100**2 <= ")),
+    "the first of a landmark's keypoints": ("matches", rewritten(matching, "distinct_matches", "d1[keypoints], ", "")),
+    "the last of a landmark's keypoints": ("matches", rewritten(matching, "distinct_matches", "sort((", "sort((-")),
     "another ratio": ("matches", lambda m: m.setattr(matching, "RATIO_PERCENT", 94)),
+    "the pyramid rounded down": ("patches", rewritten(patches, "_halved", "+ 2) >> 2", "+ 1) >> 2")),
+    "patches off by half a pixel": ("patches", rewritten(patches, "cut", "- 0.5 + origin", "+ origin")),
+    "patches turned the other way": ("patches", rewritten(patches, "cut", "np.sin(keypoints", "-np.sin(keypoints")),
+    "coarser weights": ("patches", lambda m: m.setattr(patches, "_STEP", 4)),
+    "the sharper level": ("patches", rewritten(patches, "_atlas", "- 0.5), 0", "- 1.5), 0")),
+    "light left in": ("patches", lambda m: m.setattr(patches, "DEVIATION", 43)),
+    "noise of flat patches": ("patches", rewritten(patches, "_without_light", "(deviation, 1 <<", "(deviation, 0 <<")),
+    "signs that rounding loses": (
+        "signs", lambda m: m.setattr(patch_model.PatchModel, "__call__", lambda net, p: keypoints.quantize(net.raw(p)))
+    ),
+    "leaves by probability alone": ("leaves", every_leaf(lambda right, t, d, n, order: right(t, d, n))),
+    "the first leaf for the last": (
+        "leaves", every_leaf(lambda right, t, d, n, order: right(t, d, n, order)[:, [*range(n - 1), 0]])
+    ),
+    "zero is a negative": (
+        "leaves", every_leaf(lambda right, t, d, n, order: right(t, d - (d == 0).astype(np.int8), n, order))
+    ),
+    "a landmark of a leaf too few": ("leaf_landmarks", one_landmark_less),
+    "candidates of frames alone": (
+        "search", rewritten(parallel_search, "search", "np.sort(np.stack(pairs, axis=1), axis=1)", "np.stack(pairs, 1)")
+    ),
+    "another ratio in the search": ("search", lambda m: m.setattr(matching, "RATIO_PERCENT", 80)),
     "another threshold": ("pose", lambda m: m.setattr(pose, "PRECISE", 1 / 4)),
     "not refined": ("pose", lambda m: m.setattr(cv2, "solvePnPRefineLM", lambda *a: a[-2:])),
     "inliers at the threshold": ("inliers", rewritten(pose, "estimate_pose", ") < max_error", ") <= max_error")),
     "inliers behind the camera": ("inliers", rewritten(pose, "estimate_pose", "nan=np.inf", "nan=0")),
-    "one place": ("result", rewritten(localizer, "localize_features", "in places:", "in places[:1]:")),
+    "one place": ("result", rewritten(localizer, "_places", "in places:", "in places[:1]:")),
     "the last place": ("result", rewritten(localizer, "localize_features", "result.inliers > best.inliers", "True")),
     "the first place": ("result", rewritten(localizer, "localize_features", "result.inliers > best.inliers", "False")),
     "the best place": ("result", rewritten(localizer, "localize_features", "            break", "            pass")),
     "all that the map has": (
-        "result", rewritten(localizer, "localize_features", "m, place.landmarks)", "m, np.arange(m.landmark_count))")
+        "result", rewritten(localizer, "_places", "m, place.landmarks)", "m, np.arange(m.landmark_count))")
     ),
     **{
         f"{n} inliers": ("result", default(pose.PoseConfig, "min_inliers", n)) for n in (13, 24, 26)
@@ -369,15 +425,15 @@ def test_a_flipped_bit_in_an_expectation_is_noticed(golden, stage):
 def test_a_flipped_bit_in_an_input_is_noticed(golden, tmp_path, stage):
     """Not every number matters to each stage, so a few are tried: of arrays a high bit, of indices the lowest."""
     cases = golden.cases(stage)
-    for case in [c for c in cases if c["name"] in ("colour", "colour/int8", "ties")] or cases[:1]:
+    for case in [c for c in cases if c["name"] in ("colour", "colour/int8", "ties", "trees")] or cases[:1]:
         given = golden.given(case)
         tried = 0
         for key, value in given.items():
             if isinstance(value, Path):
                 variants = damaged(value, tmp_path)
             elif isinstance(value, np.ndarray) and key != "keypoints":  # matches only hands these on
-                places = np.linspace(0, value.size - 1, 32).astype(int)
-                variants = [with_flipped_bit(value, place) for place in places]
+                places = np.linspace(0, value.size - 1, 256).astype(int)
+                variants = (with_flipped_bit(value, place) for place in places)
             else:
                 continue
             tried += 1

@@ -161,7 +161,7 @@ def test_table_json_and_page_agree(made, page):
     distances = [q["numbers"]["pose.moved"] for q in data["runs"][0]["queries"]]
     assert np.median(distances) == moved["value"]
     assert html.count("circle") > 2 * len(distances), "a dot per query in the plot"
-    for said in ("All stages hold.", "int8, model cccccccc", "7.2 dB"):
+    for said in ("All stages hold.", "int8 model cccccccc", "7.2 dB"):
         assert said in text
     for said in ("All stages hold.", "Every stage holds its tolerance", "7.2 dB", "recall within"):
         assert said in html.text

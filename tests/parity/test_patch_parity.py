@@ -1,0 +1,254 @@
+"""Parity of the methods of paper 002: two networks, SIFT's keypoints, trees. What goes wrong is caught and named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_parity_cli import parity
+
+from hfnet_edge.bench import BenchJob, bench, stages_of
+from hfnet_edge.errors import MismatchError, RecordingError
+from hfnet_edge.image import Photo
+from hfnet_edge.keypoints import quantize
+from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, localize_features
+from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.model import Model
+from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.recording import Matched, Recording
+from hfnet_edge.recording_file import read_recording, to_bytes
+from hfnet_edge.runner import IMAGES, PATCHES, record
+from hfnet_export.convert import embed
+from hfnet_maps.evaluation import pose_error
+from hfnet_parity.compare import compare
+from hfnet_parity.costs import costs
+from hfnet_parity.gate import Gate
+from hfnet_parity.html import write_html
+from hfnet_parity.pairs import Pair
+from hfnet_parity.report import print_report, to_json
+from hfnet_parity.run import run_on
+from hfnet_parity.tolerances import profile_of
+
+
+@pytest.fixture(scope="module")
+def run(patch_kit, tmp_path_factory) -> Recording:
+    """What the int8 networks make of the queries."""
+    return patch_kit.run(tmp_path_factory.mktemp("run") / "job")
+
+
+def test_the_honest_run_holds_at_every_stage(patch_kit, run, tmp_path):
+    """Without this the others would prove nothing."""
+    verdict = patch_kit.judge(run)
+    value = verdict.comparison.value
+    assert verdict.passed, [(v.measure.key, v.value) for v in verdict.comparison.values if v.passed is False]
+    assert verdict.comparison.profile == "quantized" and verdict.costs
+    assert sum(q.pose is not None for q in run.queries) >= 5
+    assert value("keypoints.identical").value == value("keypoints.repeated").value == 100, "both see the same photo"
+    assert 0 < value("descriptors.flipped").value < 1, "int8 is not float"
+    assert {v.measure.stage for v in verdict.comparison.values if v.passed} == {
+        "map", "input", "tensor", "keypoints", "descriptors", "retrieval", "matches", "pose",
+    }  # fmt: skip
+    assert all(list(q.outputs) == ["global_descriptor"] for q in run.queries), "HF-Net's others are not used"
+
+    console = Console(record=True, width=140, file=(tmp_path / "said").open("w"))
+    print_report(verdict, (), console)
+    digits = [run.about[key][:8] for key in ("model_hash", "patch_model_hash")]
+    write_html(tmp_path / "r.html", patch_kit.bundle, [verdict], ())
+    said, page = (tmp_path / "said").read_text(), (tmp_path / "r.html").read_text()
+    assert f"parallel, int8 model {digits[0]}, int8 patch model {digits[1]}" in said
+    assert "6 queries, parallel, quantized tolerances" in said
+    assert "Method: parallel" in page and run.about["patch_model_hash"] in page
+    assert to_json([verdict], ())["runs"][0]["method"] == "parallel"
+
+
+def test_hierarchical_recordings_say_nothing_of_bits(kit, tmp_path):
+    verdict = kit.judge(kit.run(tmp_path / "job"))
+    assert "descriptors.flipped" not in {v.measure.key for v in verdict.comparison.values}
+    assert verdict.comparison.run.method is Method.HIERARCHICAL
+
+
+def test_the_commands_on_this_machine_give_the_same_twice(patch_kit, tmp_path):
+    place = patch_kit.root / "place"
+    networks = ("--model", patch_kit.int8, "--patch-model", patch_kit.patches, "--map", patch_kit.map)
+    said = parity(
+        "record", "--method", "parallel", *networks, "--images", place / "images",
+        "--queries", place / "queries_with_intrinsics.txt", "-o", tmp_path / "ref.bundle",
+    ).stdout  # fmt: skip
+    assert "in int8 and int8, not in float" in said and "--patch-model P.tflite" in said
+    said = parity("run", tmp_path / "ref.bundle", *networks, "--json", tmp_path / "r.json").stdout
+    assert "All stages hold." in said and "identical tolerances" in said
+    found = json.loads((tmp_path / "r.json").read_text())["runs"][0]
+    assert found["profile"] == "identical" and found["run"]["patch_precision"] == "int8"
+    numbers = {n["key"]: n["value"] for n in found["numbers"]}
+    assert {numbers[key] for key in numbers if key.endswith(".identical")} == {100.0}
+    assert numbers["descriptors.flipped"] == numbers["pose.moved_most"] == 0
+    trees = parity("run", tmp_path / "ref.bundle", *networks, "--method", "trees", code=2).stderr
+    assert "recorded with the method parallel, not trees" in trees
+    bare = parity("run", tmp_path / "ref.bundle", "--model", patch_kit.int8, "--map", patch_kit.map, code=2).stderr
+    assert "patch network" in bare and "--patch-model" in bare
+
+
+class Never:
+    name = "never"
+
+    def run(self, *_):
+        raise AssertionError("it was sent")
+
+
+def test_what_does_not_belong_together_is_refused_before_anything_is_sent(kit, patch_kit, tmp_path):
+    other = tmp_path / "other.tflite"
+    description = PatchModel(patch_kit.patches).description
+    other.write_bytes(embed(patch_kit.patches.read_bytes(), replace(description, weights_hash="f" * 32)))
+    asked = patch_kit.bundle, patch_kit.int8
+    with pytest.raises(MismatchError, match=f"the patch model has {'f' * 32}"):
+        run_on(Never(), *asked, patch_kit.map, patch_model=other)
+    with pytest.raises(MismatchError, match="recorded with the method parallel, not retrieval"):
+        run_on(Never(), *asked, patch_kit.map, patch_model=patch_kit.patches, method=Method.RETRIEVAL)
+    with pytest.raises(MismatchError, match="built without a patch network"):
+        run_on(Never(), *asked, kit.map, patch_model=patch_kit.patches)
+    with pytest.raises(MismatchError, match="the method parallel, not hierarchical"):
+        run_on(Never(), *asked, kit.map, method=Method.HIERARCHICAL)
+    with pytest.raises(MismatchError, match="no random trees"):
+        run_on(Never(), *asked, kit.map)
+    with pytest.raises(MismatchError, match=f"no patch network, the run has {description.weights_hash}"):
+        run_on(Never(), kit.bundle, patch_kit.int8, patch_kit.map, patch_model=patch_kit.patches)
+    recorded = patch_kit.bundle.recording
+    elsewhere = replace(recorded, about=recorded.about | {"method": "trees"})
+    with pytest.raises(MismatchError, match="the reference localized with the method trees, the run with parallel"):
+        compare(elsewhere, recorded, {}, patch_kit.bundle.thresholds, {}, "quantized", "test")
+    builtin = replace(recorded, about=recorded.about | {"patch_kernels": "builtin"})
+    with pytest.raises(MismatchError, match="builtin kernels"):
+        compare(recorded, builtin, {}, patch_kit.bundle.thresholds, {}, "quantized", "test")
+    with pytest.raises(RecordingError, match=r"patches\.bundle is of the method parallel with a patch network"):
+        Gate(patch_kit.root / "patches.bundle")
+
+
+def test_recordings_of_before_are_hierarchical(kit):
+    recorded = kit.bundle.recording
+    assert recorded.about["method"] == "hierarchical"
+    old = replace(recorded, about={key: value for key, value in recorded.about.items() if key != "method"})
+    assert read_recording(to_bytes(old), "old").method is Method.HIERARCHICAL
+    assert profile_of(old, old) == "rounded", "float"
+    later = replace(recorded, about=recorded.about | {"method": "dense"})
+    with pytest.raises(RecordingError, match="of the method dense"):
+        read_recording(to_bytes(later), "later")
+
+
+def test_flipped_descriptors_of_the_patch_network(patch_kit, tmp_path, monkeypatch):
+    honest = PatchModel.__call__
+    signs = np.where(np.arange(256) % 16, 1, -1).astype(np.int8)
+    monkeypatch.setattr(PatchModel, "__call__", lambda self, patches: honest(self, patches) * signs)
+    verdict = patch_kit.judge(patch_kit.run(tmp_path / "job"))
+    assert verdict.comparison.broken == "descriptors" and "patch network" in verdict.look_at
+    assert 6 < verdict.comparison.value("descriptors.flipped").value < 7, "one of sixteen"
+
+
+def test_signs_that_rounding_loses(patch_kit, tmp_path, monkeypatch):
+    """Small negatives become 0, which is a positive: the cosine does not notice, trees do."""
+    monkeypatch.setattr(PatchModel, "__call__", lambda self, patches: quantize(self.raw(patches)))
+    verdict = patch_kit.judge(patch_kit.run(tmp_path / "job"))
+    value = verdict.comparison.value
+    assert value("descriptors.local").passed and value("descriptors.local").value > 0.998
+    assert value("descriptors.flipped").value > 2 and verdict.comparison.broken == "descriptors"
+    assert "signs that rounding loses" in verdict.look_at
+
+
+def test_keypoints_aside_by_half_a_pixel(patch_kit, tmp_path, monkeypatch):
+    honest = Photo.to_camera
+    monkeypatch.setattr(Photo, "to_camera", lambda self, xy: honest(self, xy - np.float32(0.5)))
+    verdict = patch_kit.judge(patch_kit.run(tmp_path / "job"))
+    assert verdict.comparison.broken == "keypoints"
+    assert "(-0.50, -0.50) network pixels aside" in verdict.look_at and "SIFT" in verdict.look_at
+
+
+def test_only_the_changed_stage_costs(patch_kit):
+    """Costs localize again, by the recording's method and with the map's trees."""
+    reference, m, rng = patch_kit.bundle.recording, LocalizationMap.open(patch_kit.map), np.random.default_rng(0)
+    queries = []
+    for q in reference.queries:
+        vectors = q.features.descriptors + rng.normal(0, 6, q.features.descriptors.shape)
+        features = replace(q.features, descriptors=quantize(vectors))
+        result = localize_features(m, features, q.camera, LocalizationConfig(Method.PARALLEL))
+        found = result.matches
+        matched = Matched(found.keypoints, found.landmarks, found.xyz + m.origin, result.inlier_mask)
+        queries.append(replace(q, features=features, matched=matched, pose=result.pose, status=result.status.value))
+    run = replace(reference, queries=tuple(queries))
+    comparison = compare(reference, run, {}, patch_kit.bundle.thresholds, {}, "quantized", "test")
+    moved = np.array(
+        [
+            (0.0 if a.pose is b.pose else np.inf) if a.pose is None or b.pose is None else pose_error(b.pose, a.pose)[0]
+            for a, b in zip(reference.queries, run.queries, strict=True)
+        ]
+    )
+    assert (moved > 0).all(), "the change changes something"
+    for cost in costs(comparison, m):
+        np.testing.assert_allclose(cost.each, moved if cost.step == "descriptors" else 0, atol=1e-9, err_msg=cost.step)
+
+
+def test_methods_without_frames_leave_retrieval_out(patch_kit, tmp_path):
+    folder, job = patch_kit.job(tmp_path / "job")
+    trees = record(folder, replace(job, method=Method.TREES, queries=job.queries[:2]))
+    comparison = compare(trees, trees, {}, patch_kit.bundle.thresholds, {}, "identical", "test")
+    assert np.isnan(comparison.value("retrieval.identical").value)
+    assert comparison.value("matches.identical").value == 100
+    assert all(q.prior_frames == () and q.matched is not None for q in trees.queries)
+
+
+@pytest.mark.parametrize("method", [m for m in Method if m is not Method.HIERARCHICAL])
+def test_bench_by_method(patch_kit, tmp_path, method):
+    folder, job = patch_kit.job(tmp_path / "job")
+    measured = bench(
+        patch_kit.int8, patch_kit.map, folder / IMAGES, BenchJob(job.queries[:2], 1, method), patches=folder / PATCHES
+    )
+    expected = {
+        Method.RETRIEVAL: ("load", "extract", "describe", "retrieve", "match", "pose"),
+        Method.PARALLEL: ("load", "extract", "describe", "retrieve", "trees", "match", "pose"),
+    }.get(method, ("load", "extract", "describe", "trees", "match", "pose"))
+    assert measured.method == method and measured.patch_precision == "int8" and measured.stages == expected
+    assert measured.patch_bytes == patch_kit.patches.stat().st_size
+    for query in measured.queries:
+        assert tuple(query.milliseconds) == expected and query.whole >= sum(query.milliseconds.values())
+    assert measured.queries[0].bytes["match"] > 0
+
+
+def test_a_bench_of_the_parallel_method(patch_kit, tmp_path):
+    from test_bench import bench as command
+
+    place = patch_kit.root / "place"
+    options = ("--model", patch_kit.int8, "--images", place / "images", "--method", "parallel")
+    queries = tmp_path / "two.txt"
+    lines = (place / "queries_with_intrinsics.txt").read_text().splitlines()[:2]
+    queries.write_text("\n".join(lines) + "\n")
+    patched = (*options, "--patch-model", patch_kit.patches, "--queries", queries, "--map", patch_kit.map)
+    said, _ = command(patch_kit.root, *patched, "--rounds", "1", "--json", tmp_path / "b.json")
+    assert "method: parallel, patch network: patches_int8.tflite (int8)" in said and "│ trees" in said
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found["method"] == "parallel" and found["patch_precision"] == "int8"
+    for one in found["measured"]:
+        assert list(one["stages"])[:-1] == list(stages_of(Method.PARALLEL, True))
+        sizes = sum(path.stat().st_size for path in (patch_kit.int8, patch_kit.patches))
+        assert one["bytes_opened"] == sizes + one["rounds"][0]["map_bytes"]
+    assert "needs a patch network" in command(patch_kit.root, *options, code=2)[1]
+
+
+def test_the_stages_are_those_of_the_localizer(patch_kit):
+    """Also of HF-Net's search among a patch network's landmarks."""
+    query = patch_kit.bundle.recording.queries[1]
+    photo = patch_kit.root / "place/images" / query.name
+    model, patch_model = Model(patch_kit.int8), PatchModel(patch_kit.patches)
+    m = LocalizationMap.open(patch_kit.map)
+    for method in Method:
+        result = Localizer(m, model, LocalizationConfig(method), patch_model).localize(photo, query.camera)
+        assert tuple(result.milliseconds) == stages_of(method, True), method
+
+
+def test_keypoints_of_one_place_are_paired_in_their_order(patch_kit):
+    """SIFT has several orientations at some places. All keypoints of equal recordings are paired, each with itself."""
+    for query in patch_kit.bundle.recording.queries:
+        keypoints = query.features.keypoints
+        assert len(np.unique(keypoints, axis=0)) < len(keypoints)
+        rows = Pair(query, query, True).paired
+        assert np.array_equal(rows, np.stack([np.arange(len(keypoints))] * 2, axis=1))
