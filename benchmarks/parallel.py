@@ -1,12 +1,13 @@
 """Localization by every method, on clean queries and under stress: HF-Net's hierarchical one, and paper 002's:
 retrieval alone (IR), random trees alone in both orders (RT, RT_AP), and both in parallel.
 
-    python benchmarks/parallel.py [--parts validation scenes light viewpoint]
+    python benchmarks/parallel.py [--parts validation scenes light viewpoint speed]
 
 Castle and herzjesu are pooled over five folds. "joint" is one map of castle, herzjesu and reichstag; each scene
 keeps its own frame in it. Light: the query is darkened, tinted, or its gamma changed (`LIGHT`), its global
 descriptor with it. Viewpoint: retrieval is given wrong frames, those that look like an image of another scene, in
-the joint map. Maps are of the clean images. Validation chooses the settings, on places that are no test scenes.
+the joint map. Maps are of the clean images. Validation chooses the settings, on places that are no test scenes. Speed
+is a whole query by stage, two threads, in castle's map as built and packed; run it on a quiet machine.
 Prints tables, writes benchmarks/results/parallel.json, where parts that were not asked for keep their figures.
 """
 
@@ -32,7 +33,7 @@ import hfnet_edge.matching
 from hfnet_edge.features import MAX_KEYPOINTS, Features, decode, extract_patches
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image import load_photo
-from hfnet_edge.localizer import WITH_TREES, LocalizationConfig, Method, localize_features
+from hfnet_edge.localizer import WITH_TREES, LocalizationConfig, Localizer, Method, localize_features
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
 from hfnet_edge.patch_model import PatchModel
@@ -40,12 +41,13 @@ from hfnet_edge.pose import PoseConfig
 from hfnet_edge.random_trees import RandomTrees
 from hfnet_export.crbnet_export import export_crbnet
 from hfnet_export.weights import BUNDLED, BUNDLED_CRBNET
+from hfnet_maps.budget import choose
 from hfnet_maps.build import map_from_features
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.merge import merge
 from hfnet_maps.reference import read_reference
 from hfnet_maps.source import Source
-from hfnet_maps.writer import built_sections, in_file_order, lay_out, to_map
+from hfnet_maps.writer import built_sections, in_file_order, lay_out, size_of, to_map
 
 NAMES = {
     Method.HIERARCHICAL: "HF-Net, hierarchical",
@@ -376,7 +378,51 @@ def validation(bench: Bench) -> dict:
     return result
 
 
-PARTS = {"validation": validation, "scenes": scenes, "light": light, "viewpoint": viewpoint}
+def speed(bench: Bench) -> dict:
+    """Median milliseconds by stage and method, in the map of castle/0 as built, and packed into a tenth of the bytes."""
+    s = bench.scenes[0]
+    split = s.splits[0]
+    place = bench.place(split.name, [(s, split)])
+    packed = {}
+    for kind, source in zip(("hfnet", "patches"), bench.sources(s, split), strict=True):
+        sections, _ = choose(source, size_of(built_sections(source)) // 10)
+        packed[kind] = to_map(sections)
+    result: dict[str, dict] = {}
+    for label, hfnet, patches in (
+        ("as built", place.hfnet, place.patches),
+        ("packed", packed["hfnet"], packed["patches"]),
+    ):
+        localizers = {
+            method: Localizer(hfnet, bench.model, LocalizationConfig(method))
+            if method is Method.HIERARCHICAL
+            else Localizer(patches, bench.model, LocalizationConfig(method), bench.patch_model)
+            for method in NAMES
+        }
+        times: dict[Method, list[dict[str, float]]] = {method: [] for method in NAMES}
+        for round_ in range(4):
+            for image, camera in split.queries:
+                for method, localizer in localizers.items():
+                    r = localizer.localize(s.images / image, camera)
+                    if round_:
+                        times[method].append(r.milliseconds)
+        result[label] = {
+            NAMES[method]: {
+                "stages": {stage: float(np.median([t.get(stage, 0.0) for t in rows])) for stage in rows[0]},
+                "whole": float(np.median([sum(t.values()) for t in rows])),
+                "landmarks": localizers[method].map.landmark_count,
+                "bytes": len(localizers[method].map.file.data),
+            }
+            for method, rows in times.items()
+        }
+        for method, row in result[label].items():
+            stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in row["stages"].items())
+            bench.console.print(
+                f"{label}, {row['landmarks']} landmarks, {row['bytes'] / 1e6:.2f} MB, {method}: {row['whole']:.0f} ms: {stages}"
+            )
+    return result
+
+
+PARTS = {"validation": validation, "scenes": scenes, "light": light, "viewpoint": viewpoint, "speed": speed}
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.localizer import localize_features
+from hfnet_edge.localizer import LocalizationConfig, Method, localize_features
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.pack import GLOBAL_DIMS, Packer, Settings, all_settings, global_dim
 from hfnet_maps.selection import cover
@@ -75,6 +75,8 @@ class Jury:
 
     def __init__(self, source: Source, folds: Sequence[Fold]):
         self._folds = [(Packer(rest), queries) for rest, queries in folds]
+        of_patches = bool(source.extractor.global_weights_hash)  # trees and frames see the same landmarks: frames alone
+        self._config = LocalizationConfig(Method.RETRIEVAL if of_patches else Method.HIERARCHICAL)
         self._usual = 1.0
         errors = self._errors([full_sections(packer.source) for packer, _ in self._folds])
         finite = errors[np.isfinite(errors[:, 0]), 0]
@@ -99,7 +101,7 @@ class Jury:
         for (_, queries), sections in zip(self._folds, maps, strict=True):
             m = to_map(sections)
             for features, camera, pose in queries:
-                found = localize_features(m, features, camera).pose
+                found = localize_features(m, features, camera, self._config).pose
                 errors.append((np.inf, np.inf) if found is None else pose_error(found, pose))
         return np.array(errors).reshape(-1, 2)
 
@@ -236,8 +238,10 @@ def _finish(packer: Packer, choice: Choice, budget: int, tried: list[Choice]) ->
     count = packer.fit(choice.settings, budget)
     while True:
         sections = {**packer.pack(choice.settings, count), **packer.trees(count)}
-        if count == 1 or size_of(sections) <= budget:
+        if size_of(sections) <= budget:
             break
+        if count == 1:
+            raise InputError(f"a budget of {budget} bytes is too small for random trees", "give a larger --budget")
         count = max(1, count * 97 // 100)  # trees of fewer landmarks are a little larger for each
     chosen = replace(choice, landmarks=count, size=size_of(sections))
     return sections, [chosen, *(t for t in tried if t is not choice)]

@@ -30,6 +30,7 @@ from hfnet_edge.lists import find_images
 from hfnet_edge.matching import nearest_two
 from hfnet_edge.model import Description, Model
 from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.random_trees import MAX_DIMS
 from hfnet_maps.reference import read_reference
 from hfnet_maps.source import Extractor, Photos, Source
 
@@ -127,6 +128,11 @@ def build_map(
         CameraError: a camera's model is not supported, or of another size than its image.
         ImageError: an image is missing or does not decode.
     """
+    if patch_model is not None and patch_model.description.local_dim > MAX_DIMS:
+        raise InputError(
+            f"{patch_model.path} describes patches by {patch_model.description.local_dim} numbers",
+            f"random trees take {MAX_DIMS} at most",
+        )
     model_of_place = read_reference(reference)
     repeated = {name for name in names if list(names).count(name) > 1}
     if repeated:

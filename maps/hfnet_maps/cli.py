@@ -102,7 +102,7 @@ def build(
     if blind:
         print(f"{len(blind)} images see no landmark, first {blind[0]}: is the pose wrong, or nothing shared?")
     if method is BuildMethod.PARALLEL:
-        wrote(output, _localize(output, model, patch_model))
+        wrote(output, _localize(output, model, patch_model, True))
     else:
         wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
 
@@ -186,13 +186,16 @@ def pack(
         Console().print(_choices("The best at each size", frontier))
         draw_curve(frontier, chosen, curve)
         wrote(curve)
-    wrote(output, _localize(output, model or "M.tflite", place.extractor.global_weights_hash and "P.tflite"))
+    has_trees = Section.RANDOM_TREES in sections
+    patch_model = "P.tflite" if place.extractor.global_weights_hash else None
+    wrote(output, _localize(output, model or "M.tflite", patch_model, has_trees))
 
 
-def _localize(map_: Path, model: Path | str, patch_model: Path | str | None) -> str:
+def _localize(map_: Path, model: Path | str, patch_model: Path | str | None, has_trees: bool) -> str:
     """The command that localizes in a map; ``patch_model`` where one described its landmarks."""
-    method = f"--method parallel --patch-model {patch_model} " if patch_model else ""
-    return f"hfnet-localize {method}--map {map_} --model {model} --images DIR --queries LIST -o poses.txt"
+    method = "--method parallel " if has_trees else ""
+    patches = f"--patch-model {patch_model} " if patch_model else ""
+    return f"hfnet-localize {method}--map {map_} --model {model} {patches}--images DIR --queries LIST -o poses.txt"
 
 
 def parse_size(text: str) -> int:
@@ -335,7 +338,8 @@ def inspect(
 
         draw_map(m, picture)
         wrote(picture)
-    print(f"next: {_localize(path, 'M.tflite', d.globalWeightsHash and 'P.tflite')}")
+    patch_model = "P.tflite" if d.globalWeightsHash else None
+    print(f"next: {_localize(path, 'M.tflite', patch_model, Section.RANDOM_TREES in m.file.sections)}")
 
 
 @main.command()

@@ -26,6 +26,7 @@ GLOBAL_DIMS = (512, 256, 128, 64, 32)
 GLOBAL_SHARE = 0.1  # of the budget, for global descriptors
 FULL_ENOUGH = 0.98  # of the budget
 FEWEST = 0.25  # of the landmarks that the smallest descriptors leave room for: settings that keep fewer are hopeless
+TREES_FIXED = 1800  # bytes of random trees, however few the landmarks: costs, head, a place in the table
 FITTING = 0.97  # of the budget: settings that cannot use so much of it are not considered
 
 
@@ -100,7 +101,7 @@ class Packer:
         observations, of a patch network."""
         if not self.source.extractor.global_weights_hash or self.source.codec is not None:
             return 0.0
-        return size_of(trees_of(self.source)) / max(1, len(self.order))
+        return (size_of(trees_of(self.source)) - TREES_FIXED) / max(1, len(self.order))
 
     def pack(self, settings: Settings, count: int) -> Sections:
         """The sections of a map of the ``count`` most useful landmarks, without trees."""
@@ -112,7 +113,8 @@ class Packer:
 
     def size(self, settings: Settings, count: int) -> int:
         """Bytes of that map, about, with its trees."""
-        return size_of(self.pack(settings, count)) + round(self.tree_bytes * count)
+        trees = TREES_FIXED + round(self.tree_bytes * count) if self.tree_bytes else 0
+        return size_of(self.pack(settings, count)) + trees
 
     def fit(self, settings: Settings, budget: int) -> int:
         """How many landmarks fill at least 98 % of ``budget`` bytes, or all.
@@ -178,7 +180,8 @@ class Packer:
         count_bytes = {1: 0.0, 4: 0.25}.get(settings.per_landmark, 2.0)
         each = 6 + TILE.itemsize / TILE_SIZE + count_bytes + rows * row + observations * 5.5 / 8 + self.tree_bytes
         names = sum(map(len, s.names))
-        return 900 + images * 68 + names + tables + global_bytes + np.cumsum(each)
+        fixed = 900 + (TREES_FIXED if self.tree_bytes else 0)
+        return fixed + images * 68 + names + tables + global_bytes + np.cumsum(each)
 
     def summary(self, per_landmark: int) -> Source:
         """With so many descriptors a landmark, at most."""

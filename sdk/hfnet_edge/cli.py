@@ -46,7 +46,7 @@ def localize(
     threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1, max=64)] = 2,
     method: Annotated[
         Method,
-        typer.Option(help="All but the first need a map of `hfnet-map build --method parallel`."),
+        typer.Option(help="Trees and parallel need a map of `hfnet-map build --method parallel`."),
     ] = Method.HIERARCHICAL,
     patch_model: Annotated[
         Path | None, typer.Option(metavar="P.tflite", help="The patch network that built such a map.")
@@ -89,8 +89,6 @@ def localize(
     if pictures is not None and pictures.resolve() == folder.resolve():
         raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
 
-    if method is not Method.HIERARCHICAL and patch_model is None:
-        raise InputError(f"--method {method} needs a patch network", "name the one that built the map: --patch-model")
     localizer = Localizer(
         map_,
         Model(model, threads),

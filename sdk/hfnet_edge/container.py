@@ -32,7 +32,7 @@ import numpy as np
 from hfnet_edge.errors import MapFormatError, MapVersionError
 
 MAGIC = b"HFMAP\r\n\x1a"  # a text-mode copy changes it
-VERSION = (2, 0)  # a reader refuses another major, accepts a larger minor
+VERSION = (2, 1)  # a reader refuses another major, accepts a larger minor
 ALIGNMENT = 64
 BLOCK = 16384  # bytes under one checksum: four pages, so that a query reads little more than it needs
 HEADER = struct.Struct("<8sHHIQI36x")  # magic, major, minor, sections, file size, checksum
@@ -238,7 +238,7 @@ def _read_table(data: memoryview, where: str) -> list[SectionEntry]:
 
 def version_of(kinds: Collection[int]) -> tuple[int, int]:
     """The lowest version of the format that has all of these kinds of sections."""
-    return (2, 1) if Section.RANDOM_TREES in kinds else VERSION
+    return VERSION if Section.RANDOM_TREES in kinds else (2, 0)
 
 
 def head_checksum(head: memoryview | bytes | bytearray) -> int:

@@ -9,7 +9,7 @@ parallel (paper 002, figure 3), in a map whose landmarks a patch network describ
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from hfnet_edge.covisibility import cluster
-from hfnet_edge.errors import CameraError
+from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.features import Features, decode, extract_patches
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import Photo, load_photo
@@ -111,10 +111,17 @@ class LocalizationConfig:
     prior_leaves: int = 100
     pose: PoseConfig = field(default_factory=PoseConfig)
 
+    def __post_init__(self) -> None:
+        for name, value in (("prior_frames", self.prior_frames), ("prior_leaves", self.prior_leaves)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}", "give 1 or more, or choose another method")
+
     @property
     def frames(self) -> int:
         """Reference images that are retrieved."""
-        return self.prior_frames or (10 if self.method is Method.HIERARCHICAL else 20)
+        if self.prior_frames is not None:
+            return self.prior_frames
+        return 10 if self.method is Method.HIERARCHICAL else 20
 
 
 class Localizer:
@@ -231,16 +238,17 @@ def _parallel(
     trees: RandomTrees | None,
 ) -> Iterator[Match2D3D]:
     """The matches among the landmarks of prior leaves and prior frames, once; not at all where there are none."""
-    rows = landmarks = np.zeros(0, np.int64)
+    own: Iterable[tuple[np.ndarray, np.ndarray]] = ()
+    any_own = False
     if config.method in WITH_TREES:
         with clock("trees"):
             trees = trees or RandomTrees.of(m)
             leaves = trees.prior_leaves(query.descriptors, config.prior_leaves, WITH_TREES[config.method])
-            rows, landmarks = trees.landmarks(leaves)
+            own, any_own = trees.blocks(leaves), trees.held(leaves).any()
     with clock("match"):
         shared = seen_by(m, priors)
-        matches = search(query, m, shared, rows, landmarks)
-    if len(shared) or len(landmarks):
+        matches = search(query, m, shared, own)
+    if len(shared) or any_own:
         yield matches
 
 

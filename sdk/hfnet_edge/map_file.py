@@ -18,6 +18,7 @@ import numpy as np
 from hfnet_edge import observation_list
 from hfnet_edge.codecs import CENTROIDS, Codec, CodecName, project, rounded
 from hfnet_edge.container import MapBytes, Section, open_file
+from hfnet_edge.errors import MapFormatError, MismatchError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.observation_list import TILE_SIZE
 from hfnet_edge.schema.description_generated import MapDescription, MapDescriptionT
@@ -197,6 +198,13 @@ class LocalizationMap:
             total += len(rows)
         if total != self.description.descriptorCount:
             raise self.file.fail(f"{total} descriptors, META says {self.description.descriptorCount}")
+        if any(Section.RANDOM_TREES <= kind <= Section.TREE_LANDMARKS for kind in self.file.sections):
+            from hfnet_edge.random_trees import RandomTrees  # which reads this module
+
+            try:
+                RandomTrees.of(self)
+            except MismatchError as e:  # trees of another map
+                raise MapFormatError(e.problem, e.remedy) from e
 
     @cached_property
     def _offsets(self) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from hfnet_edge.errors import MismatchError, ModelError
 from hfnet_edge.keypoints import CELL, keypoint_scores
 from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.patches import SIDE
 from hfnet_edge.quiet import quiet
 from hfnet_edge.schema.description_generated import ModelDescription, ModelDescriptionT
 
@@ -246,6 +247,8 @@ def read_description(content: bytes, where: str) -> Description:
             f"an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and {' and '.join(DESCRIPTOR_ROLES)}; a patch network has "
             f"{PATCH_ROLE}",
         )
+    if description.of_patches and description.input_size != (SIDE, SIDE):
+        raise ModelError(f"{where} takes patches of {description.input_size}, not {(SIDE, SIDE)}", "export it again")
     return description
 
 

@@ -3,7 +3,8 @@
 The detector is OpenCV's SIFT. A patch is a square of `PATCH_SCALE` times the keypoint's scale, turned by its
 orientation, sampled to 32x32, with its light taken out: mean 128, standard deviation 42.
 
-Cutting is integer arithmetic, so the same keypoints give the same patches on every device.
+Positions are rounded to 1/65536 pixel; from there on cutting is integer arithmetic, so the same keypoints give the same
+patches on every device.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hfnet_edge.errors import ImageError, InputError
 SIDE = 32  # pixels of a patch
 PATCH_SCALE = 13.0  # side of the square in units of the keypoint's scale (section 5.1: best at 13)
 CONTRAST = 0.01  # the detector's threshold; OpenCV's default of 0.04 finds little in dark images
+MAX_SIDE = 16384  # pixels of an image: positions in the atlas fit 32 bits
 ANGLES = 4096  # steps of a turn
 MEAN, DEVIATION = 128, 42  # of a patch's grey levels
 _ONE = 16  # fractional bits of a position while a patch is cut
@@ -31,7 +33,7 @@ class PatchKeypoints:
     Attributes:
         xy: (N, 2) float32 pixels, pixel centres at 0.5.
         scale: (N,) float32 pixels, the standard deviation of the Gaussian that the keypoint was found with.
-        angle: (N,) float32 radians in [0, 2 pi), from the image's x axis towards its y axis.
+        angle: (N,) float32 radians, from the image's x axis towards its y axis.
         scores: (N,) float32, the detector's response.
     """
 
@@ -47,11 +49,11 @@ class PatchKeypoints:
         return PatchKeypoints(self.xy[rows], self.scale[rows], self.angle[rows], self.scores[rows])
 
     def inside(self, size: tuple[int, int]) -> np.ndarray:
-        """(N,) bool: the whole patch lies in an image of ``size`` (height, width)."""
+        """(N,) bool: the whole patch lies in an image of ``size`` (height, width), and there is one: scale > 0."""
         turned = np.abs(np.cos(self.angle)) + np.abs(np.sin(self.angle))
         reach = (self.scale * turned * np.float32(PATCH_SCALE / 2))[:, None]
         limit = np.array([size[1], size[0]], np.float32)
-        return ((self.xy >= reach) & (self.xy <= limit - reach)).all(axis=1)
+        return ((self.xy >= reach) & (self.xy <= limit - reach)).all(axis=1) & (self.scale > 0)
 
 
 def detect(image: np.ndarray, count: int) -> PatchKeypoints:
@@ -77,19 +79,22 @@ def cut(image: np.ndarray, keypoints: PatchKeypoints) -> np.ndarray:
     """The patches of all keypoints in one pass.
 
     A patch is sampled from the level of an image pyramid (each level halves the one before) at which its samples are
-    0.7 to 1.4 pixels apart, bilinearly with weights of 1/32. The pyramid lies in one atlas, so one gather reads it.
+    0.7 to 1.4 pixels apart, or from the image itself where they are closer; bilinearly, with weights of 1/32. The
+    pyramid lies in one atlas, so one gather reads it.
 
     Args:
-        image: (H, W) uint8.
+        image: (H, W) uint8, at most `MAX_SIDE` pixels wide and high.
 
     Returns:
         (N, 32, 32) uint8, mean 128 and standard deviation 42; a patch without any contrast is 128 all over.
 
     Raises:
-        ImageError: not a grey image. InputError: a patch leaves the image, or a keypoint is not finite.
+        ImageError: not a grey image, or too large. InputError: a patch leaves the image, or a keypoint is not finite.
     """
     if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
         raise ImageError(f"patches are cut from grey images, not {image.dtype} {image.shape}", "give (H, W) uint8")
+    if max(image.shape) > MAX_SIDE:
+        raise ImageError(f"patches are not cut from images of {image.shape[1]}x{image.shape[0]}", "reduce it")
     with np.errstate(invalid="ignore"):
         outside = ~keypoints.inside(image.shape)
     if outside.any():
@@ -127,15 +132,15 @@ def _atlas(image: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     for _ in range(int(levels.max(initial=0))):
         pyramid.append(_halved(pyramid[-1]))
     height, width = image.shape
-    beside = pyramid[1].shape[1] + 1 if len(pyramid) > 1 else 0
-    canvas = np.zeros((height + len(pyramid) + 1, width + 1 + beside), np.uint8)
+    beside = pyramid[1].shape[1] + 2 if len(pyramid) > 1 else 0
+    canvas = np.zeros((height + 2 * len(pyramid), width + 2 + beside), np.uint8)
     origin = np.zeros((len(pyramid), 2))
     x = y = 0
-    for level, pixels in enumerate(pyramid):
+    for level, pixels in enumerate(pyramid):  # each with a frame of one pixel: samples reach half a pixel outside
         h, w = pixels.shape
-        origin[level] = x, y
-        canvas[y : y + h + 1, x : x + w + 1] = np.pad(pixels, ((0, 1), (0, 1)), "edge")
-        x, y = (width + 1, 0) if level == 0 else (x, y + h + 1)
+        origin[level] = x + 1, y + 1
+        canvas[y : y + h + 2, x : x + w + 2] = np.pad(pixels, 1, "edge")
+        x, y = (width + 2, 0) if level == 0 else (x, y + h + 2)
     wide = canvas.astype(np.uint32)
     four = wide.copy()
     four[:, :-1] |= wide[:, 1:] << np.uint32(8)

@@ -11,6 +11,7 @@ Costs are small integers from a table in the map, so every device finds the same
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,9 +43,11 @@ MAX_NODES = 1 << 31
 LEAF = 0x7FFFFFFF  # the bits of a child that hold the number of a leaf; the top bit says that it is one
 COUNT = 100  # prior leaves of a query
 BLOCK = 64  # queries at a time: what they walk stays in the cache
-AT_ONCE = 1 << 16  # nodes; bounds memory where a hostile map makes every path cheap
+AT_ONCE = 1 << 14  # nodes that are followed at a time; as many may wait at each depth, and as many leaves for a sort
+GATHERED = 1 << 20  # landmarks that `RandomTrees.blocks` gathers at a time, unless one query has more
 NODE = 0xFFFFFFFF  # the bits of a key that hold a node or a landmark; above them a cost, or a row
-NEVER = 1 << 62  # added to a key: costs more than any path
+NEVER = 1 << 54  # added to a key: costs more than any path
+ROW = 55  # from this bit on a key may hold its query's row in a block
 
 
 class Order(StrEnum):
@@ -148,6 +151,22 @@ class RandomTrees:
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         return pairs >> 32, pairs & NODE
 
+    def held(self, leaves: np.ndarray) -> np.ndarray:
+        """How many landmarks leaves hold, (Q, count) int32 to (Q,) int64; one in two leaves counts twice."""
+        size = self.offsets[leaves + 1].astype(np.int64) - self.offsets[leaves]
+        return np.where(leaves >= 0, size, 0).sum(axis=1)
+
+    def blocks(self, leaves: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As `landmarks`, some rows after the other: so many that they hold at most `GATHERED`, or a single one."""
+        held = self.held(leaves)
+        before = np.cumsum(held) - held
+        start = 0
+        while start < len(leaves):
+            stop = max(start + 1, int(np.searchsorted(before + held, before[start] + GATHERED, side="right")))
+            rows, landmarks = self.landmarks(leaves[start:stop])
+            yield rows + start, landmarks
+            start = stop
+
     def _edge_costs(self, order: Order) -> np.ndarray:
         """(256,) uint32 by the byte of a query's value: the cost of bit 0, and in the upper 16 bits that of bit 1."""
         zero, one = self.costs
@@ -180,43 +199,42 @@ class RandomTrees:
                 left_out.append(keys[:, count:])
                 keys = keys[:, :count]
         if left_out:
-            rest, bound = np.concatenate(left_out, axis=1), keys.max(axis=1)
-            rows, columns = np.nonzero(rest < bound[:, None])
-            rows, found = self._followed(rows, rest[rows, columns], bound, costs)
-            wide = np.full((len(keys), np.bincount(rows, minlength=1).max()), never)
-            wide[rows, np.arange(len(rows)) - np.searchsorted(rows, rows)] = found
-            keys = np.concatenate([keys, wide], axis=1)
+            rest, row = np.concatenate(left_out, axis=1), np.arange(len(keys))[:, None] << ROW
+            below = rest < keys.max(axis=1, keepdims=True)
+            return self._followed(keys + row, (rest + row)[below], costs) - row
         keys.sort(axis=1)
-        return keys[:, :count]
+        return keys
 
-    def _followed(
-        self, rows: np.ndarray, keys: np.ndarray, bound: np.ndarray, costs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The leaves at or under some nodes that are below their query's bound.
+    def _followed(self, best: np.ndarray, nodes: np.ndarray, costs: np.ndarray) -> np.ndarray:
+        """The cheapest leaves of each query among some, and those at or under some nodes.
+
+        Keys also hold their query, in the bits from `ROW` on. The walk is depth first, `AT_ONCE` nodes at a time, and
+        drops what is not below its query's bound: the last of the cheapest leaves so far.
 
         Args:
-            rows, keys: (P,) int64 queries and nodes. bound: (Q,) int64 keys. costs: (Q, D) uint32.
+            best: (Q, count) int64 leaves. nodes: (P,) int64. costs: (Q, D) uint32.
 
         Returns:
-            (R,) int64 rows, not falling, and (R,) int64 keys of leaves.
+            (Q, count) int64, cheapest first.
         """
-        leaves, nodes = [(rows[:0], keys[:0])], [(rows, keys)]
-        while nodes:
-            rows, keys = nodes.pop()
+        count, starts = best.shape[1], np.arange(len(best)) << ROW
+        bound, waiting, leaves = best.max(axis=1), [nodes], [best.ravel()]
+        while waiting:
+            keys = waiting.pop()
+            keys = keys[keys < bound[keys >> ROW]]
             if len(keys) > AT_ONCE:
-                nodes.append((rows[AT_ONCE:], keys[AT_ONCE:]))
-                rows, keys = rows[:AT_ONCE], keys[:AT_ONCE]
+                waiting.append(keys[AT_ONCE:])
+                keys = keys[:AT_ONCE]
             inner = self.children.take(keys & NODE) >= 0
-            leaves.append((rows[~inner], keys[~inner]))
-            rows = rows[inner]
-            keys = np.concatenate(self._under(keys[inner], rows, costs))
-            rows = np.concatenate([rows, rows])
-            below = keys < bound[rows]
-            if below.any():
-                nodes.append((rows[below], keys[below]))
-        rows, keys = (np.concatenate(parts) for parts in zip(*leaves, strict=True))
-        order = np.argsort(rows, kind="stable")
-        return rows[order], keys[order]
+            leaves.append(keys[~inner])
+            keys = keys[inner]
+            if len(keys):
+                waiting.append(np.concatenate(self._under(keys, keys >> ROW, costs)))
+            if not waiting or sum(map(len, leaves)) > best.size + AT_ONCE:
+                found = np.sort(np.concatenate(leaves))
+                best = found[np.searchsorted(found, starts)[:, None] + np.arange(count)]
+                bound, leaves = best[:, -1], [best.ravel()]
+        return best
 
     def _under(self, keys: np.ndarray, rows: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The two children of nodes, as keys.

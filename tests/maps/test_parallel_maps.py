@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic import CAMERA, EXTRACTOR, place
 
 from hfnet_edge.container import Section
-from hfnet_edge.errors import MismatchError
+from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.localizer import LocalizationConfig, Method, Status, localize_features
 from hfnet_edge.model import check_match
 from hfnet_edge.random_trees import RandomTrees
@@ -16,6 +15,7 @@ from hfnet_maps.build import map_from_features
 from hfnet_maps.merge import merge
 from hfnet_maps.source import Extractor, source_of
 from hfnet_maps.writer import built_sections, size_of, to_map
+from synthetic import CAMERA, EXTRACTOR, place
 
 PATCHES = replace(EXTRACTOR, architecture="patches", weights_hash="1" * 32, global_dim=0)
 PARALLEL = LocalizationConfig(Method.PARALLEL)
@@ -89,3 +89,14 @@ def test_a_packed_map_loses_its_trees_when_packed_again():
     assert Section.RANDOM_TREES in sections and Section.RANDOM_TREES not in again
     with pytest.raises(MismatchError, match="tree"):
         RandomTrees.of(to_map(again))
+
+
+@pytest.mark.parametrize("budget", [2300, 3000, 5000, 9000, 20_000])
+def test_packing_never_takes_more_than_the_budget(budget):
+    source = patch_source()
+    try:
+        sections, _ = choose(source, budget)
+    except InputError as e:
+        assert "too small" in e.problem and budget < 6000
+    else:
+        assert size_of(sections) <= budget

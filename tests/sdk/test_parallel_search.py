@@ -1,22 +1,34 @@
 """Candidates from leaves and frames, searched linearly: against a search that compares everything, one by one."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from synthetic import CAMERA, place
 
-from hfnet_edge.errors import MismatchError
+from hfnet_edge import random_trees
+from hfnet_edge.codecs import CodecName
+from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, Status, localize_features
 from hfnet_edge.parallel_search import search, seen_by
+from hfnet_maps.merge import merge
+from hfnet_maps.pack import Packer, Settings
 from hfnet_maps.writer import built_sections, in_file_order, lay_out, to_map
+from synthetic import CAMERA, place
 
 NONE = np.zeros(0, np.int64)
 
 
+def patch_source(p, prefix=""):
+    """A place as if a patch network had described its landmarks."""
+    source = p.source()
+    extractor = replace(source.extractor, global_weights_hash="1" * 32)
+    return replace(source, extractor=extractor, names=tuple(f"{prefix}{name}" for name in source.names))
+
+
 def patch_map(p, trees=True):
-    """The map of a place as if a patch network had described its landmarks."""
-    source = replace(p.source(), extractor=replace(p.source().extractor, global_weights_hash="1" * 32))
+    """The map of such a place."""
+    source = patch_source(p)
     return to_map(built_sections(source) if trees else lay_out(in_file_order(source)))
 
 
@@ -50,21 +62,29 @@ def test_search_equals_the_slow_one(frames, per_keypoint):
         (i, c) for i in range(len(query.keypoints)) for c in np.sort(rng.permutation(m.landmark_count)[:per_keypoint])
     ]
     rows, landmarks = np.array(pairs, np.int64).reshape(-1, 2).T
-    matches = search(query, m, shared, rows, landmarks)
     expected = slow_search(query, m, shared, rows, landmarks)
-    assert dict(zip(matches.keypoints.tolist(), matches.landmarks.tolist(), strict=True)) == expected
     assert expected or per_keypoint == 1  # a single candidate of its own need not be the right one
-    assert np.array_equal(matches.xy, query.keypoints[matches.keypoints])
+    cut = np.searchsorted(rows, [0, 1, 30, 31, 31, 90, len(query.keypoints)])
+    for blocks in ([(rows, landmarks)], [(rows[a:b], landmarks[a:b]) for a, b in pairwise(cut)]):
+        matches = search(query, m, shared, blocks)
+        assert dict(zip(matches.keypoints.tolist(), matches.landmarks.tolist(), strict=True)) == expected
+        assert np.array_equal(matches.xy, query.keypoints[matches.keypoints])
 
 
-def test_a_single_shared_landmark_is_a_candidate_too():
+@pytest.mark.parametrize("descriptors", ["one", "several"])
+@pytest.mark.parametrize("shared", [5, 7])
+def test_a_single_shared_landmark_is_a_candidate_too(shared, descriptors):
+    """Once, even where it is among a keypoint's own."""
     p = place(landmarks=120)
-    m = patch_map(p, trees=False)
-    query = p.features(p.poses[0])
-    shared = np.array([5])
+    source = in_file_order(p.source())
+    if descriptors == "one":
+        source = Packer(source).pack(Settings(CodecName.INT8, 32, 0, 1, 16), 120)
+    m = patch_map(p, trees=False) if descriptors == "several" else to_map(source)
+    assert (len(m.descriptors(np.array([shared]))[0]) == 1) == (descriptors == "one")
+    query = p.features(p.poses[0], outliers=40)
     rows, landmarks = np.arange(len(query.keypoints)).repeat(2), np.tile([7, 9], len(query.keypoints))
-    matches = search(query, m, shared, rows, landmarks)
-    expected = slow_search(query, m, shared, rows, landmarks)
+    matches = search(query, m, np.array([shared]), [(rows, landmarks)])
+    expected = slow_search(query, m, np.array([shared]), rows, landmarks)
     assert dict(zip(matches.keypoints.tolist(), matches.landmarks.tolist(), strict=True)) == expected
 
 
@@ -87,17 +107,34 @@ def test_every_method_finds_the_pose(method):
 
 
 def test_parallel_survives_wrong_frames_and_retrieval_does_not():
-    p = place(images=40)
-    m = patch_map(p)
-    pose = p.poses[0]
-    query = replace(p.features(pose), global_descriptor=p.globals_[20])  # the other side of the place
-    config = {method: LocalizationConfig(method, prior_frames=2) for method in (Method.RETRIEVAL, Method.PARALLEL)}
-    # What the frames of the other side observe must not be what this side sees.
-    seen = set(seen_by(m, np.array([20])).tolist())
-    assert seen
-    found = {method: localize_features(m, query, CAMERA, c) for method, c in config.items()}
-    assert found[Method.PARALLEL].status is Status.LOCALIZED
-    assert found[Method.PARALLEL].inliers >= found[Method.RETRIEVAL].inliers
+    """Two places in one map, and frames of the other one: they see nothing of what the query sees."""
+    places = [place(seed) for seed in (0, 1)]
+    sources = [patch_source(p, f"{i}/") for i, p in enumerate(places)]
+    m = to_map(built_sections(merge(sources, ["a", "b"])))
+    pose = places[0].poses[3]
+    query = places[0].features(pose)
+    found = {}
+    for method in (Method.RETRIEVAL, Method.PARALLEL):
+        for frames, descriptor in (("right", query.global_descriptor), ("wrong", places[1].globals_[3])):
+            asked, config = replace(query, global_descriptor=descriptor), LocalizationConfig(method, prior_frames=2)
+            found[method, frames] = localize_features(m, asked, CAMERA, config)
+            first = m.image_names[found[method, frames].prior_frames[0]]
+            assert first.startswith("0/" if frames == "right" else "1/")
+    wrong = found.pop((Method.RETRIEVAL, "wrong"))
+    assert wrong.status in (Status.REJECTED, Status.TOO_FEW_MATCHES) and wrong.pose is None
+    for r in found.values():
+        assert r.status is Status.LOCALIZED and np.linalg.norm(r.pose.center - pose.center) < 0.05
+
+
+@pytest.mark.parametrize("method", [Method.TREES, Method.PARALLEL])
+def test_blocks_do_not_change_the_result(monkeypatch, method):
+    p = place()
+    m, query = patch_map(p), p.features(p.poses[3], outliers=50)
+    found = [localize_features(m, query, CAMERA, LocalizationConfig(method))]
+    monkeypatch.setattr(random_trees, "GATHERED", 1)
+    found += [localize_features(m, query, CAMERA, LocalizationConfig(method))]
+    assert found[0].status is Status.LOCALIZED
+    assert len({(r.matches.keypoints.tobytes(), r.matches.landmarks.tobytes()) for r in found}) == 1
 
 
 def test_nothing_to_search_in():
@@ -123,3 +160,11 @@ def test_models_and_maps_that_do_not_belong_together(kit):
     p = place()
     with pytest.raises(MismatchError, match="patch network"):
         Localizer(patch_map(p), kit.int8)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"prior_leaves": 0}, {"prior_leaves": -1}, {"prior_frames": 0}, {"prior_frames": -3}]
+)
+def test_settings_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        LocalizationConfig(Method.PARALLEL, **wrong)

@@ -98,3 +98,26 @@ def test_bad_input(image):
     for wrong in (image.astype(np.float32), image[..., None].repeat(3, 2), image[:0]):
         with pytest.raises(ImageError, match="patches are cut from grey images"):
             cut(wrong, inside)
+
+
+@pytest.mark.parametrize("scale", [0.9, 4.0, 9.0])
+def test_patches_at_the_border_see_the_border_pixels_again(image, scale):
+    reach = np.ceil(scale * PATCH_SCALE * 8 + 0.1) / 16  # exact in float32, shifted or not
+    h, w = image.shape
+    at_border = keypoints(
+        (reach, reach, scale, 0),
+        (w - reach, h - reach, scale, 0),
+        (w / 2, reach, scale, 90),
+        (reach, h / 2, scale, 180),
+    )
+    margin = 64
+    inner = PatchKeypoints(at_border.xy + margin, at_border.scale, at_border.angle, at_border.scores)
+    np.testing.assert_array_equal(cut(image, at_border), cut(np.pad(image, margin, "edge"), inner))
+
+
+def test_what_cannot_be_cut_is_refused(image):
+    for scale in (0.0, -9.0, -50.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="leave the image"):
+            cut(image, keypoints((160, 120, scale, 0)))
+    with pytest.raises(ImageError, match="20000x2"):
+        cut(np.zeros((2, 20000), np.uint8), keypoints((160, 120, 1, 0)))

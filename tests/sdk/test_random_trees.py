@@ -1,16 +1,19 @@
 """Prior leaves are exactly the cheapest, and trees that are damaged, hostile or of another map are refused."""
 
 import heapq
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from hfnet_edge import random_trees
 from hfnet_edge.container import Section
 from hfnet_edge.errors import MapFormatError, MismatchError
 from hfnet_edge.keypoints import quantize
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.random_trees import LEAF, MAX_DEPTH, MAX_DIMS, NEVER, TREES, Order, RandomTrees
+from hfnet_edge.random_trees import BLOCK, LEAF, MAX_DEPTH, MAX_DIMS, NEVER, ROW, TREES, Order, RandomTrees
 from hfnet_maps.trees import tree_sections
 from hfnet_maps.writer import lay_out, to_map
 from synthetic import EXTRACTOR, place
@@ -77,6 +80,37 @@ def unpacked(parts) -> RandomTrees:
     )
 
 
+def complete(depth: int, tests: Callable[[tuple[int, ...]], int], costs: np.ndarray) -> RandomTrees:
+    """One tree whose leaves all lie at ``depth``; ``tests`` says what the node at the end of a path tests."""
+    dimensions, children = [], []
+
+    def grow(path: tuple[int, ...]) -> None:
+        node = len(children)
+        inner = len(path) < depth
+        dimensions.append(tests(path) if inner else 0)
+        children.append(sum(child < 0 for child in children) - (1 << 31))
+        if inner:
+            children[node] = 0
+            grow((*path, 0))
+            children[node] = len(children)
+            grow((*path, 1))
+
+    grow(())
+    offsets, nothing = np.zeros((1 << depth) + 1, "<u4"), np.zeros(0, "<u4")
+    tests_, children_ = np.array(dimensions, np.uint8), np.array(children, "<i4")
+    return RandomTrees(costs, np.zeros(1, "<u4"), tests_, children_, offsets, nothing)
+
+
+def peak_of(ask: Callable[[], object]) -> int:
+    """The most bytes that are held at a time."""
+    tracemalloc.start()
+    try:
+        ask()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def queries(dims: int, count: int, spread: float = 8.0) -> np.ndarray:
     return np.clip(np.rint(np.random.default_rng(9).normal(0, spread, (count, dims))), -127, 127).astype(np.int8)
 
@@ -104,16 +138,54 @@ def test_equal_costs_rank_by_leaf(highest, count):
     assert found.tolist() == [best_first(trees, d, count, Order.PROBABILITY) for d in q]
 
 
-def test_what_the_beam_leaves_out_is_found():
-    """A path that is dear at first and costs nothing further down, against many that are cheap at first."""
+def dear_below() -> tuple[RandomTrees, np.ndarray]:
+    """A tree whose root is dear on one side and costs nothing further down, and cheap on the other, dear further down;
+    and a query."""
     trees = made(64, 6000, 2500)
     costs = np.zeros((2, 256), np.uint16)
     costs[:, 10] = 1, 40  # the root's own dimension: the other side is dear
     costs[:, 20] = 50, 50  # everything under the cheap side
     q = np.full((1, 64), 20, np.int8)
     q[0, trees.tests[trees.roots]] = 10
-    trees = replace(trees, costs=costs)
+    return replace(trees, costs=costs), q
+
+
+def test_what_the_beam_leaves_out_is_found():
+    """A path that is dear at first and costs nothing further down, against many that are cheap at first."""
+    trees, q = dear_below()
     assert trees.prior_leaves(q, 20).tolist() == [best_first(trees, q[0], 20, Order.PROBABILITY)]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 300])
+def test_however_few_nodes_are_followed_at_a_time(monkeypatch, at_once):
+    monkeypatch.setattr(random_trees, "AT_ONCE", at_once)
+    trees, q = dear_below()
+    assert trees.prior_leaves(q, 20).tolist() == [best_first(trees, q[0], 20, Order.PROBABILITY)]
+    trees, q = made(16, 3000, 1500), queries(16, 8)
+    costs = np.random.default_rng(1).integers(4, size=(2, 256)).astype(np.uint16)
+    for trees in (trees, replace(trees, costs=costs)):
+        assert trees.prior_leaves(q, 30).tolist() == [best_first(trees, d, 30, Order.PROBABILITY) for d in q]
+
+
+def test_a_hostile_tree_takes_little_memory():
+    """The beam ends at leaves of cost 300; what it left out at cost 1 leads to 16,384 leaves of that cost."""
+    costs = np.zeros((2, 256), np.uint16)
+    costs[:, 1] = 0, 1
+    costs[:, 2] = 50, 50
+    trees = complete(15, lambda path: (len(path) == 8) + 2 * (len(path) > 8 and path[8] == 0), costs)
+    q = np.tile(np.arange(3, dtype=np.int8), (BLOCK, 1))
+    size = sum(part.nbytes for part in (trees.tests, trees.children, trees.offsets))
+    assert peak_of(lambda: trees.prior_leaves(q)) < 24 * size
+    assert trees.prior_leaves(q[:1]).tolist() == [best_first(trees, q[0], 100, Order.PROBABILITY)]
+
+
+@pytest.mark.parametrize("edges", [(0, 0), (1, 1), (0, 1), (1, 0)])
+def test_edges_that_cost_the_same_take_little_memory(edges):
+    trees = complete(15, len, np.repeat(np.array(edges, np.uint16)[:, None], 256, axis=1))
+    size = sum(part.nbytes for part in (trees.tests, trees.children, trees.offsets))
+    q = np.zeros((BLOCK, 15), np.int8)
+    assert peak_of(lambda: trees.prior_leaves(q)) < 24 * size
+    assert trees.prior_leaves(q[:1]).tolist() == [best_first(trees, q[0], 100, Order.PROBABILITY)]
 
 
 def test_the_orders_differ(trees):
@@ -162,8 +234,45 @@ def test_landmarks_are_unique_and_sorted(trees):
     assert rows.dtype == landmarks.dtype == np.int64
 
 
-def test_a_path_never_costs_as_much_as_never():
-    assert MAX_DEPTH * 65535 << 32 | 0xFFFFFFFF < NEVER < (1 << 63) - (65535 << 32)
+@pytest.mark.parametrize("gathered", [0, 1, 50, 400, 1 << 20])
+def test_blocks_are_all_landmarks_one_after_the_other(trees, monkeypatch, gathered):
+    monkeypatch.setattr(random_trees, "GATHERED", gathered)
+    found = trees.prior_leaves(queries(D, 30), 12)
+    found[4] = found[5:8] = -1  # none of their own
+    blocks = list(trees.blocks(found))
+    assert [np.concatenate(v).tolist() for v in zip(*blocks, strict=True)] == [
+        v.tolist() for v in trees.landmarks(found)
+    ]
+    held = trees.held(found)
+    assert held.tolist() == [sum(int(trees.offsets[k + 1] - trees.offsets[k]) for k in row if k >= 0) for row in found]
+    for rows, _ in blocks:
+        assert held[np.unique(rows)].sum() <= gathered or len(np.unique(rows)) == 1
+    assert (len(blocks) > 20) == (gathered < 2) and (len(blocks) == 1) == (gathered == 1 << 20)
+    assert list(trees.blocks(found[:0])) == []
+
+
+def test_leaves_that_hold_everything_take_little_memory():
+    """Identical descriptors: every tree is one leaf. All pairs at once would take a gigabyte."""
+    landmarks, rows = 2000, 2000
+    children = np.arange(6, dtype="<i4") - np.int64(1 << 31)
+    trees = RandomTrees(
+        np.zeros((2, 256), np.uint16), np.arange(6, dtype="<u4"), np.zeros(6, np.uint8), children.astype("<i4"),
+        np.arange(7, dtype="<u4") * landmarks, np.tile(np.arange(landmarks, dtype="<u4"), 6),
+    )  # fmt: skip
+    leaves = trees.prior_leaves(np.zeros((rows, 8), np.int8))
+    counts = np.zeros(rows, np.int64)
+
+    def gather() -> None:
+        for block, _ in trees.blocks(leaves):
+            counts[:] += np.bincount(block, minlength=rows)
+
+    assert peak_of(gather) < 100e6
+    assert (counts == landmarks).all()
+
+
+def test_keys_keep_their_parts_apart():
+    assert MAX_DEPTH * 65535 << 32 | 0xFFFFFFFF < NEVER
+    assert NEVER | 0xFFFFFFFF < 1 << ROW and BLOCK << ROW < 1 << 63
 
 
 def test_another_view_is_found_in_few_leaves(source, trees):
