@@ -323,7 +323,7 @@ def train_crbnet(
         from hfnet_export.crbnet_runs import run_crbnet
         from hfnet_export.recipe import BUNDLED_CRBNET_RECIPE
 
-    names = [name.strip() for name in hold_out.split(",")]
+    names = [name.strip() for name in hold_out.split(",") if name.strip()]
     try:
         with progress() as report:
             weights = run_crbnet(scenes, images, names, output, recipe or BUNDLED_CRBNET_RECIPE, report)

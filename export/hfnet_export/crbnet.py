@@ -43,7 +43,10 @@ class CRBNetConfig:
 
 @keras.saving.register_keras_serializable("hfnet_edge")
 class FusedBatchNorm(layers.BatchNormalization):
-    """Batch normalisation that trains through TensorFlow's fused kernel: the same numbers, the step twice as fast."""
+    """Batch normalisation that trains through TensorFlow's fused kernel: the step is twice as fast.
+
+    The same numbers but for the moving variance's n / (n - 1).
+    """
 
     def call(self, inputs, training=None, mask=None):
         if not training:

@@ -1,7 +1,7 @@
 """A training run of CRBNet in a folder, which a second start with the same recipe and files resumes.
 
 RUN_DIR/run.json      what was asked for
-RUN_DIR/patches/      of each scene, of the photographs, and of those that are held out
+RUN_DIR/patches/      of each scene, of the photographs, and of those that are held out; names end in their files' hash
 RUN_DIR/checkpoints/  network, optimiser and step
 RUN_DIR/weights.npz   for `hfnet-export`; crbnet.csv and losses.png beside it
 """
@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from hfnet_edge.console import Report, silent
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import InputError, OutputError
 from hfnet_export.calibration import image_files
 from hfnet_export.convert import toolchain
 from hfnet_export.crbnet_training import CRBNetTraining, train_crbnet
@@ -53,7 +55,7 @@ def run_crbnet(
 
     Raises:
         InputError: scenes, images or recipe are not usable, or ``output`` was started with others.
-        ImageError: an image is missing or damaged.
+        ImageError: an image is missing or damaged. CameraError: one is of another size than its camera.
         OutputError: ``output`` cannot be written.
     """
     config = read_crbnet_recipe(recipe)
@@ -65,13 +67,15 @@ def run_crbnet(
     card = data_card(folders, hold_out, photographs, len(held))
     claim(output, {**card, "recipe": json.loads(json.dumps(asdict(config)))})
     by_scene = {
-        folder.name: _cut(output / "patches" / "scenes" / f"{folder.name}.npz", partial(of_scene, folder, progress))
+        folder.name: _cut(
+            output / "patches" / "scenes", folder.name, files_of(folder), partial(of_scene, folder, progress)
+        )
         for folder in folders
     }
     training, held_out = (
         [
             _join([tracks for name, tracks in by_scene.items() if (name in hold_out) == is_held], scenes),
-            _cut_photographs(output / "patches" / f"{name}.npz", paths, progress),
+            _cut_photographs(output / "patches", name, paths, progress),
         ]
         for is_held, name, paths in (
             (False, "photographs", [path for path in photographs if path not in set(held)]),
@@ -80,7 +84,8 @@ def run_crbnet(
     )
     weights = output / "weights.npz"
     keep = keeper(config, {**card, "commit": commit(), "toolchain": toolchain()}, output)
-    train_crbnet(config, training, held_out, output, progress, checkpoint_every, keep)
+    with _writing(output):
+        train_crbnet(config, training, held_out, output, progress, checkpoint_every, keep)
     return weights
 
 
@@ -96,7 +101,13 @@ def keeper(config: CRBNetTraining, card: dict, folder: Path) -> Callable[[keras.
 
 
 def scene_folders(scenes: Path, hold_out: Sequence[str]) -> list[Path]:
-    """The folders of all scenes, sorted by name. Raises InputError: none is left to train on, or one is not there."""
+    """The folders of all scenes, sorted by name.
+
+    Raises:
+        InputError: none is held out, none is left to train on, or one is not there.
+    """
+    if not hold_out:
+        raise InputError("no scene is held out", "name at least one with --hold-out")
     if not scenes.is_dir():
         raise InputError(f"there is no folder {scenes}", "check its name")
     found = sorted(folder for folder in scenes.iterdir() if (folder / "model").is_dir())
@@ -110,7 +121,7 @@ def scene_folders(scenes: Path, hold_out: Sequence[str]) -> list[Path]:
 
 def data_card(folders: Sequence[Path], hold_out: Sequence[str], photographs: Sequence[Path], held: int) -> dict:
     """What the weights' card says of the data."""
-    of_scenes = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    of_scenes = [path for folder in folders for path in files_of(folder)]
     return {
         "scenes": [folder.name for folder in folders if folder.name not in hold_out],
         "held_out_scenes": sorted(hold_out),
@@ -120,16 +131,35 @@ def data_card(folders: Sequence[Path], hold_out: Sequence[str], photographs: Seq
     }
 
 
-def _cut(file: Path, make: Callable[[], PatchTracks]) -> PatchTracks:
-    """What ``file`` holds, else what ``make`` returns, which is written there."""
+def files_of(folder: Path) -> list[Path]:
+    """All files of a scene, sorted."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """TensorFlow's and the system's errors in the block become an OutputError."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as e:
+        why = (str(e).splitlines() or [type(e).__name__])[0]
+        raise OutputError(
+            f"the run in {folder} stopped: {why}", "check the folder, permissions, free space; the same command goes on"
+        ) from e
+
+
+def _cut(folder: Path, name: str, inputs: Sequence[Path], make: Callable[[], PatchTracks]) -> PatchTracks:
+    """What was cut of these very files before, else what ``make`` returns, which is written to ``folder``."""
+    file = folder / f"{name}-{sha256(list(inputs))[:16]}.npz"
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         make().save(file)
     return PatchTracks.load(file)
 
 
-def _cut_photographs(file: Path, paths: Sequence[Path], progress: Report) -> PatchTracks:
-    tracks = _cut(file, partial(of_photographs, paths, 0, os.cpu_count() or 1, progress))
+def _cut_photographs(folder: Path, name: str, paths: Sequence[Path], progress: Report) -> PatchTracks:
+    tracks = _cut(folder, name, paths, partial(of_photographs, paths, 0, os.cpu_count() or 1, progress))
     return _enough(tracks, f"{len(paths)} photographs")
 
 

@@ -22,7 +22,7 @@ RUN = 8  # half of a batch's tracks are drawn in runs of neighbours, which are h
 
 @dataclass(frozen=True)
 class CRBNetTraining:
-    """A training run. Together with the tracks it decides the weights.
+    """A training run. Together with the tracks it decides the weights, up to dropout after a resume.
 
     Attributes:
         steps: of the optimiser. batch: pairs per step.

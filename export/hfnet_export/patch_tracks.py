@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from hfnet_edge.console import Report, silent
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.image import load_photo
 from hfnet_edge.patches import SIDE, PatchKeypoints, cut, detect
@@ -32,6 +32,7 @@ VIEWS, VIEW_SIDE = 3, 448  # of a photograph, beside itself; pixels
 KEYPOINTS = 1500  # detected in a view of a photograph
 PER_IMAGE = 300  # tracks that are kept of one photograph
 APART = 6  # pixels: side of the cells of which a photograph gives one keypoint each
+BLOCK = 1024  # points whose distances to all keypoints are held at once
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
     angle (turned by the cameras' rotations) with as many other observations as possible; the rest is not used.
 
     Raises:
-        InputError: no COLMAP model there. ImageError: an image is missing or damaged.
+        InputError: no COLMAP model there, or it has no track. ImageError: an image is missing or damaged.
+        CameraError: an image is of another size than its camera.
     """
     import pycolmap
 
@@ -98,12 +100,19 @@ def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
     images = sorted(model.images.values(), key=lambda image: image.name)
     for done, image in enumerate(images):
         camera = model.cameras[image.camera_id]
-        grey = load_photo(folder / "images" / image.name, (camera.height, camera.width)).pixels
+        photo = load_photo(folder / "images" / image.name, (camera.height, camera.width))
+        if photo.size != (camera.width, camera.height):  # of any camera model, not only those that queries may have
+            raise CameraError(
+                f"{folder / 'images' / image.name} is {photo.size[0]}x{photo.size[1]}, its camera "
+                f"{camera.width}x{camera.height}",
+                "give the images that the model was made of",
+            )
+        grey = photo.pixels
         keypoints = detect(grey, 20000)
         points = [p for p in image.points2D if p.has_point3D()]
         if points and len(keypoints):
             xy = np.array([p.xy for p in points], np.float32)
-            point, keypoint = np.nonzero(_squared_distances(xy, keypoints.xy) < WITHIN**2)
+            point, keypoint = _near(xy, keypoints.xy)
             ids = np.array([p.point3D_id for p in points])[point]
             world = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
             rotation = image.cam_from_world().rotation.matrix()
@@ -120,7 +129,13 @@ def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
     rotations = [image.cam_from_world().rotation.matrix() for image in images]
     bounds = np.flatnonzero(np.diff(table[:, 0], prepend=-1, append=-1))
     chosen = [_agreeing(table[a:b], rotations) for a, b in pairwise(bounds)]
-    return _gather(np.array(patches), [c for c in chosen if len(c) >= 2])
+    tracks = [c for c in chosen if len(c) >= 2]
+    if not tracks:
+        raise InputError(
+            f"no track of {folder} has keypoints in two images",
+            "give a model with points and the images it was made of",
+        )
+    return _gather(np.array(patches, np.uint8), tracks)
 
 
 def _agreeing(rows: np.ndarray, rotations: list[np.ndarray]) -> np.ndarray:
@@ -220,6 +235,14 @@ def same_keypoints(
     a, b = a[keep], b[keep]
     keep = np.unique(b, return_index=True)[1]
     return a[keep], b[keep]
+
+
+def _near(points: np.ndarray, keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of all points (N, 2) and keypoints (M, 2) less than `WITHIN` apart, (K,) int64 each, in order."""
+    blocks = range(0, len(points), BLOCK)
+    found = [np.nonzero(_squared_distances(points[i : i + BLOCK], keypoints) < WITHIN**2) for i in blocks]
+    point = np.concatenate([i + rows for i, (rows, _) in zip(blocks, found, strict=True)])
+    return point, np.concatenate([columns for _, columns in found])
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

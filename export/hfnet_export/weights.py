@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ def load_weights(path: Path) -> tuple[HFNetConfig, dict[str, np.ndarray], dict]:
     """Reads what `save_weights` wrote of an HF-Net: configuration, arrays by variable path, card.
 
     Raises:
-        InputError: the file is missing, damaged, or not HF-Net weights.
+        InputError: the file is missing, damaged, or not HF-Net weights but a CRBNet's, for example.
     """
     return _load(path, HFNetConfig)
 
@@ -56,7 +57,15 @@ def _load(path: Path, kind: type[Config]) -> tuple[Config, dict[str, np.ndarray]
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop(ABOUT).tobytes())
-        return kind(**about["network"]), arrays, about["card"]
+        network, card = about["network"], about["card"]
+        for other, (its_name, _) in MAKERS.items():
+            if other is not kind and network.keys() == {field.name for field in fields(other)}:
+                raise InputError(
+                    f"{path} holds {its_name} weights, not those of {name}", f"give a file that {maker} wrote"
+                )
+        return kind(**network), arrays, card
+    except InputError:
+        raise
     except FileNotFoundError as e:
         raise InputError(f"there are no weights at {path}", f"train them with {maker}") from e
     except Exception as e:

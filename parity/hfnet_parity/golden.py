@@ -656,7 +656,7 @@ def tree_cases(folder: Folder) -> None:
         ("frames", frames, pairs[""]),
     ):
         shared = seen_by(m, images)
-        matches = search(query, m, shared, rows, ids)
+        matches = search(query, m, shared, [(rows, ids)])
         given = {
             **given_map,
             "descriptors": arrays["descriptors"],

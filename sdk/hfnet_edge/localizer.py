@@ -244,7 +244,7 @@ def _parallel(
         with clock("trees"):
             trees = trees or RandomTrees.of(m)
             leaves = trees.prior_leaves(query.descriptors, config.prior_leaves, WITH_TREES[config.method])
-            own, any_own = trees.blocks(leaves), trees.held(leaves).any()
+            own, any_own = trees.blocks(leaves), bool(trees.held(leaves).any())
     with clock("match"):
         shared = seen_by(m, priors)
         matches = search(query, m, shared, own)

@@ -86,6 +86,7 @@ def _nearest_own(
             length = np.int64(query @ query)
             for k in range(min(2, len(mine))):
                 nearest = score.argmax()
-                best[i, k] = _keys(length - np.int64(2 * score[nearest]), ids[owners[mine[nearest]]])
+                distance = length - np.int64(2 * score[nearest])
+                best[i, k] = distance << LANDMARK_BITS | ids[owners[mine[nearest]]]
                 score[nearest] = -np.inf
     return best

@@ -164,10 +164,12 @@ def test_weights_of_the_other_kind(small, tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not weights")
     for other in (BUNDLED, tmp_path / "bad.npz", tmp_path / "nowhere.npz", tmp_path):
         assert not is_crbnet(other)
-    with pytest.raises(InputError, match=r"does not hold CRBNet weights .* hfnet-train-crbnet wrote"):
+    with pytest.raises(InputError, match=r"holds HF-Net weights, not those of CRBNet; .* hfnet-train-crbnet wrote"):
         export_crbnet(BUNDLED, tmp_path / "m.tflite")
-    with pytest.raises(InputError, match="does not hold HF-Net weights"):
+    with pytest.raises(InputError, match=r"holds CRBNet weights, not those of HF-Net; .* hfnet-distill wrote"):
         load_weights(BUNDLED_CRBNET)
+    with pytest.raises(InputError, match=r"does not hold CRBNet weights .* hfnet-train-crbnet wrote"):
+        load_crbnet_weights(tmp_path / "bad.npz")
     with pytest.raises(InputError, match="train them with hfnet-train-crbnet"):
         load_crbnet_weights(tmp_path / "nowhere.npz")
 

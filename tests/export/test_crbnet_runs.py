@@ -17,7 +17,7 @@ pytest.importorskip("pycolmap")
 from typer.testing import CliRunner
 
 from colmap_scene import write_scene
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import InputError, OutputError
 from hfnet_export import crbnet_runs
 from hfnet_export.calibration import built_in_images
 from hfnet_export.cli import train_crbnet_app
@@ -72,7 +72,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small, data, tmp_pat
 
     whole = train("whole", power_cut)
     patches = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "resumed" / "patches").rglob("*.npz")}
-    assert set(patches) == {"here.npz", "there.npz", "photographs.npz", "held_photographs.npz"}
+    assert {name.rpartition("-")[0] for name in patches} == {"here", "there", "photographs", "held_photographs"}
     resumed = train("resumed")
     for path in (tmp_path / "resumed" / "patches").rglob("*.npz"):
         assert path.stat().st_mtime_ns == patches[path.name]  # cut once
@@ -130,7 +130,8 @@ def test_an_ablation_is_a_line_of_the_recipe(tmp_path):
     [
         ("nowhere", "there", "there is no folder"),
         ("scenes", "elsewhere", "has no scene elsewhere; it has here, there"),
-        ("scenes", "here,there", "is left to train on"),
+        ("scenes", "here,there,", "is left to train on"),
+        ("scenes", " ,", "no scene is held out; name at least one with --hold-out"),
         ("images", "there", "has no scene there; it has none"),
     ],
 )
@@ -150,6 +151,43 @@ def test_too_little_to_train_on(data, tmp_path):
     with pytest.raises(InputError, match=r"tracks of patches, of 100000 needed"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(crbnet_runs, "MIN_TRACKS", 100_000)
         patch.setattr(crbnet_runs.os, "cpu_count", lambda: 1)
+        crbnet_runs.run_crbnet(data / "scenes", data / "images", ["there"], tmp_path / "run", data / "recipe.toml")
+
+
+def test_patches_of_other_inputs_are_cut_anew(small, data, tmp_path, monkeypatch):
+    """A run that stopped before its first checkpoint may be started again with other photographs or scenes."""
+    seen = []
+    monkeypatch.setattr(crbnet_runs, "train_crbnet", lambda config, training, held_out, *_: seen.append(training))
+    for folder in ("images", "scenes"):
+        shutil.copytree(data / folder, tmp_path / folder)
+
+    def start():
+        crbnet_runs.run_crbnet(
+            tmp_path / "scenes", tmp_path / "images", ["there"], tmp_path / "run", data / "recipe.toml"
+        )
+        return seen[-1]
+
+    first = start()
+    cv2.imwrite(str(tmp_path / "images" / "00.png"), built_in_images((200, 240), 1, seed=77)[0])
+    second = start()
+    image = tmp_path / "scenes" / "here" / "images" / "1.png"
+    cv2.imwrite(str(image), 255 - cv2.imread(str(image), cv2.IMREAD_GRAYSCALE))
+    third = start()
+    np.testing.assert_array_equal(first[0].patches, second[0].patches)
+    assert not np.array_equal(first[1].patches, second[1].patches)
+    np.testing.assert_array_equal(second[1].patches, third[1].patches)
+    assert not np.array_equal(second[0].patches, third[0].patches)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), tf.errors.DataLossError(None, None, "No space left on device")]
+)
+def test_a_full_disk(small, data, tmp_path, monkeypatch, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(crbnet_runs, "train_crbnet", full)
+    with pytest.raises(OutputError, match=r"the run in .* stopped: .*No space left on device; check the folder"):
         crbnet_runs.run_crbnet(data / "scenes", data / "images", ["there"], tmp_path / "run", data / "recipe.toml")
 
 

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("pycolmap")
 
 from colmap_scene import SHIFTS, write_scene
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.patches import PatchKeypoints, detect
+from hfnet_export import patch_tracks
 from hfnet_export.calibration import built_in_images
 from hfnet_export.patch_tracks import PatchTracks, of_photographs, of_scene, same_keypoints
 
@@ -38,6 +39,40 @@ def test_tracks_of_a_scene(tmp_path):
 def test_no_scene(tmp_path):
     with pytest.raises(InputError, match="is not a COLMAP model"):
         of_scene(tmp_path)
+
+
+def test_keypoints_are_found_in_blocks(tmp_path, monkeypatch):
+    write_scene(tmp_path / "scene", seed=4)
+    whole = of_scene(tmp_path / "scene")
+    monkeypatch.setattr(patch_tracks, "BLOCK", 7)
+    again = of_scene(tmp_path / "scene")
+    np.testing.assert_array_equal(again.patches, whole.patches)
+    np.testing.assert_array_equal(again.start, whole.start)
+
+
+def test_an_image_of_another_size_than_its_camera(tmp_path):
+    write_scene(tmp_path / "scene", seed=4)
+    path = tmp_path / "scene" / "images" / "2.png"
+    cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (128, 96)))
+    with pytest.raises(CameraError, match=r"2\.png is 128x96, its camera 256x192; give the images"):
+        of_scene(tmp_path / "scene")
+
+
+def test_a_camera_that_queries_may_not_have(tmp_path):
+    write_scene(tmp_path / "scene", seed=4)
+    cameras = tmp_path / "scene" / "model" / "cameras.txt"
+    words = cameras.read_text().split()
+    cameras.write_text(" ".join([words[0], "FULL_OPENCV", *words[2:], *["0"] * 8]) + "\n")
+    assert len(of_scene(tmp_path / "scene")) > 60
+
+
+@pytest.mark.parametrize("blank", ["1 2 3", "2 3"])
+def test_a_scene_without_tracks(tmp_path, blank):
+    write_scene(tmp_path / "scene", seed=4)
+    for name in blank.split():  # nothing is detected there
+        cv2.imwrite(str(tmp_path / "scene" / "images" / f"{name}.png"), np.full((192, 256), 128, np.uint8))
+    with pytest.raises(InputError, match=r"no track of .*scene has keypoints in two images"):
+        of_scene(tmp_path / "scene")
 
 
 @pytest.fixture

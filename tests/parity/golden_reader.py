@@ -199,7 +199,7 @@ def search(map, descriptors, keypoints, frames, pairs):
     query = Features(keypoints, np.ones(len(keypoints), np.float32), descriptors, np.zeros(1, np.int8), 1.0)
     m = LocalizationMap.open(map)
     shared = parallel_search.seen_by(m, np.array(frames, np.int64))
-    found = parallel_search.search(query, m, shared, *pairs.astype(np.int64))
+    found = parallel_search.search(query, m, shared, [tuple(pairs.astype(np.int64))])
     return {"shared": shared.tolist(), "matches": np.stack([found.keypoints, found.landmarks]), "xyz": found.xyz}
 
 

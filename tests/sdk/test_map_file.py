@@ -31,7 +31,8 @@ from hfnet_edge.localizer import Status, localize_features
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.observation_list import TILE_SIZE
 from hfnet_maps.source import read_source
-from hfnet_maps.writer import in_file_order, lay_out, size_of, write_map
+from hfnet_maps.trees import tree_sections
+from hfnet_maps.writer import in_file_order, lay_out, size_of, to_map, write_map
 from synthetic import CAMERA, place, toy_source
 
 
@@ -286,6 +287,43 @@ def test_every_missing_section_is_noticed(good):
                 LocalizationMap.read(assembled(without)).check_all()
         else:
             LocalizationMap.read(assembled(without)).check_all()
+
+
+TREE_PARTS = [kind for kind in Section if Section.RANDOM_TREES <= kind <= Section.TREE_LANDMARKS]
+
+
+@pytest.fixture(scope="module")
+def with_trees():
+    """The file of a map with random trees, and those of another map."""
+    files = []
+    for landmarks in (400, 300):
+        source = in_file_order(place(landmarks=landmarks, images=6).source())
+        extractor = source.extractor
+        trees = tree_sections(source.descriptors, source.described, len(source.positions), extractor.weights_hash)
+        files.append(bytes(to_map({**lay_out(source), **trees}).file.data))
+    return files
+
+
+def test_random_trees_are_checked_too(with_trees):
+    good, other = with_trees
+    LocalizationMap.read(good).check_all()
+    for kind in TREE_PARTS:
+        offset, length = find(good, kind)
+        for damaged, word in (
+            (overwritten(good, offset + length // 2, bytes([good[offset + length // 2] ^ 0x10])), "checksum"),
+            (with_sections(good, **{kind.name: None}), "no random trees|is missing"),
+            (with_sections(good, **{kind.name: parts(good)[kind][:-1]}), kind.name),
+        ):
+            with pytest.raises(MapFormatError, match=word):
+                LocalizationMap.read(damaged).check_all()
+    for damaged, word in (
+        (with_entry(good, Section.TREE_LANDMARKS, 0, 400, "<u4"), "not among the map's 400"),
+        (with_entry(good, Section.TREE_CHILDREN, 0, 0, "<u4"), "out of range or back"),
+        (with_sections(good, **{kind.name: parts(other)[kind] for kind in TREE_PARTS}), "other landmarks than its own"),
+    ):
+        with pytest.raises(MapFormatError, match=word):
+            LocalizationMap.read(damaged).check_all()
+    LocalizationMap.read(with_sections(good, **dict.fromkeys([kind.name for kind in TREE_PARTS]))).check_all()
 
 
 @pytest.mark.parametrize(
