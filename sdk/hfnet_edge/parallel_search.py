@@ -82,7 +82,8 @@ def _nearest_own(
                 mine = np.repeat(start[mine + 1] - np.cumsum(count), count) + np.arange(count.sum())
             query = queries[i].astype(np.float32)
             # Exact in float32, as in `nearest_two`; landmarks increase, so the first of equals is the lowest.
-            score = descriptors[mine].astype(np.float32) @ query - halves[mine]
+            # Not BLAS: its threads would take longer to wake up than so small a product takes.
+            score = np.einsum("rk,k->r", descriptors[mine].astype(np.float32), query) - halves[mine]
             length = np.int64(query @ query)
             for k in range(min(2, len(mine))):
                 nearest = score.argmax()
