@@ -391,7 +391,7 @@ def speed(bench: Bench) -> dict:
         for method in NAMES
     }
     times: dict[Method, list[dict[str, float]]] = {method: [] for method in NAMES}
-    for round_ in range(3):
+    for round_ in range(2):
         for image, camera in split.queries:
             for method, localizer in localizers.items():
                 r = localizer.localize(s.images / image, camera)
