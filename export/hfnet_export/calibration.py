@@ -35,8 +35,12 @@ def photos(folder: Path, input_size: tuple[int, int], count: int = MAX_PHOTOS) -
         InputError: no images; ImageError names the one that does not load.
     """
     files = image_files(folder)
-    picked = np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int))
-    return [load_photo(files[i], input_size).pixels for i in picked]
+    return [load_photo(files[i], input_size).pixels for i in evenly(len(files), count)]
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """Up to ``count`` indices below ``total``, the first and the last among them, at even distances."""
+    return np.unique(np.linspace(0, max(total - 1, 0), min(count, total)).round().astype(int))
 
 
 def built_in_images(input_size: tuple[int, int], count: int = BUILT_IN, seed: int = 0) -> list[np.ndarray]:

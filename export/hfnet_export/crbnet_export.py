@@ -24,7 +24,7 @@ from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.patches import SIDE, cut, detect
 from hfnet_edge.quiet import quiet
 from hfnet_export import convert
-from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, image_files
+from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, evenly, image_files
 from hfnet_export.convert import FLOAT32, INT8_WEIGHTS, Operator, Rule, named
 from hfnet_export.crbnet import CRBNetConfig
 from hfnet_export.export import THREADS, OnStep, interleaved
@@ -200,8 +200,7 @@ def describe(config: CRBNetConfig, weights_hash: str, precision: str) -> Descrip
 def some_patches(image: np.ndarray) -> np.ndarray:
     """Up to `PER_IMAGE` patches of an image (H, W) uint8, evenly picked from its strong and weak keypoints."""
     found = detect(image, DETECTED)
-    picked = np.unique(np.linspace(0, max(len(found) - 1, 0), min(PER_IMAGE, len(found))).round().astype(int))
-    return cut(image, found[picked])
+    return cut(image, found[evenly(len(found), PER_IMAGE)])
 
 
 def fidelity(ours: np.ndarray, reference: np.ndarray) -> PatchFidelity:
@@ -223,9 +222,7 @@ def _check_fidelity(measured: PatchFidelity, precision: str) -> None:
 def _photos(folder: Path) -> list[np.ndarray]:
     """Up to `MAX_PHOTOS` photos, evenly picked by name: (h, w) uint8 each, without the padding."""
     files = image_files(folder)
-    picked = np.unique(np.linspace(0, len(files) - 1, min(MAX_PHOTOS, len(files))).round().astype(int))
-    loaded = [load_photo(files[i], (PHOTO_SIDE, PHOTO_SIDE)) for i in picked]
-    return [np.ascontiguousarray(photo.pixels[: photo.valid[0], : photo.valid[1]]) for photo in loaded]
+    return [load_photo(files[i], (PHOTO_SIDE, PHOTO_SIDE)).image for i in evenly(len(files), MAX_PHOTOS)]
 
 
 def _load(content: bytes) -> PatchModel:

@@ -184,7 +184,7 @@ def of_photograph(index: int, path: Path, seed: int) -> PatchTracks:
     cv2.setNumThreads(1)
     rng = np.random.default_rng((seed, index))
     photo = load_photo(path, (640, 640))
-    grey = np.ascontiguousarray(photo.pixels[: photo.valid[0], : photo.valid[1]])
+    grey = photo.image
     first = detect(grey, KEYPOINTS)
     cell = (first.xy // APART).astype(np.int64) @ np.array([1, 1 << 20])
     first = first[np.sort(np.unique(cell, return_index=True)[1])]

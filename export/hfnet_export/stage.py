@@ -97,10 +97,11 @@ def train(
     def train_step(batch):
         with tf.GradientTape() as tape:
             losses = stage.losses(batch, True)
-            loss = total_loss(losses, balance, factors) if stage.balanced else tf.reduce_sum(losses) + 0 * balance[0]
+            loss = total_loss(losses, balance, factors) if stage.balanced else tf.reduce_sum(losses)
         gradients, of_balance = tape.gradient(loss, [variables, [balance]])
         optimizers[0].apply_gradients(zip(gradients, variables, strict=True))
-        optimizers[1].apply_gradients(zip(of_balance, [balance], strict=True))
+        if stage.balanced:
+            optimizers[1].apply_gradients(zip(of_balance, [balance], strict=True))
         return losses
 
     @tf.function

@@ -23,7 +23,7 @@ import pycolmap
 
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
-from hfnet_edge.features import Features, extract, extract_patches
+from hfnet_edge.features import Features, extract
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
 from hfnet_edge.lists import find_images
@@ -146,10 +146,7 @@ def build_map(
         for i, (name, camera) in enumerate(zip(names, cameras, strict=True)):
             progress("extract", i, len(names))
             photo = load_photo(images / name, model.description.input_size, camera)
-            if patch_model is None:
-                features.append(extract(model, photo))
-            else:
-                features.append(extract_patches(patch_model, model(photo.pixels), photo))
+            features.append(extract(model, photo, patch_model=patch_model))
         progress("extract", len(names), len(names))
     patches = None if patch_model is None else patch_model.description
     return map_from_features(names, cameras, poses, features, model.description, progress, seconds, patches)

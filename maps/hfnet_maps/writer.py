@@ -36,18 +36,23 @@ def in_file_order(source: Source) -> Source:
 
 def full_sections(source: Source) -> Sections:
     """Everything as it is, int8, an uncompacted map; with ``photos``, it can be packed later."""
-    source = in_file_order(source)
-    sections = dict(lay_out(source))
-    if source.photos is not None:
-        sections |= _photo_sections(source, source.photos)
-    return sections
+    return _full_sections(in_file_order(source))
 
 
 def built_sections(source: Source, progress: Report = silent) -> Sections:
     """`full_sections`, and random trees where a patch network describes the landmarks."""
-    sections = dict(full_sections(source))
+    source = in_file_order(source)
+    sections = dict(_full_sections(source))
     if source.extractor.global_weights_hash:
-        sections |= trees_of(in_file_order(source), progress)
+        sections |= trees_of(source, progress)
+    return sections
+
+
+def _full_sections(source: Source) -> Sections:
+    """`full_sections` of a source that is `in_file_order`."""
+    sections = dict(lay_out(source))
+    if source.photos is not None:
+        sections |= _photo_sections(source, source.photos)
     return sections
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hfnet_edge.container import MapBytes
-from hfnet_edge.features import extract, extract_patches
+from hfnet_edge.features import extract
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image import load_photo
 from hfnet_edge.localizer import (
@@ -222,10 +222,7 @@ def peak_rss() -> int:
 def _bytes_read(localizer: Localizer, file: Path, camera: Camera) -> dict[str, int]:
     """By stage, of one query."""
     photo = load_photo(file, localizer.model.description.input_size, camera)
-    if localizer.patch_model is None:
-        features = extract(localizer.model, photo)
-    else:
-        features = extract_patches(localizer.patch_model, localizer.model(photo.pixels), photo)
+    features = extract(localizer.model, photo, patch_model=localizer.patch_model)
     clock = ReadingClock(localizer.map.file)
     localize_features(localizer.map, features, camera, localizer.config, clock, localizer.trees)
     return {"load": file.stat().st_size, **clock.bytes}

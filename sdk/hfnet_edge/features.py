@@ -53,9 +53,18 @@ def decode(
     )
 
 
-def extract(model: Model, photo: Photo, max_keypoints: int = MAX_KEYPOINTS) -> Features:
-    """Runs the network and decodes: ``extract(model, load_photo(path, model.description.input_size))``."""
-    return decode(model(photo.pixels), photo, model.description.nms_radius, max_keypoints)
+def extract(
+    model: Model, photo: Photo, max_keypoints: int = MAX_KEYPOINTS, patch_model: PatchModel | None = None
+) -> Features:
+    """Runs the network and decodes: ``extract(model, load_photo(path, model.description.input_size))``.
+
+    Args:
+        patch_model: makes the local features in place of ``model``, see `extract_patches`.
+    """
+    raw = model(photo.pixels)
+    if patch_model is not None:
+        return extract_patches(patch_model, raw, photo, max_keypoints)
+    return decode(raw, photo, model.description.nms_radius, max_keypoints)
 
 
 def extract_patches(
@@ -68,8 +77,7 @@ def extract_patches(
     Args:
         raw: HF-Net's outputs for the photo.
     """
-    height, width = photo.valid
-    image = photo.pixels[:height, :width]
+    image = photo.image
     found = detect_patches(image, max_keypoints)
     return Features(
         keypoints=photo.to_camera(found.xy),

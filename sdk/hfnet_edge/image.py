@@ -57,6 +57,11 @@ class Photo:
         """Pixels of the full image per pixel of the network's input, in x and y."""
         return self.size[0] / self.valid[1], self.size[1] / self.valid[0]
 
+    @property
+    def image(self) -> np.ndarray:
+        """(height, width) uint8: the image alone, without what mirrors it."""
+        return np.ascontiguousarray(self.pixels[: self.valid[0], : self.valid[1]])
+
     def to_camera(self, xy: np.ndarray) -> np.ndarray:
         """(N, 2) pixels of the network's input to (N, 2) float64 pixels of the image that the camera describes."""
         x, y = (np.asarray(xy, np.float64) * self.scale).T
