@@ -28,9 +28,10 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import qtyping, quantizer
 
+from hfnet_edge.description import METADATA_NAME, UNSEALED, Description, read_description, sealed
 from hfnet_edge.errors import ModelError
 from hfnet_edge.keypoints import detect, sample_descriptors
-from hfnet_edge.model import METADATA_NAME, Description, RawOutputs, read_description
+from hfnet_edge.model import RawOutputs
 from hfnet_edge.quiet import quiet
 from hfnet_edge.schema.description_generated import ModelDescriptionT, OutputT
 from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig
@@ -452,10 +453,11 @@ def toolchain() -> tuple[str, ...]:
 
 
 def embed(content: bytes, description: Description) -> bytes:
-    """The same model with ``description`` as metadata; `hfnet_edge.model.read_description` reads it back.
+    """The same model with ``description`` as metadata and a checksum; `hfnet_edge.description.read_description` reads
+    it back.
 
     Raises:
-        ModelError: it does not come back as it went in.
+        ModelError: a field is out of its bounds, or does not come back as it went in.
     """
     t = ModelDescriptionT()
     t.architecture, t.weightsHash, t.precision = (
@@ -467,7 +469,7 @@ def embed(content: bytes, description: Description) -> bytes:
     t.inputLow, t.inputHigh = description.input_range
     t.localDim, t.globalDim, t.nmsRadius = description.local_dim, description.global_dim, description.nms_radius
     t.outputs = [OutputT(role, name) for role, name in description.outputs.items()]
-    t.toolchain = list(description.toolchain)
+    t.toolchain, t.checksum = list(description.toolchain), UNSEALED
     builder = flatbuffers.Builder()
     builder.Finish(t.Pack(builder))
 
@@ -475,7 +477,7 @@ def embed(content: bytes, description: Description) -> bytes:
     kept = [row for row in model.metadata or [] if row.name != METADATA_NAME.encode()]
     model.metadata = [*kept, schema.MetadataT(METADATA_NAME, len(model.buffers))]
     model.buffers.append(schema.BufferT(data=bytes(builder.Output())))
-    described = _pack(model)
+    described = sealed(_pack(model))
     if read_description(described, "the new model") != description:
         raise ModelError("the model's description does not read back", UPGRADE)
     return described

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hfnet_edge.description import DESCRIPTOR_ROLES, KEYPOINT_ROLES
 from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.keypoints import CELL
 from hfnet_edge.map_file import MAX_GLOBAL_DIM, MAX_LOCAL_DIM
-from hfnet_edge.model import DESCRIPTOR_ROLES, KEYPOINT_ROLES
 
 LOGITS, SCORES = KEYPOINT_ROLES
 LOCAL, GLOBAL = DESCRIPTOR_ROLES

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from hfnet_edge.description import PATCH_ROLE
 from hfnet_edge.keypoints import quantize
-from hfnet_edge.model import PATCH_ROLE, Network
+from hfnet_edge.model import Network
 
 
 class PatchModel(Network):
-    """A loaded patch network; arguments and errors as of `hfnet_edge.model.Network`.
+    """A loaded patch network; arguments, errors and use by threads as of `hfnet_edge.model.Network`.
 
     It runs in blocks of `batch` patches, the last one filled up, so that the interpreter plans its memory once. What a
     patch's descriptor is does not depend on the others.
@@ -37,13 +38,10 @@ class PatchModel(Network):
         size = self.description.input_size
         if patches.shape[1:] != size or patches.dtype != np.uint8:
             raise ValueError(f"expected (N, {size[0]}, {size[1]}) uint8, not {patches.shape} {patches.dtype}")
-        name = self.description.outputs[PATCH_ROLE]
         out = np.empty((len(patches), self.description.local_dim), np.float32)
         block = np.zeros((self.batch, *size), np.uint8)
         for start in range(0, len(patches), self.batch):
             part = patches[start : start + self.batch]
             block[: len(part)] = part
-            out[start : start + len(part)] = self._run(**{self._input: self.description.scale(block)})[name][
-                : len(part)
-            ]
+            out[start : start + len(part)] = self.run(block)[PATCH_ROLE][: len(part)]
         return out

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 
 from conftest import CONFIG, SIZE
 from hfnet_edge.errors import ModelError
@@ -60,10 +61,11 @@ def test_operators_are_as_the_recipe_says(exported, precision):
 
 def test_int8_is_int8(exported):
     """Independent of the check: the interpreter's own types."""
-    model = Model("test", content=exported.described["int8"])
-    types = {t["index"]: t["dtype"] for t in model._interpreter.get_tensor_details()}
+    interpreter = Interpreter(model_content=exported.described["int8"])
+    interpreter.allocate_tensors()
+    types = {t["index"]: t["dtype"] for t in interpreter.get_tensor_details()}
     heavy = 0
-    for node in model._interpreter._get_ops_details():
+    for node in interpreter._get_ops_details():
         if node["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             heavy += 1
             assert [types[i] for i in (*node["inputs"][:2], node["outputs"][0])] == [np.int8] * 3

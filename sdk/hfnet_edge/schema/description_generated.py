@@ -234,8 +234,15 @@ class ModelDescription(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
         return o == 0
 
+    # ModelDescription
+    def Checksum(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
 def ModelDescriptionStart(builder):
-    builder.StartObject(12)
+    builder.StartObject(13)
 
 def ModelDescriptionAddArchitecture(builder, architecture):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(architecture), 0)
@@ -279,6 +286,9 @@ def ModelDescriptionAddToolchain(builder, toolchain):
 def ModelDescriptionStartToolchainVector(builder, numElems):
     return builder.StartVector(4, numElems, 4)
 
+def ModelDescriptionAddChecksum(builder, checksum):
+    builder.PrependUOffsetTRelativeSlot(12, flatbuffers.number_types.UOffsetTFlags.py_type(checksum), 0)
+
 def ModelDescriptionEnd(builder):
     return builder.EndObject()
 
@@ -305,6 +315,7 @@ class ModelDescriptionT(object):
         nmsRadius = 0,
         outputs = None,
         toolchain = None,
+        checksum = None,
     ):
         self.architecture = architecture  # type: Optional[str]
         self.weightsHash = weightsHash  # type: Optional[str]
@@ -318,6 +329,7 @@ class ModelDescriptionT(object):
         self.nmsRadius = nmsRadius  # type: int
         self.outputs = outputs  # type: Optional[List[OutputT]]
         self.toolchain = toolchain  # type: Optional[List[Optional[str]]]
+        self.checksum = checksum  # type: Optional[str]
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -362,6 +374,7 @@ class ModelDescriptionT(object):
             self.toolchain = []
             for i in range(modelDescription.ToolchainLength()):
                 self.toolchain.append(modelDescription.Toolchain(i))
+        self.checksum = modelDescription.Checksum()
 
     # ModelDescriptionT
     def Pack(self, builder):
@@ -387,6 +400,8 @@ class ModelDescriptionT(object):
             for i in reversed(range(len(self.toolchain))):
                 builder.PrependUOffsetTRelative(toolchainlist[i])
             toolchain = builder.EndVector()
+        if self.checksum is not None:
+            checksum = builder.CreateString(self.checksum)
         ModelDescriptionStart(builder)
         if self.architecture is not None:
             ModelDescriptionAddArchitecture(builder, architecture)
@@ -405,6 +420,8 @@ class ModelDescriptionT(object):
             ModelDescriptionAddOutputs(builder, outputs)
         if self.toolchain is not None:
             ModelDescriptionAddToolchain(builder, toolchain)
+        if self.checksum is not None:
+            ModelDescriptionAddChecksum(builder, checksum)
         modelDescription = ModelDescriptionEnd(builder)
         return modelDescription
 
