@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from hfnet_edge.errors import HFNetEdgeError
+from hfnet_edge.quiet import own_process
 
 EXIT_ERROR = 2
 
@@ -52,6 +53,7 @@ def run(app: Any) -> None:
     """Runs a typer app: wrong options are one line on stderr too, and an interruption is no traceback."""
     import typer
 
+    own_process()
     usage_error: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries inside from 0.26 on
     try:
         code = app(standalone_mode=False)

@@ -127,6 +127,9 @@ class LocalizationConfig:
 class Localizer:
     """Localizes photos in one map with one model, or with two where a patch network describes the landmarks.
 
+    Threads may share a localizer, a map and a model: every call answers for its own photo, with the bits that it gets
+    alone. Networks then run in an interpreter for each call, see `hfnet_edge.model.Network`.
+
     Args:
         m: a `.hfmap` file or an open map. model, patch_model: a `.tflite` file or a loaded model.
 

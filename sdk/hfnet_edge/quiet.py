@@ -1,4 +1,9 @@
-"""Keeps what LiteRT, TensorFlow and absl print away from the user, from Python and from C++."""
+"""Keeps what LiteRT, TensorFlow and absl print away from the user of a command, from Python and from C++.
+
+That takes the file descriptors of the whole process, so it is for programs that own the process: the commands. A
+library does not touch its host's: until `own_process` is called `quiet` does nothing, and LiteRT's one line on loading
+goes where stderr goes.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +12,67 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import RLock
+from typing import BinaryIO
 
 KEPT = 2000  # characters of the output that go with an exception
+
+_lock = RLock()  # one thread at a time: the descriptors are the process's
+_owned = False
+
+
+def own_process() -> None:
+    """Lets `quiet` work: for the main program of a command."""
+    global _owned
+    _owned = True
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Sends stdout and stderr to a temporary file. An exception carries the end of it as a note.
 
-    `sys.stderr` stays the object that it is: loggers made meanwhile keep it, and use it later.
+    `sys.stderr` stays the object that it is: loggers made meanwhile keep it, and use it later. What other threads print
+    meanwhile is lost. Descriptors that are closed stay closed; where no temporary file can be made, nothing is kept.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    if not _owned:
+        yield
+        return
+    with _lock, _log() as log:
+        _flush()
+        saved = {}
+        for descriptor in (1, 2):
+            with suppress(OSError):  # closed
+                saved[descriptor] = os.dup(descriptor)
+        for descriptor in saved:
+            os.dup2(log.fileno(), descriptor)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
         except Exception as e:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            log.seek(0)
-            if said := log.read().strip():
-                e.add_note(said[-KEPT:])
+            _flush()
+            with suppress(OSError):  # the null device
+                log.seek(0)
+                if said := log.read().decode(errors="replace").strip():
+                    e.add_note(said[-KEPT:])
             raise
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(saved[0], 1)
-            os.dup2(saved[1], 2)
-            os.close(saved[0])
-            os.close(saved[1])
+            _flush()
+            for descriptor, copy in saved.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+def _log() -> BinaryIO:
+    """A file for what is printed."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # a disk that is full or read-only
+        return open(os.devnull, "r+b")
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # full, closed, or none at all
+            stream.flush()

@@ -32,6 +32,7 @@ from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
 from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.pose import PoseConfig, solver_here
+from hfnet_edge.quiet import own_process
 from hfnet_edge.recording import QueryRecord, Recording, digest, record_query
 from hfnet_edge.recording_file import camera_from_json, camera_to_json, to_bytes
 
@@ -179,6 +180,7 @@ def run(folder: Path, on_query: OnQuery = lambda *_: None) -> None:
 
 def main() -> None:
     """The command line of the device."""
+    own_process()
     try:
         run(Path(sys.argv[1]), lambda done, total: print(f"{done}/{total}", flush=True))
     except HFNetEdgeError as e:
