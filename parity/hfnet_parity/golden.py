@@ -812,7 +812,7 @@ def _map_cases(
     }
     for solver in poses:
         estimate = estimate_pose(matches, query.camera, given["max_error"], PoseConfig(solver=solver))
-        assert estimate is not None
+        assert estimate is not None and estimate.pose is not None
         inliers = folder.array(f"{name}/inliers_{solver}", estimate.inliers, "pose", f"of the matches, by {solver}")
         folder.case(
             "pose", f"{name}/{solver}", {**given, "solver": solver}, {**_pose(estimate.pose), "inliers": inliers}

@@ -57,7 +57,7 @@ class Status(Enum):
     NO_KEYPOINTS = "NO_KEYPOINTS"  # a black, blurred or overexposed image
     NO_CANDIDATES = "NO_CANDIDATES"  # no reference image, or none that sees a landmark
     TOO_FEW_MATCHES = "TOO_FEW_MATCHES"  # in every place
-    REJECTED = "REJECTED"  # a pose was found, but too few inliers support it
+    REJECTED = "REJECTED"  # a pose was found, but too few inliers support it, or they do not hold it
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class LocalizationResult:
         status: LOCALIZED, or the reason.
         pose: cam_from_world, or None.
         inliers: number of inliers of the best place, also when it was rejected.
-        confidence: 0 without inliers, 0.5 at the least number that is accepted, towards 1 above.
+        confidence: 0 without inliers or where they hold no pose, 0.5 at the least number that is accepted, towards 1
+            above.
         prior_frames: (K,) retrieved reference images, most similar first.
         matches: 2D-3D matches of the best place, with ``inlier_mask`` (N,) bool; None where none was tried.
         milliseconds: by stage.
@@ -215,7 +216,7 @@ def localize_features(
         with clock("pose"):
             estimate = estimate_pose(matches, camera, config.pose.max_error * query.pixel, config.pose)
         result = _judged(m, priors, matches, estimate, config.pose.min_inliers, clock)
-        if best.matches is None or result.inliers > best.inliers:
+        if best.matches is None or result.pose is not None or result.inliers > best.inliers:
             best = result
         if best.status is Status.LOCALIZED:
             break
@@ -267,12 +268,14 @@ def _judged(
     if estimate is None:
         return LocalizationResult(Status.TOO_FEW_MATCHES, None, 0, 0.0, priors, matches, None, clock.milliseconds)
     inliers, pose = int(estimate.inliers.sum()), estimate.pose
-    accepted = inliers >= min_inliers
+    confidence = 0.0 if pose is None else 1 - 0.5 ** (inliers / min_inliers)
+    if pose is not None:
+        pose = Pose(pose.quaternion, pose.translation - pose.rotation @ m.origin) if inliers >= min_inliers else None
     return LocalizationResult(
-        Status.LOCALIZED if accepted else Status.REJECTED,
-        Pose(pose.quaternion, pose.translation - pose.rotation @ m.origin) if accepted else None,
+        Status.REJECTED if pose is None else Status.LOCALIZED,
+        pose,
         inliers,
-        1 - 0.5 ** (inliers / min_inliers),
+        confidence,
         priors,
         matches,
         estimate.inliers,

@@ -6,7 +6,8 @@ same matches give the same pose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -24,6 +25,8 @@ except ImportError:
 PRECISE = 1 / 16  # of the inlier threshold, what a well-located keypoint is off: half a network pixel
 DEFAULT_SOLVER = "poselib" if poselib else "usac"
 MIN_SAMPLE = 4  # three matches always fit a pose perfectly, the fourth tells something
+ORDINARY = 10  # bits: landmarks that spread over 2**-10 to 2**10 units are solved as they are
+OFF_LINE = 10  # such landmarks at least: about a line or a point, which hold no pose, chance finds 7 more inliers
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ class PoseEstimate:
     """A pose and what supports it.
 
     Attributes:
-        pose: cam_from_world, in the frame of the matches' landmarks.
+        pose: cam_from_world, in the frame of the matches' landmarks; None where these hold no camera, see `holds`.
         inliers: (N,) bool, over the matches.
     """
 
-    pose: Pose
+    pose: Pose | None
     inliers: np.ndarray
 
 
@@ -73,12 +76,60 @@ def estimate_pose(matches: Match2D3D, camera: Camera, max_error: float, config: 
     """
     if len(matches) < MIN_SAMPLE:
         return None
-    pose = SOLVERS[config.solver](matches, camera, max_error, config)
+    scale = _scale(matches.xyz)
+    pose = SOLVERS[config.solver](replace(matches, xyz=matches.xyz * scale), camera, max_error, config)
     if pose is None or not np.isfinite([*pose.quaternion, *pose.translation]).all():
         return None
+    pose = Pose(pose.quaternion, pose.translation / scale)
     # Counted here, the same way for both solvers.
-    error = np.linalg.norm(camera.project(pose.transform(matches.xyz)) - matches.xy, axis=1)
-    return PoseEstimate(pose, np.nan_to_num(error, nan=np.inf) < max_error)
+    seen = pose.transform(matches.xyz)
+    error = np.linalg.norm(camera.project(seen) - matches.xy, axis=1)
+    inliers = np.nan_to_num(error, nan=np.inf) < max_error
+    return PoseEstimate(pose if holds(seen[inliers], max_error / min(camera.focal)) else None, inliers)
+
+
+def holds(xyz: np.ndarray, tolerance: float) -> bool:
+    """Whether landmarks hold a camera in place: whether enough of them are seen off every line.
+
+    The camera can turn about landmarks on one line, and all the more about one point, without seeing a difference. It
+    is held weakly where landmarks lie in one plane with it, and by three points it can be in four places. In all these
+    cases the landmarks are seen on one line, but for few places; of how many chance makes inliers, `OFF_LINE` says.
+
+    Args:
+        xyz: (N, 3) float64, the inliers' landmarks in the camera's frame. What is behind it is not seen.
+        tolerance: how far from a line is off it, and from a place another place, at depth 1.
+    """
+    xyz = xyz[xyz[:, 2] > 0]
+    rays = xyz[:, :2] / xyz[:, 2:]
+    if len(rays) < 2:
+        return False
+    _, _, (axis, _) = np.linalg.svd(rays - rays.mean(axis=0), full_matrices=False)
+    # Lines through pairs that are half of all apart along the axis: few enough outliers leave some pair on the line.
+    order = np.argsort(rays @ axis, kind="stable")
+    half = (len(rays) + 1) // 2
+    first = np.unique(np.linspace(0, len(rays) - half - 1, 64).astype(int))
+    a, b = rays[order[first]], rays[order[first + half]]
+    normals = (b - a) @ np.array([[0.0, 1.0], [-1.0, 0.0]])
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals = np.divide(normals, length, out=np.tile([1.0, 0.0], (len(a), 1)), where=length > 0)
+    off = np.abs(rays @ normals.T - (a * normals).sum(axis=1)) > tolerance  # (N, lines)
+    rest = rays[off[:, off.sum(axis=0).argmin()]]
+    needed = min(OFF_LINE, 0.4 * len(rays))
+    if len(rest) < 0.1 * len(rays):  # of blurred lines
+        return False
+    places = 0
+    while len(rest) and places < needed:
+        places, rest = places + 1, rest[np.linalg.norm(rest - rest[0], axis=1) > tolerance]
+    return places >= needed
+
+
+def _scale(xyz: np.ndarray) -> float:
+    """A power of two, so that nothing is rounded, by which landmarks become as large as rooms and towns are: solvers
+    lose precision, or everything, far from there."""
+    distance = np.abs(xyz - np.median(xyz, axis=0)).max(axis=1)
+    spread = float(np.median(distance) or distance.max())
+    bits = math.frexp(spread)[1]
+    return 1.0 if not spread or abs(bits) <= ORDINARY else math.ldexp(1.0, -bits)
 
 
 def _poselib(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConfig) -> Pose | None:

@@ -207,7 +207,7 @@ def estimate(xy, xyz, camera, max_error, solver):
     rows = np.arange(len(xy))
     config = pose.PoseConfig(solver=solver)
     found = pose.estimate_pose(matching.Match2D3D(rows, rows, xy, xyz), Camera.parse(camera), max_error, config)
-    return {**vars(found.pose), "inliers": found.inliers}
+    return {"inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
 
 
 def inliers(quaternion, translation, **given):

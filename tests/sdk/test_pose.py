@@ -1,11 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import hfnet_edge.pose as pose_module
+from hfnet_edge import localizer
+from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
+from hfnet_edge.keypoints import quantize
+from hfnet_edge.localizer import LocalizationConfig, Status, localize_features
 from hfnet_edge.matching import Match2D3D
 from hfnet_edge.pose import PoseConfig, estimate_pose
-from synthetic import CAMERA, looking_at
+from hfnet_maps.writer import lay_out, to_map
+from synthetic import CAMERA, looking_at, place
 
 CAMERAS = [CAMERA, Camera("OPENCV", 640, 480, (500, 505, 321, 239, -0.08, 0.02, 0.001, -0.001))]
 
@@ -68,3 +75,110 @@ def test_an_option_that_poselib_does_not_know_is_not_ignored(monkeypatch):
     monkeypatch.setattr(pose_module, "poselib", OldPoseLib)
     with pytest.raises(TypeError, match="seed"):
         estimate_pose(made_matches()[2], CAMERA, 8.0, PoseConfig())
+
+
+def matches_of(xyz, camera=CAMERA, outliers=0, noise=0.7, seed=0):
+    """Of landmarks with noisy keypoints, and of ``outliers`` besides."""
+    rng = np.random.default_rng(seed)
+    truth = looking_at(np.array([15.0, 3.0, 1.0]), np.zeros(3))
+    xy = camera.project(truth.transform(xyz)) + rng.normal(0, noise, (len(xyz), 2))
+    xy = np.vstack([xy, rng.uniform(0, (640, 480), (outliers, 2))])
+    xyz = np.vstack([xyz, rng.uniform(-4, 4, (outliers, 3))])
+    index = np.arange(len(xyz))
+    return truth, Match2D3D(index, index, xy, xyz)
+
+
+@pytest.mark.parametrize("exponent", [-9, -7, -3, 0, 3, 6, 9])
+def test_every_unit_of_length_gives_the_same_pose(solver, exponent):
+    for seed in range(3):
+        truth, _, matches = made_matches(outliers=0.6, seed=seed)
+        scaled = replace(matches, xyz=matches.xyz * 10.0**exponent)
+        one, other = (estimate_pose(m, CAMERA, 8.0, PoseConfig(solver=solver)) for m in (matches, scaled))
+        center = other.pose.center / 10.0**exponent
+        assert np.linalg.norm(center - truth.center) < 0.06
+        np.testing.assert_allclose(center, one.pose.center, atol=2e-3)
+        np.testing.assert_array_equal(other.inliers, one.inliers)
+
+
+def line(rng, count):
+    return rng.uniform(-4, 4, (count, 1)) * [0.3, 0.8, 0.5] + [0.5, -0.3, 0.2]
+
+
+def nearly_a_line(rng, count):
+    """1 cm off, a third of a pixel."""
+    return line(rng, count) + rng.normal(0, 0.01, (count, 3))
+
+
+def point(rng, count):
+    return np.tile([0.5, -0.3, 0.2], (count, 1))
+
+
+def three_points(rng, count):
+    return np.array([[0, -3, 2], [1, 3, 2], [-2, 0, -3.0]])[np.arange(count) % 3]
+
+
+def plane_through_the_camera(rng, count):
+    """Seen edge-on, as a floor on which the camera lies."""
+    far = rng.uniform([-6, -4], [4, 4], (count, 2))
+    return np.stack([far[:, 0], far[:, 1], 1 / 5 * far[:, 1] + (far[:, 0] - 15) * 0.05 + 0.4], axis=1)
+
+
+@pytest.mark.parametrize("camera", CAMERAS, ids=lambda c: c.model)
+@pytest.mark.parametrize("shape", [line, nearly_a_line, point, three_points, plane_through_the_camera])
+def test_landmarks_that_do_not_hold_a_camera_give_no_pose(solver, shape, camera):
+    config = PoseConfig(solver=solver)
+    for count, outliers, exponent in [(12, 0, 0), (12, 0, -9), (60, 0, 0), (100, 300, 0), (100, 1500, 3)]:
+        for seed in range(2):
+            _, matches = matches_of(shape(np.random.default_rng(seed), count), camera, outliers, seed=seed)
+            matches = replace(matches, xyz=matches.xyz * 10.0**exponent)
+            estimate = estimate_pose(matches, camera, 8.0, config)
+            assert estimate is None or estimate.pose is None, (count, outliers, exponent)
+
+
+def facade(rng, count):
+    return rng.uniform(-4, 4, (count, 3)) * [0, 1, 1]
+
+
+def edge_and_some(rng, count):
+    """Four in five along an edge, the others beside it."""
+    xyz = rng.uniform(-4, 4, (count, 3))
+    xyz[: count * 4 // 5] = line(rng, count * 4 // 5)
+    return xyz
+
+
+def narrow(rng, count):
+    """A column: 1 m, 33 pixels wide."""
+    return rng.uniform(-1, 1, (count, 3)) * [0.5, 0.5, 4]
+
+
+@pytest.mark.parametrize(("shape", "error"), [(facade, 0.15), (edge_and_some, 0.1), (narrow, 0.6)])
+def test_landmarks_that_hold_a_camera_give_its_pose(solver, shape, error):
+    for outliers in (0, 150):
+        for seed in range(3):
+            truth, matches = matches_of(shape(np.random.default_rng(seed), 150), outliers=outliers, seed=seed)
+            estimate = estimate_pose(matches, CAMERA, 8.0, PoseConfig(solver=solver))
+            assert np.linalg.norm(estimate.pose.center - truth.center) < error
+            assert estimate.inliers[:150].mean() > 0.95
+
+
+def test_a_query_of_one_line_is_rejected(solver):
+    p = place()
+    source = p.source()
+    seen = replace(source, positions=source.positions * [1, 0, 0] + [0, -2000.0, 50])
+    m = to_map(lay_out(seen))
+    features = Features(
+        CAMERA.project(p.poses[0].transform(seen.positions)), np.ones(600, np.float32), quantize(p.descriptors),
+        p.globals_[0], 1.0,
+    )  # fmt: skip
+    result = localize_features(m, features, CAMERA, LocalizationConfig(pose=PoseConfig(solver=solver)))
+    assert result.pose is None and len(result.matches) > 400 and result.confidence == 0
+    assert result.status in (Status.REJECTED, Status.TOO_FEW_MATCHES)
+
+
+def test_a_place_on_a_line_does_not_hide_the_right_one(monkeypatch):
+    truth, matches = matches_of(facade(np.random.default_rng(0), 60))
+    _, on_a_line = matches_of(nearly_a_line(np.random.default_rng(0), 200))
+    monkeypatch.setattr(localizer, "_places", lambda *_: iter([on_a_line, matches]))
+    p = place(offset=(0, 0, 0))
+    result = localize_features(p.map(), p.features(p.poses[0]), CAMERA)
+    assert result.status is Status.LOCALIZED and np.linalg.norm(result.pose.center - truth.center) < 0.3
