@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ class Foreign:
     ) -> Description:
         """Its description: the outputs are named by their roles. ``more_files`` hold weights too."""
         return Description(
-            architecture=f"custom-{self.path.stem}",
+            architecture=architecture_of(self.path),
             weights_hash=content_hash([self.path, *more_files]),
             precision="none",
             input_size=self.input_size,
@@ -96,6 +97,13 @@ class Foreign:
             outputs={role: role for role in found},
             toolchain=(*convert.toolchain(), *tools),
         )
+
+
+def architecture_of(path: Path) -> str:
+    """What a network in this file is called, in printable ASCII, as names in maps are: without accents, and without
+    characters that then are none of it."""
+    ascii_ = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    return f"custom-{''.join(c for c in ascii_ if c.isprintable()) or 'network'}"
 
 
 def kind_of(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from importlib.metadata import version
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,13 +15,21 @@ import numpy as np
 from hfnet_edge.codecs import Codec, CodecName
 from hfnet_edge.console import Report, silent
 from hfnet_edge.container import BLOCK, ENTRY, HEADER, MAGIC, Section, aligned, head_checksum, version_of
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import InputError, MapFormatError
 from hfnet_edge.files import atomic_write
-from hfnet_edge.map_file import COUNT_BITS, MAX_GLOBAL_DIM, MAX_LOCAL_DIM, MAX_ORIGIN, TILE, LocalizationMap
+from hfnet_edge.map_file import (
+    COUNT_BITS,
+    MAX_ORIGIN,
+    TILE,
+    LocalizationMap,
+    check_description,
+    check_image_names,
+    check_image_poses,
+)
 from hfnet_edge.observation_list import TILE_SIZE
 from hfnet_edge.schema.description_generated import MapDescriptionT
 from hfnet_maps.observation_list import encode as encode_list
-from hfnet_maps.source import Photos, Source
+from hfnet_maps.source import Photos, Source, source_of
 from hfnet_maps.trees import tree_sections
 
 FAR = 20
@@ -74,6 +83,7 @@ def lay_out(source: Source) -> Sections:
         InputError: the parts do not fit together.
     """
     _check(source)
+    poses = np.array([[*p.quaternion, *p.translation] for p in source.poses], "<f8").reshape(-1, 7)
     origin = source.positions.mean(axis=0) if len(source.positions) else np.zeros(3)
     tiles, positions = _positions(source, origin)
     bits, counts = _counts(source)
@@ -91,13 +101,19 @@ def lay_out(source: Source) -> Sections:
     d.originX, d.originY, d.originZ = (float(v) for v in origin)
     d.codec, d.codeDim, d.subspaces = str(codec.name), codec.dim, 0 if codec.codebook is None else len(codec.codebook)
     d.countBits, d.descriptorCount = bits, len(source.descriptors)
+    try:  # what readers refuse, before hours of work
+        check_description(d)
+        check_image_names(source.names)
+        check_image_poses(poses)
+    except ValueError as e:
+        raise _refused(e) from e
     builder = flatbuffers.Builder(1024)
     builder.Finish(d.Pack(builder))
 
     sections: dict[Section, np.ndarray | bytes | None] = {
         Section.META: bytes(builder.Output()),
         Section.IMAGE_NAMES: "".join(f"{name}\n" for name in source.names).encode(),
-        Section.IMAGE_POSES: np.array([[*p.quaternion, *p.translation] for p in source.poses], "<f8").reshape(-1, 7),
+        Section.IMAGE_POSES: poses,
         Section.GLOBAL_PROJECTION: source.global_projection,
         Section.GLOBAL_DESCRIPTORS: source.global_descriptors,
         Section.OBSERVATION_OFFSETS: np.cumsum([0, *map(len, lists)]).astype("<u4"),
@@ -114,9 +130,24 @@ def lay_out(source: Source) -> Sections:
 
 
 def write_map(sections: Sections, path: Path | str) -> int:
-    """Writes a map file atomically and returns its size in bytes. Raises OutputError."""
+    """Writes a map file atomically and returns its size in bytes.
+
+    Raises:
+        OutputError: it cannot be written.
+        InputError: no reader would accept it, SOURCE sections included. Nothing is left of it.
+    """
     with atomic_write(path) as file:
-        return _write(sections, file)
+        size = _write(sections, file)
+        file.flush()
+        try:
+            source_of(LocalizationMap.read(mmap(file.fileno(), 0, access=ACCESS_READ)))
+        except MapFormatError as e:
+            raise _refused(e.problem.removeprefix("the map: ")) from e
+        return size
+
+
+def _refused(why: object) -> InputError:
+    return InputError(f"no reader would open the map: {why}", "correct it where the map comes from")
 
 
 def to_map(sections: Sections) -> LocalizationMap:
@@ -195,6 +226,8 @@ def _counts(source: Source) -> tuple[int, np.ndarray]:
 
 
 def _photo_sections(source: Source, photos: Photos) -> dict[Section, np.ndarray | bytes]:
+    if not ((photos.other_offsets >= 0) & (photos.other_offsets < 1 << 32)).all():
+        raise _refused("SOURCE_OTHER_OFFSETS are not numbers of 32 bits")
     lines = [f"{pixel!r} {camera}\n" for pixel, camera in zip(photos.pixels.tolist(), photos.cameras, strict=True)]
     return {
         Section.SOURCE_IMAGES: "".join(lines).encode(),
@@ -206,19 +239,12 @@ def _photo_sections(source: Source, photos: Photos) -> dict[Section, np.ndarray 
 
 
 def _check(source: Source) -> None:
-    names = source.names
-    if any(ord(character) < 32 for name in names for character in name) or len(set(names)) != len(names):
-        raise InputError("image names repeat or hold control characters", "rename the reference images")
-    if not (1 <= source.extractor.local_dim <= MAX_LOCAL_DIM and 1 <= source.extractor.global_dim <= MAX_GLOBAL_DIM):
+    """What has to be so before sections can be laid out; the rest is for the reader's own checks."""
+    if not (np.abs(source.positions) < MAX_ORIGIN).all():
         raise InputError(
-            f"descriptors of {source.extractor.local_dim} and {source.extractor.global_dim} dimensions",
-            f"a map file holds {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} at most",
+            f"the position of a landmark is not finite, or {MAX_ORIGIN:g} units or more from the origin",
+            "check the reference's poses",
         )
-    poses = np.array([[*p.quaternion, *p.translation] for p in source.poses])
-    if not (np.isfinite(source.positions).all() and np.isfinite(poses).all()):
-        raise InputError("the position of a landmark or the pose of an image is not finite", "leave it out")
-    if np.abs(source.positions).max(initial=0) >= MAX_ORIGIN:
-        raise InputError(f"a landmark lies {MAX_ORIGIN:g} units or more from the origin", "check the reference's poses")
 
 
 def _table(sections: Sections) -> tuple[list[tuple[Section, int, int]], int, int]:

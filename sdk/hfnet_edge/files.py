@@ -13,7 +13,7 @@ from hfnet_edge.errors import OutputError
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
-    """Yields a binary file; on success it is synced and renamed to ``path``, on any error it is removed.
+    """Yields a binary file, open for reading too; on success it is synced and renamed to ``path``, on error removed.
 
     Raises:
         OutputError: the folder is missing or cannot be written, or the disk is full.
@@ -21,7 +21,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     path = Path(path).resolve()  # through a link to the file that it names
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -8,6 +8,7 @@ it retrieves and the tiles that they see, and nothing else of the file. Checks c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from mmap import mmap
@@ -30,6 +31,7 @@ MAX_GLOBAL_DIM = 4096  # as wide as HF-Net's; see `hfnet_edge.retrieval` for why
 MAX_ORIGIN = 1e15  # metres; poses stay finite when they are moved there
 MAX_SUBSPACE_DIM = 16  # bounds what a byte of a descriptor can unfold to
 COUNT_BITS = (0, 2, 16)  # of an entry of DESCRIPTOR_COUNTS
+NAMES = ("generator", "architecture", "weightsHash", "globalWeightsHash", "precision", "codec")  # in META
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,6 @@ class LocalizationMap:
         file = MapBytes(data, str(path or "the map"))
         d = read_description(file)
         m = cls(d, _codec(file, d), np.array([d.originX, d.originY, d.originZ]), file, path)
-        if not (np.abs(m.origin) < MAX_ORIGIN).all():  # NaN is not, either
-            raise file.fail("its origin is not finite, or beyond every place")
         _ = m._offsets, m._tiles, m._positions, m._counts, m.codes  # are there, and of the right length
         if Section.OBSERVATION_LISTS not in file.sections:
             raise file.fail("section OBSERVATION_LISTS is missing")
@@ -93,18 +93,14 @@ class LocalizationMap:
             raise self.file.fail(f"IMAGE_NAMES is not UTF-8: {e}") from e
         if len(names) != self.image_count + 1 or names[-1] != "":
             raise self.file.fail(f"IMAGE_NAMES holds {len(names) - 1} names, META says {self.image_count}")
-        if any(ord(character) < 32 for name in names for character in name):
-            raise self.file.fail("IMAGE_NAMES holds control characters")
+        self._accepted(check_image_names, names[:-1])
         return tuple(names[:-1])
 
     @cached_property
     def image_poses(self) -> np.ndarray:
         """(M, 7) float64: quaternion wxyz and translation of cam_from_world."""
         poses = self.file.array(Section.IMAGE_POSES, "<f8", self.image_count, 7)
-        if not np.isfinite(poses).all():
-            raise self.file.fail("the pose of a reference image is not finite")
-        if len(poses) and np.abs(np.linalg.norm(np.clip(poses[:, :4], -2, 2), axis=1) - 1).max() > 1e-6:
-            raise self.file.fail("a reference image's quaternion is not of unit length")
+        self._accepted(check_image_poses, poses)
         return poses
 
     def pose(self, image: int) -> Pose:
@@ -174,6 +170,13 @@ class LocalizationMap:
             raise self.file.fail("landmarks share descriptors")
         owners = np.repeat(np.arange(len(landmarks)), count)
         return np.arange(count.sum()) + np.repeat(end - np.cumsum(count), count), owners
+
+    def _accepted(self, check: Callable[..., None], value: object) -> None:
+        """What a ``check`` that writers share finds wrong with a section, as a MapFormatError."""
+        try:
+            check(value)
+        except ValueError as e:
+            raise self.file.fail(str(e)) from e
 
     def check_all(self) -> None:
         """Checks every byte and every index. Raises MapFormatError."""
@@ -270,26 +273,56 @@ def read_description(file: MapBytes) -> MapDescriptionT:
     buffer = file.bytes(Section.META)
     try:
         d = MapDescriptionT.InitFromObj(MapDescription.GetRootAs(buffer, 0))
-        for name in ("generator", "architecture", "weightsHash", "globalWeightsHash", "precision", "codec"):
+        for name in NAMES:
             value = getattr(d, name)
-            text = (value or b"").decode() if isinstance(value, bytes | None) else str(value)
-            if not (text.isascii() and text.isprintable()):
-                raise ValueError(f"{name} is not a name")
-            setattr(d, name, text)
+            setattr(d, name, (value or b"").decode() if isinstance(value, bytes | None) else str(value))
     except Exception as e:
         raise file.fail(f"META is damaged ({type(e).__name__})") from e
-    if not (1 <= d.localDim <= MAX_LOCAL_DIM and 1 <= d.globalDim <= d.extractorGlobalDim <= MAX_GLOBAL_DIM):
-        raise file.fail(
-            f"descriptors of {d.localDim} and {d.globalDim} of {d.extractorGlobalDim} dimensions; "
-            f"at most {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} are possible"
-        )
-    if d.countBits not in COUNT_BITS:
-        raise file.fail(f"META says {d.countBits} bits for a number of descriptors, not one of {COUNT_BITS}")
+    try:
+        check_description(d)
+    except ValueError as e:
+        raise file.fail(f"META is damaged: {e}") from e
     if (d.globalDim != d.extractorGlobalDim) != (Section.GLOBAL_PROJECTION in file.sections):
         raise file.fail("GLOBAL_PROJECTION is missing, or projects to as many dimensions")
     if not d.countBits and d.descriptorCount != d.landmarkCount:
         raise file.fail(f"{d.descriptorCount} descriptors of {d.landmarkCount} landmarks, and no DESCRIPTOR_COUNTS")
     return d
+
+
+def check_description(d: MapDescriptionT) -> None:
+    """Its names and numbers are within the format's bounds. Writers ask before they write. Raises ValueError."""
+    for name in NAMES:
+        text = getattr(d, name) or ""
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(f"{name} {text!r} is not printable ASCII")
+    if not (1 <= d.localDim <= MAX_LOCAL_DIM and 1 <= d.globalDim <= d.extractorGlobalDim <= MAX_GLOBAL_DIM):
+        raise ValueError(
+            f"descriptors of {d.localDim} and {d.globalDim} of {d.extractorGlobalDim} dimensions; "
+            f"at most {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} are possible"
+        )
+    for name in ("imageCount", "landmarkCount", "observationCount", "descriptorCount"):
+        if not 0 <= getattr(d, name) < 1 << 32:
+            raise ValueError(f"{name} {getattr(d, name)} is more than 32 bits hold")
+    if d.countBits not in COUNT_BITS:
+        raise ValueError(f"{d.countBits} bits for a number of descriptors, not one of {COUNT_BITS}")
+    if not all(abs(v) < MAX_ORIGIN for v in (d.originX, d.originY, d.originZ)):  # NaN is not, either
+        raise ValueError("the origin is not finite, or beyond every place")
+
+
+def check_image_names(names: Sequence[str]) -> None:
+    """They can be written, and are no control characters. Writers ask before they write. Raises ValueError."""
+    for name in names:
+        name.encode()  # raises a ValueError where half a surrogate pair stands alone
+        if any(ord(character) < 32 for character in name):
+            raise ValueError(f"the image name {name!r} holds control characters")
+
+
+def check_image_poses(poses: np.ndarray) -> None:
+    """(M, 7) poses are finite, their quaternions of unit length. Writers ask before they write. Raises ValueError."""
+    if not np.isfinite(poses).all():
+        raise ValueError("the pose of a reference image is not finite")
+    if len(poses) and np.abs(np.linalg.norm(np.clip(poses[:, :4], -2, 2), axis=1) - 1).max() > 1e-6:
+        raise ValueError("a reference image's quaternion is not of unit length")
 
 
 def _codec(file: MapBytes, d: MapDescriptionT) -> Codec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -20,11 +21,15 @@ from hfnet_edge.errors import InputError, InstallError, ModelError
 from hfnet_edge.features import extract
 from hfnet_edge.image import Photo
 from hfnet_edge.keypoints import detect, keypoint_scores, quantize, sample_descriptors
+from hfnet_edge.map_file import LocalizationMap
 from hfnet_export import convert, onnx_env, sources
 from hfnet_export.cli import export_app
 from hfnet_export.export import export_hfnet
 from hfnet_export.roles import Found, Tensor, find_roles, image_shape, parse_outputs
 from hfnet_export.weights import hfnet_from_weights
+from hfnet_maps.source import Extractor
+from hfnet_maps.writer import full_sections, write_map
+from synthetic import place
 
 H, W = SIZE
 CELLS = (H // 8, W // 8)
@@ -338,6 +343,24 @@ def small_network(head, folder: Path) -> Path:
 def test_networks_that_cannot_be_right(fast, tmp_path, head, message):
     with pytest.raises(ModelError, match=message):
         export_hfnet(small_network(head, tmp_path / "n"), tmp_path / "m.tflite", "none", SIZE, input_range=GREY)
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [("größe.keras", "custom-groe"), ("my net-2.h5", "custom-my net-2"), ("模型.onnx", "custom-network"),
+     ("tab\tin.keras", "custom-tabin"), ("ﬁne.keras", "custom-fine")],
+)  # fmt: skip
+def test_an_architecture_is_named_as_maps_name_it(name, architecture):
+    assert sources.architecture_of(Path(name)) == architecture
+
+
+def test_a_network_whose_file_name_is_not_ascii_builds_maps(tmp_path):
+    folder = small_network(lambda logits: ("logits", logits), tmp_path / "größe")
+    found = sources.read_source(folder, SIZE, input_range=GREY).description
+    source = place(images=3, landmarks=20).source()
+    other = Extractor(found.architecture, found.weights_hash, "int8", 32, 16)
+    write_map(full_sections(replace(source, extractor=other)), tmp_path / "a.hfmap")
+    assert LocalizationMap.open(tmp_path / "a.hfmap").description.architecture == "custom-groe"
 
 
 def test_content_hash(files, tmp_path):
