@@ -9,6 +9,8 @@ import numpy as np
 import pycolmap
 
 from hfnet_edge.codecs import UNIT
+from hfnet_edge.features import Features
+from hfnet_edge.geometry import Camera
 from hfnet_maps.source import Source
 
 
@@ -34,21 +36,9 @@ def write_hloc(folder: Path, source: Source, global_dim: int | None = None) -> d
         h5py.File(paths["globals"], "w", libver="latest") as globals_,
     ):
         for i, (name, camera) in enumerate(zip(source.names, source.photos.cameras, strict=True)):
-            rows, own = source.observed(i), source.features(i)
+            rows = source.observed(i)
             index[rows] = np.arange(len(rows))
-            keypoints = (own.keypoints - 0.5).astype(np.float16)
-            size = np.array([camera.width, camera.height])
-            group = features.create_group(name)
-            group["keypoints"] = keypoints
-            group["descriptors"] = np.ascontiguousarray((own.descriptors.T / UNIT).astype(np.float16))
-            group["scores"] = own.scores.astype(np.float16)
-            group["image_size"] = size
-            group["keypoints"].attrs["uncertainty"] = 1.0
-            vector = np.zeros(max(global_dim or 0, len(own.global_descriptor)), np.float16)
-            vector[: len(own.global_descriptor)] = own.global_descriptor / UNIT
-            group = globals_.create_group(name)
-            group["global_descriptor"] = vector
-            group["image_size"] = size
+            keypoints = write_features(features, globals_, name, source.features(i), camera, global_dim)
             _add_image(model, source, i, keypoints + np.float16(0.5))
     starts = np.searchsorted(source.landmarks, np.arange(len(source.positions) + 1))
     for position, start, end in zip(source.positions, starts[:-1], starts[1:], strict=True):
@@ -57,6 +47,26 @@ def write_hloc(folder: Path, source: Source, global_dim: int | None = None) -> d
         model.add_point3D(position, track, np.zeros(3, np.uint8))
     model.write_binary(str(paths["sfm"]))
     return paths
+
+
+def write_features(
+    features: h5py.File, globals_: h5py.File, name: str, own: Features, camera: Camera, global_dim: int | None = None
+) -> np.ndarray:
+    """Adds what `hloc.extract_features` would have written of an image; returns its (N, 2) float16 keypoints."""
+    keypoints = (own.keypoints - 0.5).astype(np.float16)
+    size = np.array([camera.width, camera.height])
+    group = features.create_group(name)
+    group["keypoints"] = keypoints
+    group["descriptors"] = np.ascontiguousarray((own.descriptors.T / UNIT).astype(np.float16))
+    group["scores"] = own.scores.astype(np.float16)
+    group["image_size"] = size
+    group["keypoints"].attrs["uncertainty"] = 1.0
+    vector = np.zeros(max(global_dim or 0, len(own.global_descriptor)), np.float16)
+    vector[: len(own.global_descriptor)] = own.global_descriptor / UNIT
+    group = globals_.create_group(name)
+    group["global_descriptor"] = vector
+    group["image_size"] = size
+    return keypoints
 
 
 def _add_image(model: pycolmap.Reconstruction, source: Source, i: int, keypoints: np.ndarray) -> None:

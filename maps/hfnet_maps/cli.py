@@ -188,7 +188,12 @@ def pack(
         wrote(curve)
     has_trees = Section.RANDOM_TREES in sections
     patch_model = "P.tflite" if place.extractor.global_weights_hash else None
-    wrote(output, _localize(output, model or "M.tflite", patch_model, has_trees))
+    if place.extractor.weights_hash:
+        wrote(output, _localize(output, model or "M.tflite", patch_model, has_trees))
+    else:  # of a network that is not known
+        local, global_ = features or "features.h5", global_features or "global-feats.h5"
+        files = f"--features {local} --global-features {global_}"
+        wrote(output, f"hfnet-localize --map {output} {files} --queries LIST -o poses.txt")
 
 
 def _localize(map_: Path, model: Path | str, patch_model: Path | str | None, has_trees: bool) -> str:

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.hloc import global_descriptor, local_features, network_pixel, open_features
 from hfnet_edge.model import Description
 from hfnet_maps.reference import read_reference
 from hfnet_maps.source import Extractor, Photos, Source
 
-RESIZE_MAX = 1024  # hloc's default: longer images are scaled to so many pixels before the network sees them
 NO_POINT = -1  # what COLMAP writes as the point of a keypoint without one
 _POINT = struct.Struct("<q3d11xQ")  # of points3D.bin: id, position, (colour, error), length of the track
 _PointRow = tuple[int, tuple[float, float, float]]  # id, position
@@ -41,7 +38,7 @@ def read_hloc(
     extractor: Description | None = None,
     progress: Report = silent,
 ) -> Source:
-    """The place of an hloc model, with photos. A network's pixel is taken as the image's longer side / `RESIZE_MAX`.
+    """The place of an hloc model, with photos. A network's pixel is `network_pixel`.
 
     Args:
         sfm: folder of the COLMAP model, text or binary, that hloc triangulated.
@@ -82,7 +79,7 @@ def read_hloc(
         descriptors[observations],
         Photos(
             cameras,
-            np.array([max(1.0, max(camera.width, camera.height) / RESIZE_MAX) for camera in cameras]),
+            np.array([network_pixel(camera) for camera in cameras]),
             all_xy[observations].astype(np.float32),
             np.searchsorted(others, starts),
             all_xy[others].astype(np.float32),
@@ -150,7 +147,7 @@ def _observations(
 def _read_global(path: Path, names: Sequence[str]) -> np.ndarray:
     """(M, G) int8 global descriptors of the images. Raises InputError."""
     with open_features(path, names) as file:
-        return _joined(path, names, [quantize(values_of(file, name, "global_descriptor", 1)[None]) for name in names])
+        return _joined(path, names, [global_descriptor(file, name)[None] for name in names])
 
 
 def _read_local(
@@ -172,19 +169,14 @@ def _read_local(
     with open_features(path, names) as file:
         for i, name in enumerate(names):
             progress("read", i, len(names))
-            found, rows = values_of(file, name, "keypoints", 2), values_of(file, name, "descriptors", 2).T
-            if found.shape != (len(rows), 2):
-                raise InputError(
-                    f"{path} has {len(rows)} descriptors of {name} with keypoints of shape {found.shape}",
-                    "extract its features again with hloc",
-                )
+            found, rows = local_features(file, name)
             own, ids = model[name]
             if not len(own):
                 own, ids = found.astype(np.float64) + 0.5, np.full(len(found), NO_POINT)
             _check_agree(path, name, found, own)
             xy.append(own)
             points.append(ids)
-            descriptors.append(quantize(np.ascontiguousarray(rows)))
+            descriptors.append(rows)
         progress("read", len(names), len(names))
     return xy, points, _joined(path, names, descriptors)
 
@@ -200,46 +192,6 @@ def _check_agree(path: Path, name: str, found: np.ndarray, own: np.ndarray) -> N
     if not (np.abs(off - 0.25) <= 0.5 + np.spacing(np.abs(found))).all():
         median = np.median(np.hypot(*off.T))
         raise InputError(f"the keypoints of {name} in {path} are {median:.3g} pixels from the model's (median)", remedy)
-
-
-@contextmanager
-def open_features(path: Path, names: Sequence[str]) -> Iterator[h5py.File]:
-    """An HDF5 file that has these images. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}", "give the file that hloc.extract_features wrote")
-    with _damage_of(path):
-        file = h5py.File(path)
-    with file:
-        with _damage_of(path):
-            missing = [name for name in names if name not in file]
-        if missing:
-            raise InputError(
-                f"{path} lacks {len(missing)} of the {len(names)} images, first {missing[0]}",
-                "extract the features of all of them with hloc.extract_features",
-            )
-        yield file
-
-
-@contextmanager
-def _damage_of(path: Path | str) -> Iterator[None]:
-    """Turns what h5py raises within a damaged file into an InputError."""
-    try:
-        yield
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as e:
-        raise InputError(f"{path} is damaged or not HDF5: {e}", "extract the features again with hloc") from e
-
-
-def values_of(file: h5py.File, name: str, key: str, axes: int) -> np.ndarray:
-    """A dataset of an image, floats of any width as they are stored. Raises InputError."""
-    remedy = "extract its features again with hloc"
-    with _damage_of(file.filename):
-        data = file.get(f"{name}/{key}")
-        if not isinstance(data, h5py.Dataset) or data.dtype.kind != "f" or data.ndim != axes:
-            raise InputError(f"{file.filename} has no {key} of {name}", remedy)
-        values = data[()]
-    if not np.isfinite(values).all():
-        raise InputError(f"{file.filename} has {key} of {name} that are not finite", remedy)
-    return values
 
 
 def _joined(path: Path, names: Sequence[str], rows: Sequence[np.ndarray]) -> np.ndarray:

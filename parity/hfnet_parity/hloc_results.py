@@ -10,25 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from hfnet_edge.errors import InputError
-from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.hloc import open_features, read_features
 from hfnet_edge.lists import read_poses
 from hfnet_edge.localizer import Status
 from hfnet_edge.recording import QueryRecord, Recording
-from hfnet_maps.hloc import RESIZE_MAX, open_features, values_of
 
 LOCAL, GLOBAL = ("features.h5", "feats-*.h5"), ("global-feats.h5", "global-feats-*.h5")
 
 
 def read_hloc_results(folder: Path, queries: Sequence[tuple[str, Camera]]) -> Recording:
     """Reads features.h5, global-feats.h5 (or hloc's longer names) and the list of poses of a folder.
-
-    Keypoints are moved by half a pixel: hloc counts from the centre of the first pixel. The network's pixel is taken as
-    the longer side / 1024, hloc's default.
 
     Raises:
         InputError: a file is missing or damaged, there are several of a kind, or no query has a pose.
@@ -41,29 +34,11 @@ def read_hloc_results(folder: Path, queries: Sequence[tuple[str, Camera]]) -> Re
     records = []
     with open_features(local, names) as features, open_features(global_, names) as globals_:
         for name, camera in queries:
-            keypoints = values_of(features, name, "keypoints", 2).astype(np.float64) + 0.5
-            descriptors = quantize(np.ascontiguousarray(values_of(features, name, "descriptors", 2).T))
-            scores = np.zeros(len(keypoints), np.float32)
-            if f"{name}/scores" in features:
-                scores = values_of(features, name, "scores", 1).astype(np.float32)
-            if not len(descriptors) == len(scores) == len(keypoints) or keypoints.shape[1:] != (2,):
-                raise InputError(
-                    f"{local} has {len(descriptors)} descriptors of {name}, {len(scores)} scores, and keypoints of "
-                    f"shape {keypoints.shape}",
-                    "extract its features again with hloc",
-                )
-            order = np.argsort(-scores, kind="stable")
             records.append(
                 QueryRecord(
                     name,
                     camera,
-                    features=Features(
-                        keypoints[order],
-                        scores[order],
-                        descriptors[order],
-                        quantize(values_of(globals_, name, "global_descriptor", 1)[None])[0],
-                        max(1.0, max(camera.width, camera.height) / RESIZE_MAX),
-                    ),
+                    features=read_features(features, globals_, name, camera),
                     status=(Status.LOCALIZED if name in poses else Status.REJECTED).value,
                     pose=poses.get(name),
                 )

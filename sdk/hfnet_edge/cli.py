@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.console import progress, reports_errors, run, wrote
-from hfnet_edge.errors import CameraError, HFNetEdgeError, ImageError, InputError, MapFormatError, OutputError
+from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, MapFormatError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Camera
+from hfnet_edge.hloc import HlocLocalizer
 from hfnet_edge.lists import find_images, read_queries, write_poses
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method, Status
 from hfnet_edge.map_file import LocalizationMap
@@ -28,7 +29,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @reports_errors
 def localize(
     map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The place, from `hfnet-map build`.")],
-    model: Annotated[Path, typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`.")],
+    model: Annotated[
+        Path | None, typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`; or --features.")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that the names in --queries are in.")
     ] = None,
@@ -51,6 +54,12 @@ def localize(
     patch_model: Annotated[
         Path | None, typer.Option(metavar="P.tflite", help="The patch network that built such a map.")
     ] = None,
+    features: Annotated[
+        Path | None, typer.Option(metavar="features.h5", help="In place of --model: hloc's local features, ...")
+    ] = None,
+    global_features: Annotated[
+        Path | None, typer.Option(metavar="global-feats.h5", help="... and its global ones.")
+    ] = None,
 ) -> None:
     """Find the camera's pose in a mapped place.
 
@@ -63,7 +72,22 @@ def localize(
 
         hfnet-localize --method parallel --map scene.hfmap --model hfnet_int8.tflite --patch-model crbnet_int8.tflite \\
             --images photos --queries q.txt -o poses.txt
+
+        hfnet-localize --map packed.hfmap --features features.h5 --global-features global-feats.h5 --queries q.txt \\
+            -o poses.txt
     """
+    by_features = features is not None or global_features is not None
+    if by_features and (features is None or global_features is None or model is not None or patch_model is not None):
+        raise InputError(
+            "--features and --global-features go together, without --model and --patch-model",
+            "give hloc's two files, or the networks",
+        )
+    if not by_features and model is None:
+        raise InputError("there is no --model", "name the network, or hloc's files with --features, --global-features")
+    if by_features and (image is not None or (images is None) != (pictures is None)):
+        raise InputError(
+            "--features is for --queries, with --images only for --pictures", "leave --image or --images out"
+        )
     if (image is None) == (queries is None):
         raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
     if image is not None:
@@ -73,15 +97,15 @@ def localize(
             raise ImageError(f"there is no image {image}", "check --image")
         todo, folder = [(image.name, Camera.parse(camera))], image.parent
     else:
-        if images is None or output is None or camera is not None:
+        if (images is None and not by_features) or output is None or camera is not None:
             raise InputError(
                 "--queries needs --images and -o, without --camera",
                 "give the folder of the queries and the file for the poses",
             )
-        if not images.is_dir():
+        if images is not None and not images.is_dir():
             raise InputError(f"there is no folder {images}", "check --images")
-        todo, folder = read_queries(queries or Path()), images
-    inputs = (map_, model, patch_model, queries, image)
+        todo, folder = read_queries(queries or Path()), images or Path()
+    inputs = (map_, model, patch_model, queries, image, features, global_features)
     if output is not None:
         check_writable(output, *inputs)
     if report is not None:
@@ -89,20 +113,30 @@ def localize(
     if pictures is not None and pictures.resolve() == folder.resolve():
         raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
 
-    localizer = Localizer(
-        map_,
-        Model(model, threads),
-        LocalizationConfig(method),
-        None if patch_model is None else PatchModel(patch_model, threads),
-    )
-    find_images(folder, (name for name, _ in todo))
+    config = LocalizationConfig(method)
+    localizer: Localizer | HlocLocalizer
+    if features is not None and global_features is not None:
+        localizer = HlocLocalizer(map_, features, global_features, config)
+    else:
+        assert model is not None
+        patches = None if patch_model is None else PatchModel(patch_model, threads)
+        localizer = Localizer(map_, Model(model, threads), config, patches)
+
+    def pose_of(name: str, one_camera: Camera) -> LocalizationResult:
+        """Of one query, whichever way its features come."""
+        if isinstance(localizer, HlocLocalizer):
+            return localizer.localize(name, one_camera)
+        return localizer.localize(folder / name, one_camera)
+
+    if images is not None:
+        find_images(folder, (name for name, _ in todo))
     results: list[tuple[str, LocalizationResult]] = []
     unreadable: list[HFNetEdgeError] = []
     with progress() as bar:
         for done, (name, one_camera) in enumerate(todo, 1):
             try:
-                result = localizer.localize(folder / name, one_camera)
-            except (ImageError, CameraError, MapFormatError) as e:  # a bad photo, or a damaged part of the map, does
+                result = pose_of(name, one_camera)
+            except (InputError, MapFormatError) as e:  # a bad photo, or a damaged part of the map, does
                 # not lose the others' poses
                 if len(todo) == 1:
                     raise

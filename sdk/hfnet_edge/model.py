@@ -183,7 +183,7 @@ def check_match(model: Description, m: LocalizationMap, patches: Description | N
     if not d.weightsHash:
         raise MismatchError(
             f"{where} does not say which weights its features are of",
-            "pack it again and name the model with --model",
+            "localize with hloc's --features and --global-features, or pack it again and name the model with --model",
         )
     if d.globalWeightsHash and patches is None:
         raise MismatchError(
