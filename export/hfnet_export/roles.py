@@ -24,6 +24,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     LOCAL: ("local_descriptors", "local_descriptor_map"),
     GLOBAL: ("global_descriptor",),
 }
+GREY, COLOUR = 1, 3  # channels of an image
 OPTION = {"logits": LOGITS, "scores": SCORES, "local_descriptors": LOCAL, "global_descriptor": GLOBAL}
 MEANING = {
     LOGITS: f"keypoint logits (H/8, W/8, {CELL * CELL + 1})",
@@ -76,10 +77,10 @@ def parse_outputs(text: str) -> dict[str, str]:
 
 
 def image_shape(inputs: Sequence[Tensor], input_size: tuple[int, int], where: str) -> tuple[int, int, int, int]:
-    """The shape of a network's one input for a grey image of ``input_size``: (1, H, W, 1) or (1, 1, H, W).
+    """The shape of a network's one input for an image of ``input_size``: (1, H, W, C) or (1, C, H, W), C 1 or 3.
 
     Raises:
-        ModelError: several inputs, colour, another size, or not a batch of images.
+        ModelError: several inputs, another number of channels, another size, or not a batch of images.
     """
     listed = ", ".join(map(str, inputs))
     if len(inputs) != 1:
@@ -90,20 +91,26 @@ def image_shape(inputs: Sequence[Tensor], input_size: tuple[int, int], where: st
     shape = inputs[0].shape
     if len(shape) != 4 or shape[0] not in (1, None):
         raise ModelError(f"{where}: its input {listed} is not a batch of one image", "export it as (1, H, W, 1)")
-    if 1 not in (shape[1], shape[3]):
+    if not {shape[1], shape[3]} & {GREY, COLOUR}:
         raise ModelError(
-            f"{where}: its input {listed} is not grey; the pipeline gives one channel, as HF-Net takes it",
-            "export it as (1, H, W, 1): colour kernels of the first layer summed over their three channels",
+            f"{where}: its input {listed} is neither grey nor colour",
+            "export it with one or three channels, first or last",
         )
     h, w = input_size
-    fixed = (1, h, w, 1) if shape[3] == 1 else (1, 1, h, w)
+    last = channel_axis(shape) == 3
+    fixed = (1, h, w, shape[3] or 0) if last else (1, shape[1] or 0, h, w)
     if any(n not in (None, m) for n, m in zip(shape, fixed, strict=True)):
-        theirs = shape[1:3] if shape[3] == 1 else shape[2:]
+        theirs = shape[1:3] if last else shape[2:]
         raise ModelError(
             f"{where}: its input {listed} is not {h}x{w}",
             f"use --input-size {theirs[0] or 'HEIGHT'}x{theirs[1] or 'WIDTH'}, or export it again",
         )
     return fixed
+
+
+def channel_axis(shape: Sequence[int | None]) -> int:
+    """Which axis of an image's shape the channels are: 3 or 1."""
+    return 3 if shape[3] in (GREY, COLOUR) else 1
 
 
 def find_roles(

@@ -26,7 +26,7 @@ from hfnet_edge.quiet import quiet
 from hfnet_export import convert
 from hfnet_export.calibration import photos
 from hfnet_export.onnx_env import PINS, convert_onnx
-from hfnet_export.roles import Found, Tensor, find_roles, image_shape
+from hfnet_export.roles import COLOUR, GREY, Found, Tensor, channel_axis, find_roles, image_shape
 from hfnet_export.weights import BUNDLED, fold_pca, hfnet_from_weights, load_weights
 
 KERAS, SAVED_MODEL, ONNX, WEIGHTS = "Keras file", "SavedModel", "ONNX file", "weights"
@@ -261,7 +261,7 @@ def _from_function(
     grey = tf.TensorSpec((1, *foreign.input_size, 1), tf.float32, convert.INPUT)
     try:
         with quiet():
-            original = tf.function(lambda image: call(tf.reshape(image, shape)), input_signature=[grey])
+            original = tf.function(lambda image: call(_fed(tf, image, shape)), input_signature=[grey])
             traced = original.get_concrete_function()
             # Constants instead of variables, which the converter may lose. Sizes follow from that of the image.
             frozen = convert_variables_to_constants_v2(traced)
@@ -344,12 +344,12 @@ def _from_onnx(foreign: Foreign, say: Say) -> Source:
     ]
     parameters = sum(math.prod(t.dims) for t in tensors if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1)
     _say_converting(say, parameters, foreign.input_size, " with onnx2tf")
-    content = convert_onnx(model.SerializeToString(), shape[3] == 1, lambda text: say(2, text))
+    content = convert_onnx(model.SerializeToString(), channel_axis(shape) == 3, lambda text: say(2, text))
     convert.check_converted(content, parameters, shapes)
 
     def reference(image: np.ndarray) -> Outputs:
         names = [f.name for f in found.values()]
-        outputs = session.run(names, {images[0].name: image.reshape(shape)})
+        outputs = session.run(names, {images[0].name: _fed(np, image, shape)})
         return {r: _in_shape(np, o, f, shapes[r]) for (r, f), o in zip(found.items(), outputs, strict=True)}
 
     return Source(content, description, parameters, reference, processor)
@@ -385,9 +385,17 @@ def _onnx_network(
         graph.initializer.append(helper.make_tensor(f"{y}/shape", TensorProto.INT64, [len(to)], to))
         graph.node.append(helper.make_node("Reshape", [x, f"{y}/shape"], [y]))
 
+    axis = channel_axis(shape)
+    original = f"original/{image}"
+    if shape[axis] == COLOUR and not _sum_colours(graph, original):
+        graph.node.insert(0, helper.make_node("Concat", [convert.INPUT] * COLOUR, ["colours"], axis=axis))
+        fed = "colours"
+    else:
+        fed = convert.INPUT
     for node in graph.node:
-        node.input[:] = [convert.INPUT if name == f"original/{image}" else name for name in node.input]
-    graph.input.append(helper.make_tensor_value_info(convert.INPUT, TensorProto.FLOAT, shape))
+        node.input[:] = [fed if name == original else name for name in node.input]
+    grey = [GREY if i == axis else size for i, size in enumerate(shape)]
+    graph.input.append(helper.make_tensor_value_info(convert.INPUT, TensorProto.FLOAT, grey))
     for role, f in found.items():
         x = f"original/{f.name}"
         if f.channels_first:
@@ -403,6 +411,56 @@ def _onnx_network(
             model = onnx.version_converter.convert_version(model, MAX_OPSET)
     model.ir_version = min(model.ir_version, 10)  # onnx2tf's packages are older than ours
     return model
+
+
+def _sum_colours(graph: Any, image: str) -> bool:
+    """Gives an ONNX network one channel in place of three equal ones: kernels of the first convolution are summed.
+
+    That is exact where nothing but scaling, the same for all channels, comes before it: padding is then the same in all
+    three. It saves the device two thirds of the first layer. Elsewhere nothing is changed, and False returned.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    made: list[str] = []  # tensors that lose two channels
+    x = image
+    while True:
+        users = [node for node in graph.node if x in node.input]
+        if len(users) != 1 or x in {output.name for output in graph.output}:
+            return False
+        (node,) = users
+        others = [name for name in node.input if name != x]
+        if node.op_type == "Conv" and node.input[0] == x:
+            break
+        plain = node.op_type in ("Transpose", "Identity", "Cast")
+        scaling = node.op_type in ("Mul", "Div", "Add", "Sub") and len(others) == 1 and others[0] in constants
+        if not plain and not (scaling and math.prod(constants[others[0]].dims) == 1):
+            return False
+        x = node.output[0]
+        made.append(x)
+    if node.input[1] not in constants:
+        return False
+    kernels = numpy_helper.to_array(constants[node.input[1]])
+    if kernels.ndim != 4 or kernels.shape[1] != COLOUR:  # in groups, for one
+        return False
+    node.input[1] = f"{node.input[1]}/summed"
+    summed = kernels.sum(axis=1, keepdims=True, dtype=np.float64).astype(kernels.dtype)
+    graph.initializer.append(numpy_helper.from_array(summed, node.input[1]))
+    stale = [value for value in graph.value_info if value.name in made]
+    for value in stale:
+        graph.value_info.remove(value)
+    return True
+
+
+def _fed(library: Any, image: Any, shape: Sequence[int]) -> Any:
+    """A grey image (1, H, W, 1) in the shape of a network's input; three equal channels where that is in colour.
+    ``library`` is numpy or TensorFlow."""
+    axis = channel_axis(shape)
+    grey = library.reshape(image, [GREY if i == axis else size for i, size in enumerate(shape)])
+    return grey if shape[axis] == GREY else library.concat([grey] * COLOUR, axis)
 
 
 def _onnx_tensor(value: Any) -> Tensor:

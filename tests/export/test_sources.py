@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
@@ -149,11 +150,18 @@ def test_grey_images(shape):
     assert image_shape([Tensor("image", shape)], SIZE, "mine") == expected
 
 
+@pytest.mark.parametrize("shape", [(1, H, W, 3), (None, None, None, 3), (1, 3, H, W), (None, 3, None, None)])
+def test_images_in_colour(shape):
+    expected = (1, H, W, 3) if shape[3] == 3 else (1, 3, H, W)
+    assert image_shape([Tensor("image", shape)], SIZE, "mine") == expected
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([(1, H, W, 3)], r"image0 \(1, 96, 128, 3\) is not grey.*summed over their three channels"),
-        ([(1, 3, H, W)], "is not grey"),
+        ([(1, H, W, 4)], r"image0 \(1, 96, 128, 4\) is neither grey nor colour.*one or three channels"),
+        ([(1, 2, H, W)], "is neither grey nor colour"),
+        ([(1, 3, 480, 640)], "is not 96x128; use --input-size 480x640"),
         ([(1, H, W, 1), (1,)], r"has 2 inputs: image0 .*, image1 \(1\); export it with the image as the only one"),
         ([], "has 0 inputs"),
         ([(H, W)], "is not a batch of one image"),
@@ -503,12 +511,128 @@ def test_what_onnx2tf_is_given(exported, network, onnx_file, tmp_path, monkeypat
         np.testing.assert_allclose(theirs[name], expected, atol=2e-4 * max(1, np.abs(expected).max()))
 
 
-def test_onnx_in_colour(onnx_file, tmp_path):
-    model = onnx.load(onnx_file)
-    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
-    onnx.save(model, tmp_path / "colour.onnx")
-    with pytest.raises((ModelError, InputError), match=r"is not grey|cannot be read"):
-        sources.read_source(tmp_path / "colour.onnx", SIZE, input_range=GREY)
+def in_colour(path: Path, folder: Path, before: str, last: bool = False) -> Path:
+    """The same file with three different kernels for three channels.
+
+    Args:
+        before: what is done to the image first: "nothing", "scaling" (all channels alike) or "normalising" (each
+            channel with a mean and a deviation of its own).
+        last: channels come last.
+    """
+    model = onnx.load(path)
+    graph, rng = model.graph, np.random.default_rng(0)
+    (first,) = [node for node in graph.node if "image" in node.input]
+    kernels = next(t for t in graph.initializer if t.name == first.input[1])
+    split = rng.normal(1 / 3, 0.2, (1, 3, 1, 1)).astype(np.float32)
+    kernels.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernels) * split, kernels.name))
+    shape = (1, 1, 1, 1) if before == "scaling" else (1, 3, 1, 1)
+    x, nodes = "image", []
+
+    def add(op: str, *inputs: str, **attributes) -> str:
+        nodes.append(helper.make_node(op, list(inputs), [f"colour{len(nodes)}"], **attributes))
+        return nodes[-1].output[0]
+
+    if last:
+        x = add("Transpose", x, perm=(0, 3, 1, 2))
+    if before != "nothing":
+        mean, deviation = rng.normal(0, 0.2, shape).astype(np.float32), rng.uniform(0.8, 1.2, shape).astype(np.float32)
+        graph.initializer.extend([numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(deviation, "std")])
+        x = add("Div", add("Sub", x, "mean"), "std")
+    first.input[0] = x
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    sizes = ("batch", "height", "width", 3) if last else ("batch", 3, "height", "width")
+    graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, sizes))
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "colour.onnx")
+    return folder / "colour.onnx"
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("before", ["nothing", "scaling", "normalising"])
+def test_onnx_in_colour(exported, onnx_file, tmp_path, monkeypatch, before, last):
+    """What onnx2tf is given takes a grey image and says what the original says of it in three channels."""
+    import onnxruntime
+
+    given = []
+
+    def taken(content: bytes, keep_layout: bool, say) -> bytes:
+        given.append((content, keep_layout))
+        raise ModelError("taken")
+
+    monkeypatch.setattr(sources, "convert_onnx", taken)
+    path = in_colour(onnx_file, tmp_path, before, last)
+    with pytest.raises(ModelError, match="taken"):
+        sources.read_source(path, SIZE, input_range=GREY)
+    ((content, keep_layout),) = given
+    assert keep_layout == last
+    kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    assert ("Concat" in kinds) == (before == "normalising"), "else one channel is enough"
+    ours, theirs = onnxruntime.InferenceSession(content), onnxruntime.InferenceSession(path)
+    names = {
+        "keypoint_logits": "logits",
+        "local_descriptors": "local_descriptor_map",
+        "global_descriptor": "global_descriptor",
+    }
+    for grey in exported.images[:2]:
+        image = grey.astype(np.float32)[None, :, :, None] / 127.5 - 1
+        colour = np.repeat(image, 3, axis=3)
+        expected = theirs.run(list(names.values()), {"image": colour if last else colour.transpose(0, 3, 1, 2)})
+        found = ours.run(list(names), {"image": image if last else image.reshape(1, 1, H, W)})
+        for a, b in zip(found, expected, strict=True):
+            b = b.transpose(0, 2, 3, 1) if b.ndim == 4 else b
+            np.testing.assert_allclose(a, b, atol=2e-4 * max(1, np.abs(b).max()))
+
+
+def test_onnx_in_colour_keeps_kernels_that_are_used_twice(onnx_file, tmp_path):
+    """An image that goes elsewhere too, or kernels that are computed, are no case for one channel."""
+    model = onnx.load(in_colour(onnx_file, tmp_path, "nothing"))
+    elsewhere, computed = (onnx.ModelProto.FromString(model.SerializeToString()).graph for _ in range(2))
+    elsewhere.node.append(helper.make_node("Relu", ["image"], ["also"]))
+    (first,) = [node for node in computed.node if "image" in node.input]
+    kernels, first.input[1] = first.input[1], "kernels"
+    computed.node.insert(0, helper.make_node("Abs", [kernels], ["kernels"]))
+    for graph in (elsewhere, computed):
+        before = graph.SerializeToString()
+        assert not sources._sum_colours(graph, "image") and graph.SerializeToString() == before
+    assert sources._sum_colours(model.graph, "image")
+
+
+@pytest.fixture(scope="module")
+def colour_network() -> keras.Model:
+    """A small one that takes (1, H, W, 3), each channel with a mean and a deviation of its own."""
+    image = keras.Input((*SIZE, 3), batch_size=1)
+    normalised = keras.layers.Normalization(mean=[0.1, -0.2, 0.3], variance=[0.9, 1.1, 1.3])(image)
+    kernels = keras.initializers.RandomNormal(seed=0)
+    x = keras.layers.Conv2D(8, 3, 4, "same", activation="relu", kernel_initializer=kernels)(normalised)
+    logits, local = (keras.layers.Conv2D(n, 3, 2, "same", kernel_initializer=kernels)(x) for n in (65, 16))
+    pooled = keras.layers.Dense(12)(keras.layers.GlobalAveragePooling2D()(x))
+    outputs = {"keypoint_logits": logits, "local_descriptors": local, "global_descriptor": pooled}
+    return keras.Model(image, outputs)
+
+
+@pytest.mark.parametrize("kind", ["keras", "SavedModel"])
+def test_keras_and_saved_models_in_colour(colour_network, tmp_path, kind):
+    if kind == "keras":
+        colour_network.save(path := tmp_path / "colour.keras")
+    else:
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 3, *SIZE), tf.float32, name="image")])
+        def first(image):
+            return colour_network(tf.transpose(image, (0, 2, 3, 1)))
+
+        module = tf.Module()
+        module.network = colour_network  # its variables are found by it
+        tf.saved_model.save(module, str(path := tmp_path / "colour"), first)
+    source = sources.read_source(path, SIZE, input_range=GREY)
+    run_tflite = Interpreter(model_content=source.content).get_signature_runner()
+    for grey in np.random.default_rng(0).integers(0, 256, (2, *SIZE), np.uint8):
+        image = source.description.scale(grey)
+        expected = colour_network(np.repeat(image, 3, axis=3), training=False)
+        for found in (source.reference(image), run_tflite(image=image)):
+            for role, values in expected.items():
+                tolerance = 2e-4 * max(1, np.abs(values).max())
+                np.testing.assert_allclose(found[role], values, atol=tolerance, err_msg=role)
 
 
 @pytest.fixture
