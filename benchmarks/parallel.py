@@ -310,7 +310,7 @@ class Settings:
     keypoints: int = MAX_KEYPOINTS
     ratio_percent: int = hfnet_edge.matching.RATIO_PERCENT
     max_error: float = PoseConfig().max_error
-    leaves: int = LocalizationConfig().prior_leaves
+    leaves: int = LocalizationConfig().prior_leaf_count
     frames: int = 20
 
 

@@ -18,7 +18,6 @@ from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
 from hfnet_edge.lists import find_images, read_queries, write_poses
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method, Status
-from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
 from hfnet_edge.patch_model import PatchModel
 
@@ -148,7 +147,6 @@ def localize(
                     folder / name,
                     one_camera,
                     result,
-                    localizer.map,
                     pictures / (name if Path(name).suffix.lower() in (".jpg", ".png") else f"{name}.jpg"),
                 )
             bar("localizing", done, len(todo))
@@ -170,7 +168,7 @@ def localize(
         raise typer.Exit(1)
 
 
-def _draw(image: Path, camera: Camera, result: LocalizationResult, m: LocalizationMap, picture: Path) -> None:
+def _draw(image: Path, camera: Camera, result: LocalizationResult, picture: Path) -> None:
     from hfnet_edge.draw import draw_query, write_picture
 
     try:
@@ -179,7 +177,7 @@ def _draw(image: Path, camera: Camera, result: LocalizationResult, m: Localizati
         raise OutputError(
             f"cannot make the folder {picture.parent}: {e.strerror}", "name another for --pictures"
         ) from e
-    write_picture(picture, draw_query(image, camera, result, m))
+    write_picture(picture, draw_query(image, camera, result))
 
 
 def report_line(name: str, result: LocalizationResult, image_names: tuple[str, ...]) -> dict:

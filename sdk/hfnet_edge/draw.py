@@ -11,12 +11,11 @@ from hfnet_edge.errors import ImageError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Camera
 from hfnet_edge.localizer import LocalizationResult, Status
-from hfnet_edge.map_file import LocalizationMap
 
 FAR, NEAR = np.array([200, 120, 40]), np.array([60, 200, 255])  # BGR, by depth
 
 
-def draw_query(image: Path, camera: Camera, result: LocalizationResult, m: LocalizationMap) -> np.ndarray:
+def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.ndarray:
     """The query (in the camera's orientation) with inliers coloured by depth, a line to where the pose projects their
     landmarks, rejected matches as faint dots, and a caption. (H, W, 3) uint8 BGR."""
     picture = cv2.imread(str(image), cv2.IMREAD_COLOR)
@@ -34,7 +33,7 @@ def draw_query(image: Path, camera: Camera, result: LocalizationResult, m: Local
         for x, y in result.matches.xy[~inliers]:
             cv2.circle(picture, (round(x), round(y)), max(1, radius // 2), (150, 150, 150), -1, cv2.LINE_AA)
         if result.pose is not None and inliers.any():
-            xyz = result.pose.transform(result.matches.xyz[inliers] + m.origin)
+            xyz = result.pose.transform(result.matches.xyz[inliers])
             depth = np.argsort(np.argsort(-xyz[:, 2])) / max(1, len(xyz) - 1)
             for (x, y), (u, v), near in zip(result.matches.xy[inliers], camera.project(xyz), depth, strict=True):
                 color = tuple(float(c) for c in FAR + near * (NEAR - FAR))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from pathlib import Path
 
@@ -71,7 +71,8 @@ class LocalizationResult:
         confidence: 0 without inliers or where they hold no pose, 0.5 at the least number that is accepted, towards 1
             above.
         prior_frames: (K,) retrieved reference images, most similar first.
-        matches: 2D-3D matches of the best place, with ``inlier_mask`` (N,) bool; None where none was tried.
+        matches: 2D-3D matches of the best place, ``xyz`` in the world as the pose is; None where none was tried.
+        inlier_mask: (N,) bool, over the matches; None where no pose was found.
         milliseconds: by stage.
     """
 
@@ -101,27 +102,28 @@ class LocalizationConfig:
 
     Attributes:
         method: see `Method`.
-        prior_frames: reference images that are retrieved. None: as the papers have it, 10 for the hierarchical method
-            (000, appendix C.2), 20 for the others (002, section 4.3).
-        prior_leaves: of the random trees, for each keypoint (002, section 4.2: 100).
+        prior_frame_count: reference images that are retrieved. None: as the papers have it, 10 for the hierarchical
+            method (000, appendix C.2), 20 for the others (002, section 4.3).
+        prior_leaf_count: leaves of the random trees that are searched for each keypoint (002, section 4.2: 100).
         pose: the solver's.
     """
 
     method: Method = Method.HIERARCHICAL
-    prior_frames: int | None = None
-    prior_leaves: int = 100
+    prior_frame_count: int | None = None
+    prior_leaf_count: int = 100
     pose: PoseConfig = field(default_factory=PoseConfig)
 
     def __post_init__(self) -> None:
-        for name, value in (("prior_frames", self.prior_frames), ("prior_leaves", self.prior_leaves)):
+        for name in ("prior_frame_count", "prior_leaf_count"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}", "give 1 or more, or choose another method")
 
     @property
     def frames(self) -> int:
         """Reference images that are retrieved."""
-        if self.prior_frames is not None:
-            return self.prior_frames
+        if self.prior_frame_count is not None:
+            return self.prior_frame_count
         return 10 if self.method is Method.HIERARCHICAL else 20
 
 
@@ -247,7 +249,7 @@ def _parallel(
     if config.method in WITH_TREES:
         with clock("trees"):
             trees = trees or RandomTrees.of(m)
-            leaves = trees.prior_leaves(query.descriptors, config.prior_leaves, WITH_TREES[config.method])
+            leaves = trees.prior_leaves(query.descriptors, config.prior_leaf_count, WITH_TREES[config.method])
             own, any_own = trees.blocks(leaves), bool(trees.held(leaves).any())
     with clock("match"):
         shared = seen_by(m, priors)
@@ -264,7 +266,8 @@ def _judged(
     min_inliers: int,
     clock: Clock,
 ) -> LocalizationResult:
-    """Accepts a pose by its inliers, and moves it from the landmarks' frame to the world."""
+    """Accepts a pose by its inliers, and moves it and the matches from the landmarks' frame to the world."""
+    matches = replace(matches, xyz=matches.xyz + m.origin)
     if estimate is None:
         return LocalizationResult(Status.TOO_FEW_MATCHES, None, 0, 0.0, priors, matches, None, clock.milliseconds)
     inliers, pose = int(estimate.inliers.sum()), estimate.pose

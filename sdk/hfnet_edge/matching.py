@@ -21,7 +21,8 @@ class Match2D3D:
         keypoints: (N,) int64, rows of the query's `Features`.
         landmarks: (N,) int64, rows of the map's landmarks.
         xy: (N, 2) float64, query pixels.
-        xyz: (N, 3) float64, landmark positions relative to the map's origin.
+        xyz: (N, 3) float64, landmark positions: relative to the map's origin from `match` and `search`, as the solver
+            wants them; in the world in a `LocalizationResult`.
     """
 
     keypoints: np.ndarray

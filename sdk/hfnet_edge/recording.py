@@ -109,18 +109,18 @@ def record_query(name: str, camera: Camera, m: LocalizationMap, stages: Stages) 
         *sketch(stages.raw, roles),
         stages.features,
         tuple(m.image_names[i] for i in result.prior_frames),
-        _matched(m, result),
+        _matched(result),
         result.status.value,
         result.pose,
     )
 
 
-def _matched(m: LocalizationMap, result: LocalizationResult) -> Matched | None:
+def _matched(result: LocalizationResult) -> Matched | None:
     matches, inliers = result.matches, result.inlier_mask
     if matches is None:
         return None
     inliers = np.zeros(len(matches), bool) if inliers is None else inliers
-    return Matched(matches.keypoints, matches.landmarks, matches.xyz + m.origin, inliers)
+    return Matched(matches.keypoints, matches.landmarks, matches.xyz, inliers)
 
 
 def input_hash(photo: Photo) -> str:

@@ -51,7 +51,7 @@ def localized(kit, change) -> Recording:
         matched = None
         if found is not None:
             inliers = np.zeros(len(found), bool) if result.inlier_mask is None else result.inlier_mask
-            matched = Matched(found.keypoints, found.landmarks, found.xyz + m.origin, inliers)
+            matched = Matched(found.keypoints, found.landmarks, found.xyz, inliers)
         frames = tuple(m.image_names[i] for i in result.prior_frames)
         queries.append(
             replace(

@@ -385,7 +385,7 @@ SABOTAGES = {
         f"{n} inliers": ("result", default(pose.PoseConfig, "min_inliers", n)) for n in (13, 24, 26)
     },
     **{
-        f"{n} images": ("result", default(localizer.LocalizationConfig, "prior_frames", n)) for n in (9, 11)
+        f"{n} images": ("result", default(localizer.LocalizationConfig, "prior_frame_count", n)) for n in (9, 11)
     },
     **{
         f"{n} matches are enough": ("result", lambda m, n=n: m.setattr(pose, "MIN_SAMPLE", n)) for n in (3, 5)

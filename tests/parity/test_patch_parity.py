@@ -173,7 +173,7 @@ def test_only_the_changed_stage_costs(patch_kit):
         features = replace(q.features, descriptors=quantize(vectors))
         result = localize_features(m, features, q.camera, LocalizationConfig(Method.PARALLEL))
         found = result.matches
-        matched = Matched(found.keypoints, found.landmarks, found.xyz + m.origin, result.inlier_mask)
+        matched = Matched(found.keypoints, found.landmarks, found.xyz, result.inlier_mask)
         queries.append(replace(q, features=features, matched=matched, pose=result.pose, status=result.status.value))
     run = replace(reference, queries=tuple(queries))
     comparison = compare(reference, run, {}, patch_kit.bundle.thresholds, {}, "quantized", "test")

@@ -7,8 +7,9 @@ import pytest
 
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.features import Features
-from hfnet_edge.localizer import Localizer, Status, localize_features
+from hfnet_edge.localizer import LocalizationConfig, Localizer, Status, localize_features
 from hfnet_edge.model import Model, check_match
+from hfnet_edge.pose import PoseConfig
 from synthetic import CAMERA, EXTRACTOR, looking_at, place
 
 OFFSET = np.array([1000.0, -2000.0, 50.0])
@@ -41,6 +42,28 @@ def test_a_query_is_localized_in_world_coordinates(here, angle):
     assert np.linalg.norm(result.pose.center - truth.center) < 0.05
     assert result.inliers > 100 and result.confidence > 0.9
     assert set(result.milliseconds) == {"retrieve", "cluster", "match", "pose"}
+
+
+@pytest.mark.parametrize("min_inliers", [25, 10_000])
+def test_matches_are_in_the_world_like_the_pose(here, min_inliers):
+    p, m = here
+    truth = query_pose()
+    config = LocalizationConfig(pose=PoseConfig(min_inliers=min_inliers))
+    result = localize_features(m, p.features(truth, noise=0.5), CAMERA, config)
+    matches = result.matches
+    np.testing.assert_allclose(matches.xyz, p.landmarks[matches.landmarks], atol=1e-3)
+    pose = result.pose or truth
+    off = np.linalg.norm(CAMERA.project(pose.transform(matches.xyz)) - matches.xy, axis=1)
+    assert np.median(off[result.inlier_mask]) < 2
+
+
+def test_matches_without_a_pose_are_in_the_world_too(here):
+    p, m = here
+    features = p.features(query_pose(), noise=0.5)
+    few = replace(features, keypoints=features.keypoints[:2], descriptors=features.descriptors[:2])
+    result = localize_features(m, few, CAMERA)
+    assert result.status is Status.TOO_FEW_MATCHES and len(result.matches) > 0
+    np.testing.assert_allclose(result.matches.xyz, p.landmarks[result.matches.landmarks], atol=1e-3)
 
 
 def test_the_answer_is_the_same_every_time(here):

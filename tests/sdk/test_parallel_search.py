@@ -121,7 +121,10 @@ def test_parallel_survives_wrong_frames_and_retrieval_does_not():
     found = {}
     for method in (Method.RETRIEVAL, Method.PARALLEL):
         for frames, descriptor in (("right", query.global_descriptor), ("wrong", places[1].globals_[3])):
-            asked, config = replace(query, global_descriptor=descriptor), LocalizationConfig(method, prior_frames=2)
+            asked, config = (
+                replace(query, global_descriptor=descriptor),
+                LocalizationConfig(method, prior_frame_count=2),
+            )
             found[method, frames] = localize_features(m, asked, CAMERA, config)
             first = m.image_names[found[method, frames].prior_frames[0]]
             assert first.startswith("0/" if frames == "right" else "1/")
@@ -168,7 +171,7 @@ def test_models_and_maps_that_do_not_belong_together(kit):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"prior_leaves": 0}, {"prior_leaves": -1}, {"prior_frames": 0}, {"prior_frames": -3}]
+    "wrong", [{"prior_leaf_count": 0}, {"prior_leaf_count": -1}, {"prior_frame_count": 0}, {"prior_frame_count": -3}]
 )
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
