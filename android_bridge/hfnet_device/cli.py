@@ -30,7 +30,7 @@ def prepare_arm64() -> None:
         hfnet-device prepare-arm64
     """
     root = prepare()
-    wrote(root, "hfnet-parity run ref.bundle --model M.tflite --map M.hfmap --backend arm64")
+    wrote(root, "hfnet-parity run REF.bundle --model M.tflite --map M.hfmap --backend arm64")
 
 
 @main.command("list")

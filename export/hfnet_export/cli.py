@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
+from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import check_writable
 from hfnet_export.extra import export_extra
@@ -159,7 +159,8 @@ def export(
     _print_report(report, quantize)
     if report.recipe is not None:
         wrote(report.recipe)
-    wrote(output, f"hfnet-map build --images DIR --reference COLMAP_MODEL --model {output} -o scene.hfmap")
+    inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", output)
+    wrote(output, command("hfnet-map", "build", *inputs, "-o", "scene.hfmap"))
 
 
 def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path | None) -> None:
@@ -185,11 +186,8 @@ def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path 
     table.add_row("descriptors, cosine", "1", f"{report.fidelity.cosine:.4f}")
     table.add_row("flipped bits", "0", f"{100 * report.fidelity.flipped:.2f} %")
     Console().print(table)
-    wrote(
-        output,
-        "hfnet-map build --method parallel --images DIR --reference COLMAP_MODEL --model hfnet_int8.tflite "
-        f"--patch-model {output} -o scene.hfmap",
-    )
+    inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--patch-model", output)
+    wrote(output, command("hfnet-map", "build", "--method", "parallel", *inputs, "-o", "scene.hfmap"))
 
 
 def _gate(bundle: Path, max_loss: str) -> Gate:
@@ -299,7 +297,7 @@ def distill(
         raise typer.Exit(130) from None
     for name in ("losses.png", "local.csv", "global.csv"):
         wrote(output / name)
-    wrote(weights, f"hfnet-export {weights} --quantize int8 --calibration {images} -o hfnet_int8.tflite")
+    wrote(weights, _export_of(weights, images, "hfnet_int8.tflite"))
 
 
 @train_crbnet_app.command()
@@ -332,7 +330,12 @@ def train_crbnet(
         raise typer.Exit(130) from None
     for path in (output / "losses.png", *output.glob("*.csv")):
         wrote(path)
-    wrote(weights, f"hfnet-export {weights} --quantize int8 --calibration {images} -o crbnet_int8.tflite")
+    wrote(weights, _export_of(weights, images, "crbnet_int8.tflite"))
+
+
+def _export_of(weights: Path, images: Path, model: str) -> str:
+    """The command that exports what was trained."""
+    return command("hfnet-export", weights, "--quantize", "int8", "--calibration", images, "-o", model)
 
 
 def export_main() -> None:

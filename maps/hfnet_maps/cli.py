@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.codecs import CodecName
-from hfnet_edge.console import progress, reports_errors, run, size_text, wrote
+from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.container import Section
-from hfnet_edge.errors import InputError, OutputError
+from hfnet_edge.errors import ImageError, InputError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
-from hfnet_edge.lists import read_names, read_poses
+from hfnet_edge.lists import find_images, read_names, read_poses
 from hfnet_edge.map_file import LocalizationMap
 
 if TYPE_CHECKING:
@@ -46,11 +46,14 @@ class BuildMethod(StrEnum):
 @main.command()
 @reports_errors
 def build(
-    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder that the names in --list are in.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reference images.")],
     reference: Annotated[Path, typer.Option(metavar="COLMAP_MODEL", help="Folder with their cameras and poses.")],
-    list_: Annotated[Path, typer.Option("--list", metavar="map.txt", help="Reference images, one name a line.")],
     model: Annotated[Path, typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="scene.hfmap", help="The map.")],
+    list_: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="map.txt", help="Images to map, one name a line; default: all of --reference."),
+    ] = None,
     method: Annotated[
         BuildMethod, typer.Option(help="parallel: landmarks by --patch-model, with random trees.")
     ] = BuildMethod.HIERARCHICAL,
@@ -74,7 +77,7 @@ def build(
         )
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
-    names = read_names(list_)
+    names = _reference_images(reference, images) if list_ is None else read_names(list_)
     from hfnet_edge.model import Model
     from hfnet_edge.patch_model import PatchModel
     from hfnet_maps.build import build_map
@@ -104,7 +107,24 @@ def build(
     if method is BuildMethod.PARALLEL:
         wrote(output, _localize(output, model, patch_model, True))
     else:
-        wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
+        wrote(output, _pack(output))
+
+
+def _reference_images(reference: Path, images: Path) -> list[str]:
+    """All images of a COLMAP model. Raises InputError, ImageError: some are not in the folder."""
+    from hfnet_maps.reference import read_reference
+
+    names = list(read_reference(reference).poses)
+    try:
+        find_images(images, names, f"images of {reference}")
+    except ImageError as e:
+        raise ImageError(e.problem, "check --images, or name those that are there with --list") from e
+    return names
+
+
+def _pack(map_: Path) -> str:
+    """The command that packs a map as built."""
+    return command("hfnet-map", "pack", map_, "--budget", "4MB", "-o", f"{map_.with_suffix('')}_packed.hfmap")
 
 
 @main.command()
@@ -198,9 +218,10 @@ def pack(
 
 def _localize(map_: Path, model: Path | str, patch_model: Path | str | None, has_trees: bool) -> str:
     """The command that localizes in a map; ``patch_model`` where one described its landmarks."""
-    method = "--method parallel " if has_trees else ""
-    patches = f"--patch-model {patch_model} " if patch_model else ""
-    return f"hfnet-localize {method}--map {map_} --model {model} {patches}--images DIR --queries LIST -o poses.txt"
+    method = ("--method", "parallel") if has_trees else ()
+    patches = ("--patch-model", patch_model) if patch_model else ()
+    where = ("--images", "DIR", "--queries", "LIST", "-o", "poses.txt")
+    return command("hfnet-localize", *method, "--map", map_, "--model", model, *patches, *where)
 
 
 def parse_size(text: str) -> int:
@@ -256,7 +277,7 @@ def merge(
         sections = built_sections(merged, report)
     write_map(sections, output)
     print(f"{len(merged.names)} images, {len(merged.positions)} landmarks")
-    wrote(output, f"hfnet-map pack {output} --budget 4MB -o {output.with_suffix('')}_packed.hfmap")
+    wrote(output, _pack(output))
 
 
 @main.command()
@@ -295,7 +316,7 @@ def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]
     unseen = int((tracks == 0).sum())
     if unseen:
         print(f"{unseen} landmarks are observed by no image")
-    print(f"next: hfnet-map inspect {path}")
+    print(f"next: {command('hfnet-map', 'inspect', path)}")
 
 
 @main.command()
@@ -374,11 +395,8 @@ def example(
         ) from e
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    wrote(
-        output,
-        f"hfnet-map build --images {output}/images --reference {output}/reference --list {output}/map.txt "
-        f"--model M.tflite -o {output}/map.hfmap",
-    )
+    inputs = ("--images", output / "images", "--reference", output / "reference", "--list", output / "map.txt")
+    wrote(output, command("hfnet-map", "build", *inputs, "--model", "M.tflite", "-o", output / "map.hfmap"))
 
 
 @eval_main.command()
@@ -435,7 +453,8 @@ def evaluate(
         draw_from_above(evaluation, found, true, picture, m)
         wrote(picture)
     else:
-        print(f"next: hfnet-eval {poses} --reference {reference} --queries {queries} --picture above.png")
+        inputs = ("--reference", reference, "--queries", queries)
+        print(f"next: {command('hfnet-eval', poses, *inputs, '--picture', 'above.png')}")
 
 
 def _check_picture(option: str, path: Path, *others: Path | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from hfnet_edge.console import progress, reports_errors, run, wrote
+from hfnet_edge.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError, InstallError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Pose
@@ -125,8 +125,9 @@ def record(
         print(f"this reference is in {' and '.join(precisions)}, not in float: for the same model on other machines")
     if truth is None:
         print("without --reference the report has no recall and no medians, and the bundle is no gate for hfnet-export")
-    patches = "" if patch_model is None else "--patch-model P.tflite "
-    wrote(output, f"hfnet-parity run {output} --model M.tflite {patches}--map M.hfmap --html report.html")
+    patches = () if patch_model is None else ("--patch-model", "P.tflite")
+    ships = ("--model", "M.tflite", *patches, "--map", map_ or "M.hfmap")
+    wrote(output, command("hfnet-parity", "run", output, *ships, "--html", "report.html"))
 
 
 @main.command("run")

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hfnet_edge.console import progress, reports_errors, run, wrote
+from hfnet_edge.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, MapFormatError, OutputError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Camera
@@ -159,7 +159,7 @@ def localize(
         with atomic_write(report) as file:
             for name, r in results:
                 file.write((json.dumps(report_line(name, r, localizer.map.image_names)) + "\n").encode())
-    _print_summary(results, output, report, pictures)
+    _print_summary(results, queries or "LIST", output, report, pictures)
     if unreadable:
         raise type(unreadable[0])(
             f"{len(unreadable)} of {len(todo)} queries were left out: {unreadable[0].problem}", unreadable[0].remedy
@@ -196,7 +196,7 @@ def report_line(name: str, result: LocalizationResult, image_names: tuple[str, .
     }
 
 
-def _print_summary(results, output, report, pictures) -> None:
+def _print_summary(results, queries, output, report, pictures) -> None:
     if len(results) == 1:
         name, r = results[0]
         if r.pose is None:
@@ -223,7 +223,7 @@ def _print_summary(results, output, report, pictures) -> None:
         if path is not None:
             wrote(path)
     if output is not None:
-        wrote(output, f"hfnet-eval {output} --reference COLMAP_MODEL --queries LIST")
+        wrote(output, command("hfnet-eval", output, "--reference", "COLMAP_MODEL", "--queries", queries))
 
 
 def localize_main() -> None:

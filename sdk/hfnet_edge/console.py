@@ -7,12 +7,13 @@ A command looks like this:
     def build(...) -> None:
         with progress() as report:
             ...; report("features", 3, 24)
-        wrote(path, "hfnet-map inspect scene.hfmap")
+        wrote(path, command("hfnet-map", "inspect", path))
 """
 
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,6 +105,11 @@ def size_text(size: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.3g} {unit}"
+
+
+def command(*words: Path | str) -> str:
+    """A command line that a shell takes as printed. What the reader has to fill in is a word in capitals: DIR, LIST."""
+    return shlex.join(str(word) for word in words)
 
 
 def wrote(path: Path | str, then: str = "") -> None:

@@ -89,7 +89,7 @@ def folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr("hfnet_edge.model.Model", FakeModel)
     monkeypatch.setattr(build, "load_photo", lambda path, size, camera: path)
-    monkeypatch.setattr(build, "extract", lambda model, path: p.features(p.poses[int(path.stem)], 0.5, 20))
+    monkeypatch.setattr(build, "extract", lambda model, path, patch_model: p.features(p.poses[int(path.stem)], 0.5, 20))
     (tmp_path / "m.tflite").write_bytes(b"")
     return tmp_path
 
@@ -128,6 +128,19 @@ def test_build_then_inspect(folder):
         f"6 images, {m.landmark_count} landmarks, {m.description.observationCount} observations, "
         f"{m.description.descriptorCount} descriptors"
     ) in result.stdout
+
+
+def test_without_a_list_all_images_of_the_reference_are_mapped(folder):
+    options = build_options(folder)
+    at = options.index("--list")
+    del options[at : at + 2]
+    assert run(main, "build", *options).exit_code == 0
+    assert LocalizationMap.open(folder / "scene.hfmap").image_names == tuple(f"{i}.jpg" for i in range(6))
+    (folder / "images" / "2.jpg").unlink()
+    (folder / "images" / "4.jpg").unlink()
+    (folder / "scene.hfmap").unlink()
+    assert refused(run(main, "build", *options), "2 of 6 images of", folder / "reference", "first 2.jpg", "--list")
+    assert not (folder / "scene.hfmap").exists()
 
 
 def test_an_image_that_sees_nothing_is_mentioned(folder):
@@ -520,7 +533,7 @@ def test_verify_prints_statistics(tmp_path):
     write_map(full_sections(source), path)
     result = run(main, "verify", path)
     assert result.exit_code == 0 and result.stderr == ""
-    assert f"{path} is whole" in result.stdout and f"next: hfnet-map inspect {path}" in result.stdout
+    assert f"{path} is whole" in result.stdout and f"next: hfnet-map inspect '{path}'" in result.stdout
     tracks = np.bincount(source.landmarks, minlength=1500)
     seen = np.bincount(source.images, minlength=4)
     table = rows(result.stdout)
