@@ -18,8 +18,9 @@ from rich.table import Table
 
 from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import InputError
+from hfnet_edge.extras import needs
 from hfnet_edge.files import check_writable
-from hfnet_export.extra import export_extra
+from hfnet_export.extra import export_extra, readers_of
 from hfnet_export.roles import parse_outputs
 from hfnet_export.weights_card import is_crbnet
 
@@ -129,7 +130,7 @@ def export(
     if max_loss is not None and gate is None:
         raise InputError("--max-loss needs a --gate", "record one: hfnet-parity record")
     check_writable(output, network, gate, recipe)
-    with export_extra():
+    with export_extra(*readers_of(network)):
         from hfnet_export.autopilot import GateError
         from hfnet_export.export import STEPS, export_hfnet
         from hfnet_export.weights import BUNDLED
@@ -285,7 +286,7 @@ def distill(
         hfnet-distill --images photos --local-teacher alike_n.npz \\
             --global-teacher mobilenetv2_1.0_imagenet.npz -o run
     """
-    with export_extra():
+    with export_extra("matplotlib", *readers_of(local_teacher)):
         from hfnet_export.recipe import BUNDLED_RECIPE
         from hfnet_export.runs import run_distillation
 
@@ -317,7 +318,8 @@ def train_crbnet(
 
         hfnet-train-crbnet --scenes places --images photos --hold-out castle,bridge -o run
     """
-    with export_extra():
+    needs("maps", "pycolmap")
+    with export_extra("matplotlib"):
         from hfnet_export.crbnet_runs import run_crbnet
         from hfnet_export.recipe import BUNDLED_CRBNET_RECIPE
 

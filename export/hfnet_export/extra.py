@@ -1,19 +1,24 @@
-"""What to do where the extra packages of hfnet-export are not installed; imports none of them."""
+"""Before TensorFlow is imported; imports nothing of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from hfnet_edge.errors import HFNetEdgeError
+from hfnet_edge.extras import needs
 from hfnet_edge.quiet import quiet
 
 
 @contextmanager
-def export_extra() -> Iterator[None]:
-    """Around imports of TensorFlow: quiet, and a missing package is named with its remedy. Raises HFNetEdgeError."""
-    try:
-        with quiet():
-            yield
-    except ModuleNotFoundError as e:
-        raise HFNetEdgeError(f"{e.name} is not installed", "pip install 'hfnet-edge[export]'") from e
+def export_extra(*more: str) -> Iterator[None]:
+    """Around imports of TensorFlow: quiet. ``more`` are other modules of the extra. Raises InstallError: one is not
+    installed."""
+    needs("export", "tensorflow", "keras", "ai_edge_quantizer", *more)
+    with quiet():
+        yield
+
+
+def readers_of(network: Path | str) -> tuple[str, ...]:
+    """Modules of the extra, besides TensorFlow, that read a network's file."""
+    return ("onnx", "onnxruntime") if Path(network).suffix == ".onnx" else ()

@@ -18,6 +18,7 @@ from hfnet_edge.codecs import CodecName
 from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.container import Section
 from hfnet_edge.errors import ImageError, InputError, OutputError
+from hfnet_edge.extras import needs
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.lists import find_images, read_names, read_poses
 from hfnet_edge.map_file import LocalizationMap
@@ -77,6 +78,7 @@ def build(
         )
     if not images.is_dir():
         raise InputError(f"there is no folder {images}", "check --images")
+    needs("maps", "pycolmap")
     names = _reference_images(reference, images) if list_ is None else read_names(list_)
     from hfnet_edge.model import Model
     from hfnet_edge.patch_model import PatchModel
@@ -170,6 +172,8 @@ def pack(
     check_writable(output, source, features, global_features, model)
     if curve is not None:
         _check_picture("--curve", curve, output, source, features, global_features, model)
+    if source is None:
+        needs("maps", "h5py")
     from hfnet_maps.budget import check_judged, choose, curve_budgets
     from hfnet_maps.budget import curve as trace_curve
     from hfnet_maps.pictures import draw_curve
@@ -382,6 +386,7 @@ def example(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} is there already and not an empty folder", "name a new folder")
     check_writable(output.with_name(f"{output.name} "))  # the folder above
+    needs("maps", "pycolmap")
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     from hfnet_maps.made_place import write_place
 
@@ -458,10 +463,11 @@ def evaluate(
 
 
 def _check_picture(option: str, path: Path, *others: Path | None) -> None:
-    """As `check_writable`, and that it is a PNG."""
+    """As `check_writable`, and that it is a PNG, and that it can be drawn."""
     check_writable(path, *others)
     if path.suffix.lower() != ".png":
         raise InputError(f"{option} {path} is not a .png", "give a name that ends in .png")
+    needs("maps", "matplotlib")
 
 
 def _lengths(errors: tuple[float, float]) -> str:

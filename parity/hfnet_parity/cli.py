@@ -12,6 +12,7 @@ from rich.console import Console
 
 from hfnet_edge.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError, InstallError
+from hfnet_edge.extras import needs
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.geometry import Pose
 from hfnet_edge.lists import read_poses, read_queries
@@ -98,6 +99,8 @@ def record(
     size = None if input_size is None else re.fullmatch(r"(\d+)x(\d+)", input_size)
     if input_size is not None and size is None:
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
+    if from_hloc is not None:
+        needs("maps", "h5py")
     from hfnet_export.cli import parse_range
     from hfnet_export.roles import parse_outputs
     from hfnet_maps.evaluation import parse_thresholds
@@ -166,6 +169,7 @@ def run_(
     """
     if html is not None:
         check_writable(html, bundle, model, patch_model, map_, tolerances, json_)
+        needs("parity", "jinja2")
     if json_ is not None:
         check_writable(json_, bundle, model, patch_model, map_, tolerances, html)
     from hfnet_device.backends import machines
@@ -215,10 +219,12 @@ def golden(
         hfnet-parity golden -o golden/
     """
     from hfnet_export.extra import export_extra
-    from hfnet_parity.golden import write_golden
 
+    needs("maps", "pycolmap")
     with export_extra():  # the network is exported anew
         import hfnet_export.export  # noqa: F401
+    from hfnet_parity.golden import write_golden
+
     with progress() as report:
         write_golden(output, report)
     wrote(output)

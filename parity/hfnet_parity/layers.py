@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hfnet_edge.errors import InstallError
+from hfnet_edge.extras import needs
 from hfnet_edge.model import read_description
 from hfnet_edge.quiet import quiet
 
@@ -19,7 +19,6 @@ NO_NOISE = 99.0  # dB, in place of infinity
 THREADS = 2
 # They move values and compute none, so they only repeat the noise of the layer before them.
 MOVES = frozenset({"RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2", "QUANTIZE", "DEQUANTIZE"})
-INSTALL = "pip install 'hfnet-edge[export]'"
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,10 @@ def layer_noise(float_model: bytes, model: bytes, images: Sequence[np.ndarray]) 
     before, after = read_description(float_model, "the float model"), read_description(model, "the model")
     if after.precision == "none" or not images or before.weights_hash != after.weights_hash:
         return ()
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-        from ai_edge_quantizer import model_validator
-        from ai_edge_quantizer.utils.validation_utils import ValidationErrorMetric
-    except ImportError as e:
-        raise InstallError("ai-edge-quantizer, which compares the layers, is not installed", INSTALL) from e
+    needs("export", "ai_edge_quantizer")
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import model_validator
+    from ai_edge_quantizer.utils.validation_utils import ValidationErrorMetric
 
     with quiet():
         interpreter = Interpreter(model_content=float_model)

@@ -24,10 +24,9 @@ from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
 from hfnet_edge.recording import Recording
 from hfnet_edge.runner import about, record_queries, reference_poses
-from hfnet_export.extra import export_extra
+from hfnet_export.extra import export_extra, readers_of
 from hfnet_maps.evaluation import THRESHOLDS, Threshold
 from hfnet_parity.bundle import write_bundle
-from hfnet_parity.hloc_results import read_hloc_results
 
 TFLITE = ".tflite"
 INPUT_SIZE = (480, 640)  # of a network that is not a .tflite
@@ -76,7 +75,7 @@ def load_network(
 
     Raises:
         ModelError: it is not an HF-Net. InputError: it is missing, or an option does not go with it.
-        HFNetEdgeError: it needs packages of hfnet-export that are not installed.
+        InstallError: it needs packages of hfnet-export that are not installed.
     """
     path = Path(name)
     if path.suffix == TFLITE:
@@ -84,7 +83,7 @@ def load_network(
             if given is not None:
                 raise InputError(f"--{option} is not for a .tflite, which says it itself", "leave it out")
         return Network(Model(path), path.read_bytes(), "CPU, LiteRT")
-    with export_extra():
+    with export_extra(*readers_of(path)):
         from hfnet_export.convert import embed
         from hfnet_export.sources import read_source
         from hfnet_export.weights import BUNDLED
@@ -154,6 +153,8 @@ def record_hloc(
     thresholds: Sequence[Threshold] = THRESHOLDS,
 ) -> Recording:
     """Writes a bundle of what hloc left in a folder, see `hfnet_parity.hloc_results`. Raises as `record` does."""
+    from hfnet_parity.hloc_results import read_hloc_results  # h5py's
+
     check_truth(truth, queries)
     files = find_images(images, (name for name, _ in queries))
     check_writable(output, *files.values(), *(folder.iterdir() if folder.is_dir() else ()))

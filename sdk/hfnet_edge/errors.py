@@ -47,7 +47,7 @@ class OutputError(HFNetEdgeError):
 
 
 class InstallError(HFNetEdgeError):
-    """A tool that is installed when it is first needed could not be."""
+    """An optional dependency is not installed, or a tool that is installed when it is first needed could not be."""
 
 
 class RecordingError(HFNetEdgeError):

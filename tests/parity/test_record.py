@@ -123,7 +123,7 @@ def test_a_missing_extra_is_named(tmp_path, arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: keras is not installed; pip install 'hfnet-edge[export]'\n"
+    assert done.stderr == 'error: tensorflow, keras are not installed; pip install "hfnet-edge[export]"\n'
     assert not (tmp_path / "out").exists()
 
 
