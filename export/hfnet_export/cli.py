@@ -205,7 +205,7 @@ def _gate(bundle: Path, max_loss: str) -> Gate:
 def _print_steps(steps: Sequence[Step]) -> None:
     if not steps:
         return
-    table = Table(title="what the gate said", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title="what the gate said (mm: 1/1000 of the map's unit)", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("moved to float", overflow="fold")
     for name in ("agree-\nment", "recall, %", "loses,\npt", "median", "medians,\nx"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -1,7 +1,7 @@
 """How far the poses that were found are from the true ones: the visual localization benchmarks' measures.
 
 A query without a pose counts against the recall and as an infinite error in the medians, so that abstaining never
-improves a number.
+improves a number. Lengths are in the unit of the true poses: metres where those are metric, which nothing here knows.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from hfnet_edge.geometry import Pose
 
 @dataclass(frozen=True)
 class Threshold:
-    """A query is localized within it when both of its errors are at most: ``position`` metres, ``rotation`` degrees."""
+    """A query is localized within it when both of its errors are at most: ``position``, a length, and ``rotation``,
+    degrees."""
 
     position: float
     rotation: float
 
     def __str__(self) -> str:
-        return f"{self.position:g} m, {self.rotation:g}°"
+        return errors_text(self.position, self.rotation)
 
 
 # The Aachen benchmark's for day (HF-Net, table 3).
@@ -36,7 +37,7 @@ class Evaluation:
 
     Attributes:
         names: Q names.
-        position_errors: (Q,) float64 distances between the camera centres, metres; inf where there is no pose.
+        position_errors: (Q,) float64 distances between the camera centres; inf where there is no pose.
         rotation_errors: (Q,) float64 angles, degrees; inf where there is no pose.
         thresholds: T of them.
         recalls: T fractions of all queries that are within the threshold.
@@ -60,12 +61,12 @@ class Evaluation:
 
     @property
     def median(self) -> tuple[float, float]:
-        """Metres and degrees over all queries, those without a pose as infinite."""
+        """Length and degrees over all queries, those without a pose as infinite."""
         return float(np.median(self.position_errors)), float(np.median(self.rotation_errors))
 
     @property
     def median_localized(self) -> tuple[float, float]:
-        """Metres and degrees over the queries with a pose; inf where there are none."""
+        """Length and degrees over the queries with a pose; inf where there are none."""
         if not self.localized.any():
             return np.inf, np.inf
         return (
@@ -83,22 +84,32 @@ class Evaluation:
             "queries": len(self.names),
             "abstentions": self.abstentions,
             "recalls": [
-                {"position_m": t.position, "rotation_deg": t.rotation, "recall": r}
+                {"position": t.position, "rotation_deg": t.rotation, "recall": r}
                 for t, r in zip(self.thresholds, self.recalls, strict=True)
             ],
-            "median_position_m": number(self.median[0]),
+            "median_position": number(self.median[0]),
             "median_rotation_deg": number(self.median[1]),
-            "median_localized_position_m": number(self.median_localized[0]),
+            "median_localized_position": number(self.median_localized[0]),
             "median_localized_rotation_deg": number(self.median_localized[1]),
             "errors": {
-                name: {"position_m": number(p), "rotation_deg": number(r)}
+                name: {"position": number(p), "rotation_deg": number(r)}
                 for name, p, r in zip(self.names, self.position_errors, self.rotation_errors, strict=True)
             },
         }
 
 
+def plain(value: float, digits: int = 3) -> str:
+    """A length without an exponent, to as many significant digits: "0.022", "1230", "inf"."""
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="-")
+
+
+def errors_text(position: float, rotation: float) -> str:
+    """For people: "0.022 units, 0.035°"."""
+    return f"{plain(position)} units, {plain(rotation)}°"
+
+
 def parse_thresholds(text: str) -> tuple[Threshold, ...]:
-    """Reads ``"0.25,2 0.5,5 5,10"``: metres, degrees. Raises InputError."""
+    """Reads ``"0.25,2 0.5,5 5,10"``: lengths, degrees. Raises InputError."""
     thresholds = []
     for pair in text.split():
         try:
@@ -106,15 +117,15 @@ def parse_thresholds(text: str) -> tuple[Threshold, ...]:
         except ValueError:
             position = rotation = np.nan
         if not (0 < position < np.inf and 0 < rotation < np.inf):
-            raise InputError(f"{pair!r} is not a threshold", 'write metres,degrees like "0.25,2 0.5,5 5,10"')
+            raise InputError(f"{pair!r} is not a threshold", 'write length,degrees like "0.25,2 0.5,5 5,10"')
         thresholds.append(Threshold(position, rotation))
     if not thresholds:
-        raise InputError("there are no thresholds", 'write metres,degrees like "0.25,2 0.5,5 5,10"')
+        raise InputError("there are no thresholds", 'write length,degrees like "0.25,2 0.5,5 5,10"')
     return tuple(thresholds)
 
 
 def pose_error(found: Pose, true: Pose) -> tuple[float, float]:
-    """Distance of the camera centres in metres, and angle between the rotations in degrees.
+    """Distance of the camera centres, and angle between the rotations in degrees.
 
     The angle comes from atan2 of the relative quaternion, which unlike the trace's arccos keeps its digits below 1e-6
     degrees.
@@ -127,7 +138,7 @@ def pose_error(found: Pose, true: Pose) -> tuple[float, float]:
 
 
 def pose_errors(found: Mapping[str, Pose], true: Mapping[str, Pose], queries: Sequence[str]) -> np.ndarray:
-    """(Q, 2) float64 metres and degrees; infinite where no pose was found."""
+    """(Q, 2) float64 lengths and degrees; infinite where no pose was found."""
     return np.array([pose_error(found[name], true[name]) if name in found else (np.inf, np.inf) for name in queries])
 
 

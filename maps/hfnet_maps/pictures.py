@@ -13,13 +13,19 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Pose
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_maps.evaluation import Evaluation
+from hfnet_maps.alignment import Similarity
+from hfnet_maps.evaluation import Evaluation, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from hfnet_maps.budget import Choice
+
+
+SIDE, LEAST_SIDE = 9.0, 3.5  # inches
+LEVEL = 10.0  # degrees: a world axis that is as near to upright is taken for upright
+WORLD = "xyz"
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,23 @@ class GroundPlane:
     origin: np.ndarray
 
     def project(self, xyz: np.ndarray) -> np.ndarray:
-        """(N, 3) world points to (N, 2) metres on the picture."""
+        """(N, 3) world points to (N, 2) on the picture, in the world's unit."""
         return (np.asarray(xyz, np.float64) - self.origin) @ self.axes.T
+
+    @property
+    def in_world_axes(self) -> bool:
+        """Whether the picture's coordinates are two of the world's."""
+        return bool((self.axes.max(axis=1) == 1).all() and not self.origin.any())
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What the picture's axes measure, so that a point can be read off as the world has it."""
+        if self.in_world_axes:
+            right, up = (WORLD[axis.argmax()] for axis in self.axes)
+            return f"{right} [units]", f"{up} [units]"
+        right, up = (f"({', '.join(f'{v + 0.0:.3f}' for v in axis)})" for axis in self.axes)
+        origin = ", ".join(plain(v, 8) for v in self.origin)
+        return f"units along {right}; 0, 0 is at ({origin})", f"units along {up}"
 
 
 def ground_plane(poses: Sequence[Pose]) -> GroundPlane:
@@ -44,7 +65,8 @@ def ground_plane(poses: Sequence[Pose]) -> GroundPlane:
 
     Cameras are held level: their x axes are horizontal, and their y axes point down on average. Up is the direction
     least along the x axes, with a tenth of the weight on the mean y axis, which decides where all cameras look the same
-    way. The cameras spread most from left to right.
+    way. Where a world axis is upright, the picture's axes are the other two; else the cameras spread most from left to
+    right.
     """
     right = np.stack([p.rotation[0] for p in poses])
     down = np.mean([p.rotation[1] for p in poses], axis=0)
@@ -52,12 +74,16 @@ def ground_plane(poses: Sequence[Pose]) -> GroundPlane:
     along_x = right.T @ right / len(poses) + 0.1 * (np.eye(3) - np.outer(down, down))
     up = np.linalg.eigh(along_x)[1][:, 0]
     up *= -1 if up @ down > 0 else 1
+    vertical = int(np.abs(up).argmax())
+    if abs(up[vertical]) > np.cos(np.radians(LEVEL)):
+        turn = 1 if up[vertical] > 0 else 2  # seen from below, the two others change places
+        return GroundPlane(np.eye(3)[[(vertical + turn) % 3, (vertical - turn) % 3]], np.zeros(3))
     centers = np.stack([p.center for p in poses])
     origin = centers.mean(axis=0)
     flat = (centers - origin) @ (np.eye(3) - np.outer(up, up))
     horizontal = np.linalg.svd(np.vstack([flat, 1e-9 * right]))[2][0]
     horizontal -= up * (horizontal @ up)
-    horizontal /= np.linalg.norm(horizontal)
+    horizontal /= np.linalg.norm(horizontal) * np.sign(horizontal[np.abs(horizontal).argmax()])
     return GroundPlane(np.stack([horizontal, np.cross(up, horizontal)]), origin)
 
 
@@ -67,32 +93,37 @@ def draw_from_above(
     true: Mapping[str, Pose],
     path: Path | str,
     m: LocalizationMap | None = None,
+    alignment: Similarity | None = None,
 ) -> None:
     """Writes a PNG of the place from above: true and found cameras, the errors between them, who abstained.
 
     Args:
         true: poses of the queries and of the reference images around them.
-        m: its landmarks are drawn, where given; else the other cameras of ``true``.
+        m: its landmarks are drawn, where given, as `draw_map` draws them; else the other cameras of ``true``.
+        alignment: from the map's world to that of ``true``, which ``found`` is in.
 
     Raises:
         OutputError: the file cannot be written.
     """
     from matplotlib.colors import LogNorm
 
-    plane = ground_plane(list(true.values()))
+    plane, background = ground_plane(list(true.values())), np.zeros((0, 2))
+    if m is not None:
+        poses, landmarks = _reference_poses(m), m.positions(np.arange(m.landmark_count)) + m.origin
+        if alignment is not None:
+            poses, landmarks = [alignment.pose(pose) for pose in poses], alignment.points(landmarks)
+        plane = ground_plane(poses)
+        background = plane.project(landmarks)
     others = [name for name in true if name not in set(evaluation.names)]
     truth = plane.project(np.stack([true[name].center for name in evaluation.names]))
     located = [i for i, name in enumerate(evaluation.names) if name in found]
     spots = plane.project(np.array([found[evaluation.names[i]].center for i in located]).reshape(-1, 3))
-    background = (
-        plane.project(m.positions(np.arange(m.landmark_count)) + m.origin) if m is not None else np.zeros((0, 2))
-    )
 
     # A few landmarks lie at the horizon, and wrong poses anywhere: the true cameras and the bulk of the landmarks
     # frame the picture.
     low, high = _frame(plane.project(np.stack([pose.center for pose in true.values()])), background)
     arrow = 0.04 * max(high - low)
-    figure, axes = _figure(low, high)
+    figure, axes = _figure(low, high, plane)
     if len(background):
         axes.scatter(
             background[:, 0],
@@ -151,12 +182,13 @@ def draw_from_above(
             label=f"{len(located)} found",
             zorder=5,
         )
-        figure.colorbar(dots, ax=axes, label="position error [m]", shrink=0.7, aspect=35, pad=0.02)
+        _colour_bar(figure, axes, dots, "position error [units]")
     recalls = "   ".join(
         f"{100 * r:.0f} % within {t}" for t, r in zip(evaluation.thresholds, evaluation.recalls, strict=True)
     )
-    axes.set_title(f"{len(evaluation.names)} queries from above\n{recalls}", loc="left", fontsize=10)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=5, frameon=False, fontsize=8, columnspacing=1.2)
+    aligned = "" if alignment is None else f", aligned with the reference (scale {plain(alignment.scale, 5)})"
+    _title(figure, f"{len(evaluation.names)} queries from above{aligned}\n{recalls}")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8, columnspacing=1.2)
     _save(figure, path)
 
 
@@ -168,16 +200,14 @@ def draw_map(m: LocalizationMap, path: Path | str) -> None:
     """
     from matplotlib.colors import LogNorm
 
-    if not m.image_count:
-        raise InputError("the map has no images", "there is nothing to draw")
-    poses = [m.pose(image) for image in range(m.image_count)]
+    poses = _reference_poses(m)
     plane = ground_plane(poses)
     cameras, directions = _arrows(plane, poses)
     landmarks = plane.project(m.positions(np.arange(m.landmark_count)) + m.origin)
     observed = np.concatenate([m.observed(image) for image in range(m.image_count)])
     tracks = np.bincount(observed, minlength=m.landmark_count)
     low, high = _frame(cameras, landmarks)
-    figure, axes = _figure(low, high)
+    figure, axes = _figure(low, high, plane)
     if len(landmarks):
         order = np.argsort(tracks, kind="stable")
         dots = axes.scatter(
@@ -189,13 +219,18 @@ def draw_map(m: LocalizationMap, path: Path | str) -> None:
             norm=LogNorm(1, max(2, tracks.max())),
             linewidths=0,
         )
-        figure.colorbar(dots, ax=axes, label="images that observe a landmark", shrink=0.7, aspect=35, pad=0.02)
+        _colour_bar(figure, axes, dots, "images that observe a landmark")
     _quiver(axes, cameras, directions * 0.03 * max(high - low), "#c0392b")
     axes.scatter(cameras[:, 0], cameras[:, 1], s=5, c="#c0392b", linewidths=0, zorder=4)
-    axes.set_title(
-        f"{m.image_count} reference images, {m.landmark_count} landmarks from above", loc="left", fontsize=10
-    )
+    _title(figure, f"{m.image_count} reference images, {m.landmark_count} landmarks from above")
     _save(figure, path)
+
+
+def _reference_poses(m: LocalizationMap) -> list[Pose]:
+    """Of a map's images. Raises InputError: it has none."""
+    if not m.image_count:
+        raise InputError("the map has no images", "there is nothing to draw")
+    return [m.pose(image) for image in range(m.image_count)]
 
 
 def draw_curve(frontier: Sequence[Choice], chosen: Choice, path: Path | str) -> None:
@@ -242,20 +277,65 @@ def draw_curve(frontier: Sequence[Choice], chosen: Choice, path: Path | str) -> 
     _save(figure, path)
 
 
-def _figure(low: np.ndarray, high: np.ndarray) -> tuple[Figure, Axes]:
+def _figure(low: np.ndarray, high: np.ndarray, plane: GroundPlane) -> tuple[Figure, Axes]:
     """An empty picture of the ground between two corners (2,)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     width, height = high - low
-    figure = Figure(figsize=(9, float(np.clip(9 * height / width, 3.5, 9)) + 1.2), dpi=150, layout="constrained")
+    size = np.clip(SIDE * np.array([width, height]) / max(width, height), LEAST_SIDE, SIDE)
+    figure = Figure(figsize=(size[0] + 1.6, size[1] + 1.6), dpi=150, layout="compressed")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_facecolor("#fbfbf9")
     axes.grid(color="#e4e4e0", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="metres", ylabel="metres", aspect="equal")
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    axes.ticklabel_format(style="plain", useOffset=False)
+    axes.locator_params("x", nbins=max(3, round(float(size[0]))))
+    axes.locator_params("y", nbins=max(3, round(float(size[1]))))
+    right, up = plane.labels
+    axes.set_xlabel(right, fontsize=9)
+    axes.set_ylabel(up, fontsize=9)
+    if not plane.in_world_axes:
+        _world_arrows(axes, plane)
     return figure, axes
+
+
+def _world_arrows(axes: Axes, plane: GroundPlane) -> None:
+    """The directions of the world's axes in a corner; short where one points at the viewer or away."""
+    compass = axes.inset_axes((0.01, 0.01, 0.14, 0.14), xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", zorder=8)
+    compass.set_axis_off()
+    for name, (right, up) in zip(WORLD, plane.axes.T, strict=True):
+        compass.annotate("", (right, up), (0, 0), arrowprops={"arrowstyle": "->", "color": "#1c2733", "shrinkA": 0})
+        length = max(float(np.hypot(right, up)), 0.05)
+        compass.text(
+            right * (1 + 0.3 / length), up * (1 + 0.3 / length), name, fontsize=8, ha="center", va="center",
+            color="#1c2733", fontweight="bold",
+        )  # fmt: skip
+
+
+def _colour_bar(figure: Figure, axes: Axes, dots, label: str) -> None:
+    """Of a logarithmic scale, with plain decimals at it."""
+    bar = figure.colorbar(dots, ax=axes, label=label, shrink=0.7, aspect=35, pad=0.02)
+    bar.ax.minorticks_off()
+    ticks = log_ticks(dots.norm.vmin, dots.norm.vmax)
+    bar.set_ticks(ticks, labels=[plain(tick) for tick in ticks])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Two to eight numbers from ``low`` to ``high``: of 1, 2, 5 times powers of ten, the powers alone where those
+    are too many, and three even steps where there are none."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(ticks) <= 8:
+            break
+    return ticks if len(ticks) > 1 else [float(f"{v:.3g}") for v in np.geomspace(low, high, 3)]
+
+
+def _title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.02, ha="left", fontsize=10)
 
 
 def _save(figure: Figure, path: Path | str) -> None:

@@ -1,6 +1,8 @@
 """`hfnet-map` and `hfnet-eval` as they are typed."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -638,19 +640,65 @@ def eval_options(folder, *more):
 def test_evaluation_in_numbers(found):
     result = run(eval_main, *eval_options(found, "--json", found / "e.json"))
     assert result.exit_code == 0, result.output
-    for text in ("4 queries, 1 without a pose", "25.0 %", "50.0 %", "75.0 %", "0.650 m", "0.300 m"):
+    for text in (
+        "4 queries, 1 without a pose",
+        "25.0 %",
+        "50.0 %",
+        "75.0 %",
+        "0.65 units",
+        "0.3 units",
+        "metres where it is metric",
+    ):
         assert text in result.stdout
     e = json.loads((found / "e.json").read_text())
     assert [r["recall"] for r in e["recalls"]] == [0.25, 0.5, 0.75]
-    assert e["median_position_m"] == pytest.approx(0.65) and e["median_localized_position_m"] == pytest.approx(0.3)
-    assert e["abstentions"] == 1 and e["errors"]["3.jpg"] == {"position_m": None, "rotation_deg": None}
+    assert e["median_position"] == pytest.approx(0.65) and e["median_localized_position"] == pytest.approx(0.3)
+    assert e["abstentions"] == 1 and e["errors"]["3.jpg"] == {"position": None, "rotation_deg": None}
+    assert e["alignment"] is None and "another frame" not in result.stdout
     assert "next: hfnet-eval" in result.stdout
 
 
 def test_names_alone_are_queries_too_and_thresholds_can_be_chosen(found):
     (found / "queries.txt").write_text("0.jpg\n1.jpg\n")
     result = run(eval_main, *eval_options(found, "--thresholds", "0.2,1 0.4,1"))
-    assert "within 0.4 m, 1°" in result.stdout and "100.0 %" in result.stdout and "50.0 %" in result.stdout
+    assert "within 0.4 units, 1°" in result.stdout and "100.0 %" in result.stdout and "50.0 %" in result.stdout
+
+
+def in_another_frame(folder, count, scale=0.25):
+    """Poses of the first images as a reconstruction of another scale and orientation has them, 1 cm off."""
+    turn, rng = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), np.random.default_rng(0)
+    poses = []
+    for i, pose in enumerate(place(images=6, landmarks=300).poses[:count]):
+        rotation, center = pose.rotation @ turn.T, scale * turn @ (pose.center + rng.normal(0, 0.006, 3)) + [7, 8, 9]
+        poses.append((f"{i}.jpg", Pose.from_matrix(rotation, -rotation @ center)))
+    write_poses(folder / "poses.txt", poses)
+    (folder / "queries.txt").write_text("".join(f"{i}.jpg\n" for i in range(6)))
+
+
+def test_evaluation_after_an_alignment(found):
+    in_another_frame(found, 5)
+    plain = run(eval_main, *eval_options(found))
+    assert plain.exit_code == 0 and "another frame or scale" in plain.stdout and "median error is 0.0" in plain.stdout
+    *_, line = plain.stdout.splitlines()
+    typed = shlex.split(line.removeprefix("next: "))
+    assert typed[0] == "hfnet-eval" and typed[-1] == "--align"
+    assert run(main, "build", *build_options(found)).exit_code == 0
+    picture = ["--picture", found / "a.png", "--map", found / "scene.hfmap", "--json", found / "e.json"]
+    result = run(eval_main, *typed[1:], *picture)
+    assert result.exit_code == 0, result.output
+    scale = float(re.search(r"aligned with the reference by 5 poses: scale ([\d.]+)", result.stdout)[1])
+    assert scale == pytest.approx(4, rel=2e-3) and is_a_picture(found / "a.png")
+    e = json.loads((found / "e.json").read_text())
+    assert e["alignment"]["poses"] == 5 and e["alignment"]["scale"] == pytest.approx(scale, rel=1e-5)
+    assert e["abstentions"] == 1 and 0 < e["median_localized_position"] < 0.02
+    assert [r["recall"] for r in e["recalls"]] == pytest.approx([5 / 6] * 3)
+
+
+def test_two_poses_are_not_aligned(found):
+    in_another_frame(found, 2)
+    before = sorted(found.rglob("*"))
+    assert refused(run(eval_main, *eval_options(found, "--align", "--json", found / "e.json")), "2 poses", "--align")
+    assert sorted(found.rglob("*")) == before
 
 
 def test_evaluation_with_a_picture(found):
