@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -53,7 +54,8 @@ def record(
         Path | None, typer.Option(metavar="MODEL|POSES.txt", help="True poses: the report then has recall and medians.")
     ] = None,
     thresholds: Annotated[
-        str, typer.Option(metavar='"M,DEG ..."', help="Metres and degrees of each recall.")
+        str,
+        typer.Option(metavar='"M,DEG ..."', help="Of each recall: metres, the map's unit taken for one, and degrees."),
     ] = "0.25,2 0.5,5 5,10",
     solver: Annotated[
         Literal["poselib", "usac"] | None,
@@ -181,7 +183,7 @@ def run_(
     available = machines(backend, device, device_python)
     read_tolerances("quantized", tolerances)  # a bad file is found before the run
     reference = Bundle.read(bundle)
-    verdicts = []
+    verdicts, when = [], datetime.now(UTC)
     with progress() as report:
         for machine in available:
             recording = run_on(machine, reference, model, map_, report, method, patch_model)
@@ -201,7 +203,8 @@ def run_(
     if html is not None:
         from hfnet_parity.html import write_html
 
-        write_html(html, reference, verdicts, layers)
+        files = {"model": model, "map": map_} | ({} if patch_model is None else {"patch_model": patch_model})
+        write_html(html, reference, verdicts, layers, files, when)
         wrote(html)
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,20 @@ TEMPLATE = "report.html.j2"
 CLASSES = {report.OK: "ok", report.OUT: "out", report.NO_LIMIT: "none", report.NOT_RECORDED: "none"}
 
 
-def write_html(path: Path, bundle: Bundle, verdicts: Sequence[Verdict], layers: Sequence[Layer], pictures: int = 5):
+def write_html(
+    path: Path,
+    bundle: Bundle,
+    verdicts: Sequence[Verdict],
+    layers: Sequence[Layer],
+    files: Mapping[str, Path],
+    when: datetime,
+    pictures: int = 5,
+):
     """Writes the report of one or several runs atomically.
 
     Args:
         bundle: that the runs were compared with.
+        files: that the runs were given: "model", "map", "patch_model". when: they ran.
         layers: of `hfnet_parity.layers.layer_noise`, the noisiest first.
         pictures: of the worst queries of each run, at most.
 
@@ -51,6 +62,7 @@ def write_html(path: Path, bundle: Bundle, verdicts: Sequence[Verdict], layers: 
         steps=STEPS,
         confidence=CONFIDENCE,
         verdicts=verdicts,
+        head=_head(bundle, verdicts, files, when),
         passed=all(verdict.passed for verdict in verdicts),
         layers=layers,
         worst=[_worst(bundle, verdict, pictures) for verdict in verdicts],
@@ -67,6 +79,14 @@ def write_html(path: Path, bundle: Bundle, verdicts: Sequence[Verdict], layers: 
 
 def _printable(value: Any) -> Any:
     return report.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _head(bundle: Bundle, verdicts: Sequence[Verdict], files: Mapping[str, Path], when: datetime) -> str:
+    """The files that were compared, with the first digits of their hashes, and when and by what."""
+    about = verdicts[0].comparison.run.about if verdicts else {}
+    named = [f"{key.replace('_', ' ')} {file.name} {about.get(f'{key}_hash', '')[:8]}" for key, file in files.items()]
+    made_by = f"{when:%Y-%m-%d %H:%M} UTC, hfnet-edge {version('hfnet-edge')}"
+    return ", ".join(part.strip() for part in (*named, f"reference {bundle.path.name}", made_by))
 
 
 def _worst(bundle: Bundle, verdict: Verdict, count: int) -> list[dict[str, Any]]:
@@ -100,7 +120,10 @@ def _accuracy(bundle: Bundle, verdicts: Sequence[Verdict]) -> list[tuple[str, li
     medians = [np.median(e, axis=0) for e in errors]
     return [
         *(
-            (f"recall within {threshold}", [f"{recall[i]:.1f} %" for recall in found])
+            (
+                f"recall within {threshold.position:g} m, {threshold.rotation:g}°",
+                [f"{recall[i]:.1f} %" for recall in found],
+            )
             for i, threshold in enumerate(bundle.thresholds)
         ),
         ("median position error", [report.distance(median[0]) for median in medians]),

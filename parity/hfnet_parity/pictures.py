@@ -96,16 +96,14 @@ def query_plot(comparison: Comparison) -> Markup:
             f'<path d="M{left} {y(limit):.1f}h{width}" stroke="{BAD}" stroke-dasharray="5 4"/><text x="{left + width}" '
             f'y="{y(limit) - 5:.1f}" text-anchor="end" fill="{BAD}">limit of the median, {distance(limit)}</text>'
         )
+    names = [
+        f"{pair.reference.name}: {distance(m)}, inliers {inliers_text(pair)}"
+        for m, (_, pair) in zip(moved, rows, strict=True)
+    ]
     dots: list[Markup] = []
-    for i, (numbers, pair) in enumerate(rows):
-        metres = numbers["pose.moved"]
-        name = f"{printable(pair.reference.name)}: {distance(metres)}, inliers {inliers_text(pair)}"
+    for i, metres in enumerate(moved):
         color = BAD if not math.isfinite(metres) or (limit and metres > limit) else OTHER
-        dots.append(
-            Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="{}"><title>{}</title></circle>').format(
-                left + step * (i + 0.5), y(metres), radius, color, name
-            )
-        )
+        dots.append(_dot(left + step * (i + 0.5), y(metres), radius, f'fill="{color}"', names[i]))
 
     base, tall = top + height + 58, 110
     counts = [(inlier_count(pair.reference), inlier_count(pair.run)) for _, pair in rows]
@@ -119,13 +117,19 @@ def query_plot(comparison: Comparison) -> Markup:
             if at[0] is not None and at[1] is not None:
                 parts.append(f'<path d="M{x:.1f} {at[0]:.1f}V{at[1]:.1f}" stroke="{MUTED}"/>')
             if at[0] is not None:
-                parts.append(f'<circle cx="{x:.1f}" cy="{at[0]:.1f}" r="{radius:.1f}" fill="#fff" stroke="{MUTED}"/>')
+                dots.append(_dot(x, at[0], radius, f'fill="#fff" stroke="{MUTED}"', names[i]))
             if at[1] is not None:
-                parts.append(f'<circle cx="{x:.1f}" cy="{at[1]:.1f}" r="{radius * 0.8:.1f}" fill="{OTHER}"/>')
+                dots.append(_dot(x, at[1], radius * 0.8, f'fill="{OTHER}"', names[i]))
     end = base + tall + 12 if most else base - 26
     return Markup('<svg class="plot" viewBox="0 0 730 {}" role="img"><title>{}</title>{}{}</svg>').format(
         end, "Distance between the poses, and inliers, by query", Markup("".join(parts)), Markup("").join(dots)
     )
+
+
+def _dot(x: float, y: float, radius: float, style: str, name: str) -> Markup:
+    """A dot that says its name when one points at it."""
+    dot = Markup(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" {style}>')
+    return dot + Markup("<title>{}</title></circle>").format(printable(name))
 
 
 def _decade(power: int) -> str:

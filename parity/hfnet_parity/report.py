@@ -25,6 +25,7 @@ FORMAT = 1
 WIDTH = 100  # columns, where the terminal does not say
 WORST, LAYERS = 3, 5  # that the terminal shows
 ROUNDING = 1e-5  # metres or degrees
+UNIT = "Lengths take the map's unit for the metre."
 OK, OUT, NO_LIMIT, NOT_RECORDED = "ok", "OUT", "–", "not recorded"
 STYLES = {OK: "green", OUT: "bold red", NO_LIMIT: "dim", NOT_RECORDED: "dim"}
 
@@ -43,6 +44,7 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
     title = f"{c.backend} against the reference, {len(c.pairs)} queries, {c.run.method}, {c.profile} tolerances"
     console.print(Text(title, "bold"))
     console.print(_numbers(c))
+    console.print(Text(UNIT, STYLES[NO_LIMIT]))
     console.print()
     for line in ran_lines(c):
         console.print(Text(line))
@@ -61,7 +63,7 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
 
 
 def to_json(verdicts: Sequence[Verdict], layers: Sequence[Layer]) -> dict[str, Any]:
-    """A report for programs; what is not finite (not recorded, no pose) is null.
+    """A report for programs; what is not finite (not recorded, no pose) is null. Metres are the map's units.
 
     format      1
     passed      all runs hold their tolerances

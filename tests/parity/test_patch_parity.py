@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -56,7 +57,9 @@ def test_the_honest_run_holds_at_every_stage(patch_kit, run, tmp_path):
     console = Console(record=True, width=140, file=(tmp_path / "said").open("w"))
     print_report(verdict, (), console)
     digits = [run.about[key][:8] for key in ("model_hash", "patch_model_hash")]
-    write_html(tmp_path / "r.html", patch_kit.bundle, [verdict], ())
+    write_html(
+        tmp_path / "r.html", patch_kit.bundle, [verdict], (), {"patch_model": patch_kit.patches}, datetime.now(UTC)
+    )
     said, page = (tmp_path / "said").read_text(), (tmp_path / "r.html").read_text()
     assert f"parallel, int8 model {digits[0]}, int8 patch model {digits[1]}" in said
     assert "6 queries, parallel, quantized tolerances" in said

@@ -7,7 +7,10 @@ import json
 import math
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,7 @@ from hfnet_parity.costs import costs
 from hfnet_parity.html import write_html
 from hfnet_parity.layers import MOVES, Layer, label, layer_noise
 from hfnet_parity.pictures import INK, photo
-from hfnet_parity.report import WIDTH, cost_sentence, distance, print_report, to_json
+from hfnet_parity.report import WIDTH, cost_sentence, distance, print_report, printable, to_json
 from hfnet_parity.run import Verdict
 from hfnet_parity.tolerances import profile_of, read_tolerances
 from synthetic import CAMERA, looking_at, place
@@ -111,6 +114,10 @@ def printed(verdict: Verdict, layers=LAYERS, width: int = WIDTH) -> str:
     return file.getvalue()
 
 
+FILES = {"model": Path("models/phone<1>.tflite"), "map": Path("maps/square.hfmap")}
+WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
 class Page(HTMLParser):
     """What a browser sees: tags with attributes, and the text."""
 
@@ -134,7 +141,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def page(made, tmp_path):
     def write(*verdicts: Verdict, layers=LAYERS, bundle: Bundle | None = None, **options) -> Page:
-        write_html(tmp_path / "r.html", bundle or made.bundle, verdicts, layers, **options)
+        write_html(tmp_path / "r.html", bundle or made.bundle, verdicts, layers, FILES, WHEN, **options)
         return Page(tmp_path / "r.html")
 
     return write
@@ -165,6 +172,26 @@ def test_table_json_and_page_agree(made, page):
         assert said in text
     for said in ("All stages hold.", "Every stage holds its tolerance", "7.2 dB", "recall within"):
         assert said in html.text
+
+
+def test_the_page_says_what_was_compared_and_when(made, page):
+    html = page(made.judge(made.run(0.1, about={"model_hash": "c" * 32, "map_hash": "d" * 32})))
+    for said in (
+        "model phone<1>.tflite cccccccc", "map square.hfmap dddddddd", "reference ref.bundle", "2026-03-04 05:06 UTC",
+        f"hfnet-edge {version('hfnet-edge')}", "Lengths take the map's unit for the metre.",
+    ):  # fmt: skip
+        assert said in html.text
+    assert html.text.count("Lengths take") == 1
+
+
+def test_every_dot_says_which_query_it_is(made, page):
+    html = page(made.judge(made.run(0.1)))
+    (plot,) = re.findall(r'<svg class="plot".*?</svg>', html.source, re.DOTALL)
+    dots = re.findall(r"<circle [^>]*>(<title>)?([^<]*)", plot)
+    names = [q.name for q in made.bundle.recording.queries]
+    assert len(dots) == 3 * len(names)  # the distance, and both numbers of inliers
+    for name in names:
+        assert sum(unescape(title).startswith(f"{printable(name)}: ") for _, title in dots) == 3
 
 
 def test_the_first_stage_out_and_what_it_costs(made, page):
