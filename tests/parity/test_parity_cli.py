@@ -43,7 +43,7 @@ def test_record_then_run(kit, inputs, tmp_path):
         "--thresholds", "0.1,1 0.5,5", "-o", tmp_path / "ref.bundle",
     ).stdout  # fmt: skip
     assert "of 6 queries localized on CPU, LiteRT" in said and "hfnet-parity run" in said
-    assert [str(t) for t in Bundle.read(tmp_path / "ref.bundle").thresholds] == ["0.1 m, 1°", "0.5 m, 5°"]
+    assert [str(t) for t in Bundle.read(tmp_path / "ref.bundle").thresholds] == ["0.1 units, 1°", "0.5 units, 5°"]
     done = parity("run", tmp_path / "ref.bundle", *inputs, "--html", tmp_path / "r.html", "--json", tmp_path / "r.json")
     assert "All stages hold." in done.stdout and "noisiest layers" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
