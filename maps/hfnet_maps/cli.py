@@ -174,7 +174,7 @@ def pack(
         _check_picture("--curve", curve, output, source, features, global_features, model)
     if source is None:
         needs("maps", "h5py")
-    from hfnet_maps.budget import check_judged, choose, curve_budgets
+    from hfnet_maps.budget import Ladder, check_judged, choose
     from hfnet_maps.budget import curve as trace_curve
     from hfnet_maps.pictures import draw_curve
     from hfnet_maps.source import Source, read_source
@@ -191,11 +191,13 @@ def pack(
             assert sfm is not None and features is not None and global_features is not None
             description = None if model is None else Model(model).description
             place = read_hloc(sfm, features, global_features, description, report)
+        ladder = None
         if curve is not None:
             check_judged(place)
-        sections, choices = choose(place, size, codec, report)
+            ladder = Ladder(place, codec)
+        sections, choices = choose(place, size, codec, report, ladder)
         write_map(sections, output)
-        frontier = [] if curve is None else trace_curve(place, curve_budgets(place, codec), codec, report)
+        frontier = [] if curve is None else trace_curve(place, codec, report, ladder)
     chosen = choices[0]
     if place.extractor.global_weights_hash and Section.RANDOM_TREES not in sections:
         print("trees grow from all observations, and a packed source has none: the methods that walk trees are lost")

@@ -10,6 +10,7 @@ SAMPLE = 25_600  # descriptors that tables are fitted to: 100 for each of 256 ce
 MOVES = 12  # of k-means
 TURNS = 30  # of iterative quantization
 CHUNK = 1 << 16  # rows at a time
+BLOCK = 512  # rows whose products with all centroids stay in the cache
 
 
 def fit_codec(name: CodecName, descriptors: np.ndarray, dim: int, subspaces: int = 0) -> Codec:
@@ -97,7 +98,7 @@ def _balanced_turn(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _centroids(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """k-means: (256, d) float32 of (R, d) vectors; zeros fill up where there are fewer distinct ones."""
-    distinct = np.unique(vectors, axis=0)
+    distinct = _distinct(vectors)
     if len(distinct) <= CENTROIDS:
         return np.pad(distinct, ((0, CENTROIDS - len(distinct)), (0, 0)))
     centers = distinct[rng.choice(len(distinct), CENTROIDS, replace=False)]
@@ -111,6 +112,20 @@ def _centroids(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return centers
 
 
+def _distinct(vectors: np.ndarray) -> np.ndarray:
+    """The distinct rows of (R, d) float32 whole numbers from -127 to 127, in some order that is always the same."""
+    rows = vectors.astype(np.int8)
+    if rows.shape[1] != 4:
+        return np.unique(rows, axis=0).astype(np.float32)
+    return np.unique(rows.view("<u4")).view(np.int8).reshape(-1, 4).astype(np.float32)
+
+
 def _assigned(vectors: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """(R,) uint8, the nearest center of each vector, equals by lower number."""
-    return (vectors @ centers.T - np.square(centers).sum(axis=1) / 2).argmax(axis=1).astype(np.uint8)
+    out = np.empty(len(vectors), np.uint8)
+    turned, half = np.ascontiguousarray(centers.T), np.square(centers).sum(axis=1) / 2
+    for start in range(0, len(vectors), BLOCK):
+        products = vectors[start : start + BLOCK] @ turned
+        products -= half
+        out[start : start + BLOCK] = products.argmax(axis=1)
+    return out

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hfnet_edge.codecs import UNIT, CodecName, project, rounded
+from hfnet_edge.codecs import UNIT, Codec, CodecName, project, rounded
 from hfnet_edge.errors import InputError
 from hfnet_edge.map_file import TILE
 from hfnet_edge.observation_list import TILE_SIZE
@@ -25,9 +25,7 @@ ALL = 1 << 16  # of an observation each
 GLOBAL_DIMS = (512, 256, 128, 64, 32)
 GLOBAL_SHARE = 0.1  # of the budget, for global descriptors
 FULL_ENOUGH = 0.98  # of the budget
-FEWEST = 0.25  # of the landmarks that the smallest descriptors leave room for: settings that keep fewer are hopeless
 TREES_FIXED = 1800  # bytes of random trees, however few the landmarks: costs, head, a place in the table
-FITTING = 0.97  # of the budget: settings that cannot use so much of it are not considered
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,11 @@ class Settings:
     per_landmark: int
     global_dim: int
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one descriptor."""
+        return self.subspaces or (self.dim // 8 if self.codec is CodecName.BINARY else self.dim)
+
     def __str__(self) -> str:
         unit = "bits" if self.codec is CodecName.BINARY else "bytes"
         size = f"{self.subspaces or self.dim} {unit}"
@@ -59,6 +62,9 @@ def all_settings(source: Source, budget: int, codec: CodecName | None = None) ->
     Args:
         budget: bytes of the file; it decides the width of the global descriptors.
         codec: only this one.
+
+    Raises:
+        InputError: descriptors are too narrow for the codec.
     """
     d, width = source.extractor.local_dim, global_dim(source, budget)
     tried = [(CodecName.PQ, 4 * s, s) for s in (8, 12, 16, 24, 32) if 4 * s <= d]
@@ -66,7 +72,10 @@ def all_settings(source: Source, budget: int, codec: CodecName | None = None) ->
     tried += [(CodecName.INT8, k, 0) for k in (48, d) if k <= d]
     settings = [Settings(name, k, s, per, width) for name, k, s in dict.fromkeys(tried) for per in (1, 4)]
     settings += [Settings(CodecName.INT8, d, 0, per, width) for per in (16, ALL)]
-    return [s for s in settings if codec is None or s.codec is codec]
+    found = [s for s in settings if codec is None or s.codec is codec]
+    if not found:
+        raise InputError(f"the codec {codec} needs wider descriptors than {d}-D", "leave --codec out")
+    return sorted(found, key=lambda s: (s.row_bytes, s.per_landmark))
 
 
 def global_dim(source: Source, budget: int) -> int:
@@ -74,10 +83,19 @@ def global_dim(source: Source, budget: int) -> int:
     full = source.global_descriptors.shape[1]
     if source.global_projection is not None:
         return full
+    sizes = global_sizes(source)
+    return max((k for k, size in sizes.items() if size <= GLOBAL_SHARE * budget), default=min(sizes))
+
+
+def global_sizes(source: Source) -> dict[int, int]:
+    """Bytes that global descriptors take with their projection, by their dimensions, the most first; without those that
+    take no fewer bytes than more dimensions do: of few images the projection costs more than it saves."""
+    full = source.global_descriptors.shape[1]
     sizes = {full: len(source.names) * full}
-    sizes |= {k: (len(source.names) + full) * k for k in GLOBAL_DIMS if k < full}
-    fitting = [k for k, size in sizes.items() if size <= GLOBAL_SHARE * budget]
-    return max(fitting, default=min(sizes, key=lambda k: sizes[k]))
+    for k in GLOBAL_DIMS:
+        if k < full and (size := (len(source.names) + full) * k) < min(sizes.values()):
+            sizes[k] = size
+    return sizes
 
 
 class Packer:
@@ -88,12 +106,16 @@ class Packer:
         order: (L,) int64, the most useful landmark first.
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source, whole: Packer | None = None):
+        """Of a source without some images: ``whole`` fits the codecs, of all of them."""
         self.source = in_file_order(source)
         self.order = rank(self.source)
+        self._whole = whole or self
         self._summaries: dict[int, Source] = {}
+        self._codecs: dict[tuple[CodecName, int, int], Codec] = {}
         self._encoded: dict[Settings, Source] = {}
         self._global: dict[int, Source] = {}
+        self._packed: dict[tuple[Settings, int], int] = {}
 
     @cached_property
     def tree_bytes(self) -> float:
@@ -112,9 +134,11 @@ class Packer:
         return trees_of(self.source.take(np.sort(self.order[:count]))) if self.tree_bytes else {}
 
     def size(self, settings: Settings, count: int) -> int:
-        """Bytes of that map, about, with its trees."""
-        trees = TREES_FIXED + round(self.tree_bytes * count) if self.tree_bytes else 0
-        return size_of(self.pack(settings, count)) + trees
+        """Bytes of that map, about where it has trees."""
+        if (settings, count) not in self._packed:
+            trees = TREES_FIXED + round(self.tree_bytes * count) if self.tree_bytes else 0
+            self._packed[settings, count] = size_of(self.pack(settings, count)) + trees
+        return self._packed[settings, count]
 
     def fit(self, settings: Settings, budget: int) -> int:
         """How many landmarks fill at least 98 % of ``budget`` bytes, or all.
@@ -122,13 +146,15 @@ class Packer:
         Raises:
             InputError: not even a map of one landmark is so small.
         """
+        count, high = self.estimate(settings, budget), len(self.order)
+        if FULL_ENOUGH * budget <= (size := self.size(settings, count)) <= budget or (count == high and size <= budget):
+            return count
         low, low_size = 1, self.size(settings, 1)
         if low_size > budget:
             raise InputError(
                 f"a budget of {budget} bytes is too small: images and tables alone take {low_size}",
                 "give a larger --budget, or list fewer images",
             )
-        count, high = self.estimate(settings, budget), len(self.order)
         while low < high:
             size = self.size(settings, count)
             if size > budget:
@@ -142,32 +168,11 @@ class Packer:
             count = min(max(guess, low + 1), high)
         return low
 
-    def candidates(self, budget: int, codec: CodecName | None = None) -> list[Settings]:
-        """Settings that can use the budget, and leave room for landmarks; where none can, the largest."""
-        settings = all_settings(self.source, budget, codec)
-        if not settings:
-            raise InputError(
-                f"the codec {codec} needs wider descriptors than {self.source.extractor.local_dim}-D",
-                "leave --codec out",
-            )
-        found: dict[Settings, int] = {}
-        hopeless: Settings | None = None
-        for s in settings:
-            if hopeless is not None and (s.codec, s.dim) == (hopeless.codec, hopeless.dim):
-                continue  # more descriptors a landmark leave room for fewer yet
-            sizes = self._sizes(s)
-            if sizes[-1] >= FITTING * budget:
-                count = int(np.searchsorted(sizes, budget))
-                found[s] = count
-                hopeless = s if count < FEWEST * max(found.values()) else None
-        most = max(found.values(), default=0)
-        return [s for s, count in found.items() if count >= FEWEST * most] or settings[-1:]
-
     def estimate(self, settings: Settings, budget: int) -> int:
         """About how many landmarks fit, at least one, without encoding anything."""
-        return max(1, int(np.searchsorted(self._sizes(settings), budget)))
+        return max(1, int(np.searchsorted(self.sizes(settings), budget)))
 
-    def _sizes(self, settings: Settings) -> np.ndarray:
+    def sizes(self, settings: Settings) -> np.ndarray:
         """(L,) about how many bytes the map of each prefix of ``order`` takes."""
         s, n = self.source, len(self.order)
         images, width = len(s.names), s.global_descriptors.shape[1]
@@ -176,12 +181,30 @@ class Packer:
         projected = settings.codec is not CodecName.INT8 or settings.dim < s.extractor.local_dim
         tables = settings.dim * (s.extractor.local_dim * projected + 256 * bool(settings.subspaces))
         global_bytes = settings.global_dim * (images + (width if settings.global_dim < width else 0))
-        row = settings.subspaces or (settings.dim // 8 if settings.codec is CodecName.BINARY else settings.dim)
         count_bytes = {1: 0.0, 4: 0.25}.get(settings.per_landmark, 2.0)
-        each = 6 + TILE.itemsize / TILE_SIZE + count_bytes + rows * row + observations * 5.5 / 8 + self.tree_bytes
+        each = (
+            6
+            + TILE.itemsize / TILE_SIZE
+            + count_bytes
+            + rows * settings.row_bytes
+            + observations * 5.5 / 8
+            + self.tree_bytes
+        )
         names = sum(map(len, s.names))
         fixed = 900 + (TREES_FIXED if self.tree_bytes else 0)
         return fixed + images * 68 + names + tables + global_bytes + np.cumsum(each)
+
+    def _codec(self, settings: Settings) -> Codec:
+        """Fitted to one descriptor a landmark, however many are kept."""
+        key = settings.codec, settings.dim, settings.subspaces
+        if key not in self._codecs:
+            if settings.codec is CodecName.INT8 and settings.dim == self.source.extractor.local_dim:
+                self._codecs[key] = Codec(settings.codec, settings.dim)
+            else:
+                self._codecs[key] = fit_codec(
+                    settings.codec, self.summary(1).descriptors, settings.dim, settings.subspaces
+                )
+        return self._codecs[key]
 
     def summary(self, per_landmark: int) -> Source:
         """With so many descriptors a landmark, at most."""
@@ -199,7 +222,7 @@ class Packer:
         if local not in self._encoded:
             source = self.summary(settings.per_landmark)
             if source.codec is None:
-                codec = fit_codec(settings.codec, source.descriptors, settings.dim, settings.subspaces)
+                codec = self._whole._codec(settings)
                 source = replace(source, codec=codec, descriptors=encode(codec, source.descriptors))
             self._encoded[local] = source
         if settings.global_dim not in self._global:

@@ -10,11 +10,11 @@ from hfnet_edge.container import Section
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.localizer import localize_features
 from hfnet_maps import budget as budgets
-from hfnet_maps.budget import choose, curve
+from hfnet_maps.budget import Ladder, choose, curve
 from hfnet_maps.codebooks import encode, fit_codec
 from hfnet_maps.evaluation import pose_error
 from hfnet_maps.merge import merge
-from hfnet_maps.pack import ALL, Packer, Settings, all_settings, project_globals
+from hfnet_maps.pack import Packer, Settings, all_settings, project_globals
 from hfnet_maps.selection import GRID, cells_of, cover, rank
 from hfnet_maps.source import read_source, source_of
 from hfnet_maps.summary import summarise
@@ -27,6 +27,12 @@ OFFSET = np.array([1000.0, -2000.0, 50.0])
 @pytest.fixture(scope="module")
 def here():
     p = place(landmarks=1500, images=12)
+    return p, p.source(noise=0.5)
+
+
+@pytest.fixture(scope="module")
+def small():
+    p = place(landmarks=500, images=8)
     return p, p.source(noise=0.5)
 
 
@@ -196,23 +202,40 @@ def test_projected_globals_rank_as_before():
 
 @pytest.mark.parametrize("budget", [20_000, 60_000, 150_000])
 @pytest.mark.parametrize("codec", [None, *CodecName])
-def test_a_budget_is_kept_and_used(here, budget, codec):
-    p, source = here
+def test_a_budget_is_kept_and_filled(here, budget, codec):
+    _, source = here
     packer = Packer(source)
-    settings = packer.candidates(budget, codec)[0]
-    if codec is None or budget == 20_000:
-        sections, tried = choose(source, budget, codec)
-        assert tried[0].size == size_of(sections) and (codec is None or tried[0].settings.codec is codec)
-    else:
-        sections = packer.pack(settings, packer.fit(settings, budget))
+    settings = all_settings(source, budget, codec)[0]
+    sections = packer.pack(settings, packer.fit(settings, budget))
     size = size_of(sections)
-    whole = max(size_of(packer.pack(s, len(packer.order))) for s in all_settings(source, budget, codec))
-    assert size <= budget and (size >= 0.95 * budget or size >= 0.95 * whole)
+    assert size <= budget and (size >= 0.95 * budget or packer.fit(settings, budget) == len(packer.order))
     m = to_map(sections)
     m.check_all()
     assert len(m.file.data) == size
-    if codec is None:
-        assert max(errors(p, m)) < 0.1
+
+
+def test_a_larger_budget_is_never_judged_worse(small):
+    """Each budget by itself, nothing remembered from one to the next."""
+    p, source = small
+    before = -1.0
+    for budget in (11_000, 14_000, 19_000, 33_000, 80_000):
+        sections, tried = choose(source, budget)
+        assert tried[0].size == size_of(sections) <= budget
+        assert tried[0].score >= before
+        before = tried[0].score
+    assert max(errors(p, to_map(sections))) < 0.1
+
+
+def test_the_map_that_is_written_is_the_one_that_was_judged(small):
+    _, source = small
+    sections, tried = choose(source, 25_000)
+    ladder = Ladder(source)
+    again = ladder.jury.judge(tried[0])
+    np.testing.assert_array_equal(again.scores, tried[0].scores)
+    assert to_map(sections).landmark_count == tried[0].landmarks
+    again, _ = choose(source, 25_000)
+    assert sections.keys() == again.keys()
+    assert all(bytes(sections[kind]) == bytes(again[kind]) for kind in sections)
 
 
 def test_the_choice_looks_at_left_out_images_alone(here):
@@ -235,10 +258,11 @@ def test_too_small_a_budget_names_what_is_needed(here):
         choose(narrow, 10_000, CodecName.PQ)
 
 
-def test_a_budget_beyond_the_map_keeps_everything(here):
-    _, source = here
+def test_a_budget_beyond_the_map_keeps_what_is_judged_best(small):
+    _, source = small
     sections, tried = choose(source, 10**9)
-    assert tried[0].settings.per_landmark == ALL and tried[0].landmarks == len(source.positions)
+    assert tried[0].score >= tried[-1].score and tried[-1].settings is None
+    assert tried[0].size < size_of(full_sections(source)) and size_of(sections) == tried[0].size
     assert not any(kind >= Section.SOURCE_IMAGES for kind in sections)
 
 
@@ -265,16 +289,19 @@ def test_without_keypoints_the_usual_settings_are_taken_and_a_curve_is_refused(h
     sections, tried = choose(bare, 40_000)
     assert tried[0].scores is None and size_of(sections) <= 40_000
     with pytest.raises(InputError, match="lacks the keypoints of its reference images"):
-        curve(bare, [40_000])
+        curve(bare)
 
 
-def test_the_curve_has_a_point_for_each_budget(here):
-    _, source = here
-    points = curve(source, [15_000, 60_000])
-    assert len(points) == 3 and points[-1].settings is None
-    assert points[0].landmarks < points[1].landmarks
-    sizes = budgets.curve_budgets(source)
-    assert sizes == sorted(sizes) and len(sizes) == budgets.CURVE_POINTS
+def test_the_curve_rises_and_passes_through_every_choice(small):
+    _, source = small
+    ladder = Ladder(source)
+    _, tried = choose(source, 25_000, ladder=ladder)
+    points = curve(source, ladder=ladder)
+    scores = [point.score for point in points[:-1]]
+    assert points[-1].settings is None and scores == sorted(scores) and len(scores) > 2
+    assert tried[0] in points
+    alone = curve(source)
+    assert alone == points and [point.score for point in alone] == [point.score for point in points]
 
 
 def test_large_maps_are_judged_in_the_neighbourhood_of_the_left_out(here, monkeypatch):
@@ -320,4 +347,4 @@ def test_places_too_small_to_leave_an_image_out_are_packed_unjudged():
     sections, tried = choose(p.source(), 15_000)
     assert tried[0].scores is None and size_of(sections) <= 15_000
     with pytest.raises(InputError, match="2 images are too few"):
-        curve(p.source(), [15_000])
+        curve(p.source())
