@@ -168,8 +168,8 @@ class Ladder:
         """Bytes of the steps: from where every image has `COVER` landmarks (K-cover) to where all is kept."""
         p = self.packer
         need = cover(p.source, p.order, COVER)
-        smallest, *_, largest = [*all_settings(p.source, 0, self._codec), *all_settings(p.source, 1 << 60, self._codec)]
-        least, most = p.sizes(smallest)[max(need - 1, 0)], p.sizes(largest)[-1]
+        least = min(p.sizes(s)[max(need - 1, 0)] for s in all_settings(p.source, 0, self._codec) if s.per_landmark == 1)
+        most = p.sizes(all_settings(p.source, 1 << 60, self._codec)[-1])[-1]
         found: list[int] = []
         for size in _series():
             if size >= least:
@@ -282,8 +282,9 @@ def choose(
         if not ladder.folds:
             usual = [s for s in options if s.per_landmark == 4 and (s.row_bytes == USUAL or codec is not None)]
             return _filled(ladder.packer, (usual or options)[0], budget)
-        if ladder.packer.estimate(options[0], budget) <= 1:
-            ladder.packer.fit(options[0], budget)  # says now, before the long part, how small is too small
+        leanest = min(options, key=lambda s: ladder.packer.sizes(s)[0])
+        if ladder.packer.estimate(leanest, budget) <= 1:
+            ladder.packer.fit(leanest, budget)  # says now, before the long part, how small is too small
         best = ladder.best(budget, progress)
         assert best.settings is not None
         sections, chosen = _exactly(ladder.packer, best.settings, best.landmarks, budget)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -206,8 +207,11 @@ def pack(
     elif chosen.scores is None:
         print("the source has too few images to leave one out, so the usual settings were taken, not judged")
     else:
-        Console().print(_choices(f"Left-out reference images in maps of {size_text(size)}", choices))
+        Console().print(_choices(f"Left-out reference images in maps of at most {size_text(size)}", choices, bold=True))
+        print(COLUMNS)
     print(f"chosen: {chosen.settings}; {chosen.landmarks} of {len(place.positions)} landmarks")
+    if chosen.scores is not None and chosen.size < SMALLER * size:
+        print(f"it takes {size_text(chosen.size)}: no other of the sizes tried up to the budget was judged better")
     if curve is not None:
         Console().print(_choices("The best at each size", frontier))
         draw_curve(frontier, chosen, curve)
@@ -238,23 +242,41 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * 1000 ** " kMG".lower().index(found[2].lower() or " "))
 
 
-def _choices(title: str, choices: list[Choice]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("", min_width=12)  # no word is cut, of 80 columns either
-    for heading in ("about", "landmarks", "localized", "precise", "median error", "score"):
-        table.add_column(heading, justify="right")
-    for i, c in enumerate(choices):
-        if i and c.settings is None:
+COLUMNS = """\
+descriptors: of a landmark; x 1-4: up to four; each: one for each observation
+global: dimensions of the global descriptors
+found: share of the left-out images that were localized
+precise: share with at most twice e, the median error of everything as built
+median: position error of the left-out images, in the map's unit
+score: mean of e / (e + error); 1 without error, 0.5 at e, 0 where not found"""
+SMALLER = 0.9  # of the budget; then it is said why
+ROWS = 10  # of the table, at most
+
+
+def _choices(title: str, choices: list[Choice], bold: bool = False) -> Table:
+    """A table within 80 columns; everything as built comes last.
+
+    Args:
+        bold: the first is the chosen one, and of the others only the first few matter.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    table.add_column("descriptors", no_wrap=True)
+    for heading in ("global", "size", "landmarks", "found", "precise", "median", "score"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    *packed, full = choices
+    for i, c in enumerate([*(packed[:ROWS] if bold else packed), full]):
+        if c is full:
             table.add_section()
         table.add_row(
-            "everything, as built" if c.settings is None else str(c.settings),
+            "everything, as built" if c.settings is None else c.settings.local,
+            "" if c.settings is None else str(c.settings.global_dim),
             size_text(c.size),
             str(c.landmarks),
             f"{100 * c.localized:.0f} %",
             f"{100 * c.precise:.0f} %",
-            f"{c.median[0]:.3g}, {c.median[1]:.3g}°",
+            f"{c.median[0]:.3g}",
             f"{c.score:.3f}",
-            style="bold" if i == 0 and title.startswith("Left") else None,
+            style="bold" if bold and i == 0 else None,
         )
     return table
 

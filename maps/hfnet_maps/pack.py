@@ -49,11 +49,15 @@ class Settings:
         """Bytes of one descriptor."""
         return self.subspaces or (self.dim // 8 if self.codec is CodecName.BINARY else self.dim)
 
-    def __str__(self) -> str:
+    @property
+    def local(self) -> str:
+        """How landmarks are described, in words."""
         unit = "bits" if self.codec is CodecName.BINARY else "bytes"
-        size = f"{self.subspaces or self.dim} {unit}"
-        several = {1: "", ALL: " an observation"}.get(self.per_landmark, f" x 1-{self.per_landmark}")
-        return f"{self.codec} {size}{several}, global {self.global_dim}"
+        several = {1: "", ALL: " each"}.get(self.per_landmark, f" x 1-{self.per_landmark}")
+        return f"{self.codec} {self.subspaces or self.dim} {unit}{several}"
+
+    def __str__(self) -> str:
+        return f"{self.local}, global {self.global_dim}"
 
 
 def all_settings(source: Source, budget: int, codec: CodecName | None = None) -> list[Settings]:

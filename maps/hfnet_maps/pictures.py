@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from hfnet_edge.console import size_text
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Pose
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 SIDE, LEAST_SIDE = 9.0, 3.5  # inches
 LEVEL = 10.0  # degrees: a world axis that is as near to upright is taken for upright
 WORLD = "xyz"
+TICKS = ((1,), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8))  # leading digits, the first of them that give enough
+FEWEST_TICKS = 4
+FAR_APART = 3  # times as much
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ def _reference_poses(m: LocalizationMap) -> list[Pose]:
 
 
 def draw_curve(frontier: Sequence[Choice], chosen: Choice, path: Path | str) -> None:
-    """Writes a PNG of accuracy against megabytes: recall and median error of left-out images, the chosen map marked.
+    """Writes a PNG of accuracy against size: recall and median error of left-out images, the chosen map marked.
 
     Args:
         frontier: the best at each size, the uncompacted map last.
@@ -249,32 +253,57 @@ def draw_curve(frontier: Sequence[Choice], chosen: Choice, path: Path | str) -> 
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True)
     *packed, full = frontier
-    size = [c.size / 1e6 for c in packed]
+    unit, name = (1e6, "MB") if max(c.size for c in packed) >= 1e7 else (1e3, "kB")
+    size = [c.size / unit for c in packed]
     values: list[tuple[Axes, str, Callable[[Choice], float]]] = [
-        (upper, "recall [%]", lambda c: 100 * c.precise),
-        (lower, "median position error", lambda c: c.median[0]),
+        (upper, "left-out images [%]", lambda c: 100 * c.precise),
+        (lower, "median position error [map's unit]", lambda c: c.median[0]),
     ]
     upper.plot(size, [100 * c.localized for c in packed], "o:", color="#b9bec6", markersize=3, label="localized at all")
     upper.set_ylim(-3, 103)
     for axes, label, value in values:
-        axes.axhline(value(full), color="#8a8f98", linestyle="--", label=f"everything, {full.size / 1e6:.3g} MB")
+        axes.axhline(value(full), color="#8a8f98", linestyle="--", label=f"everything, {size_text(full.size)}")
         axes.plot(size, [value(c) for c in packed], "o-", color="#1f6f50", markersize=4, label="best at each size")
         axes.plot(
-            chosen.size / 1e6, value(chosen), "o", color="#d9822b", markersize=9, label=f"chosen: {chosen.settings}"
+            chosen.size / unit, value(chosen), "o", color="#d9822b", markersize=9, label=f"chosen: {chosen.settings}"
         )
-        axes.set(ylabel=label, xscale="log")
+        axes.set(ylabel=label)
         axes.grid(color="#e4e4e0", linewidth=0.6)
-    if all(np.isfinite(c.median[0]) for c in frontier):
-        lower.set_yscale("log")
-    lower.set_xlabel("megabytes")
+    _decimal(lower, "x", [*size, chosen.size / unit])
+    medians = [c.median[0] for c in (*frontier, chosen)]
+    if np.isfinite(medians).all():
+        _decimal(lower, "y", medians)
+    lower.set_xlabel(f"size of the map [{name}]")
     lower.legend(frameon=False, fontsize=8)
     upper.legend(frameon=False, fontsize=8, loc="lower right")
     upper.set_title(
-        "Reference images left out of the map: recall within twice the uncompacted map's median error",
+        "Reference images left out of the map: those within twice the uncompacted map's median error",
         loc="left",
         fontsize=10,
     )
     _save(figure, path)
+
+
+def _decimal(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> None:
+    """An axis with plain decimal ticks, logarithmic where the positive ``values`` are far apart."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    low, high = 0.97 * min(values), 1.03 * max(values)
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_locator(MaxNLocator(6))
+    if low > 0 and high > FAR_APART * low:
+        axes.set(xscale="log") if name == "x" else axes.set(yscale="log")
+        powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+        for digits in TICKS:
+            ticks = [d * 10.0**power for power in powers for d in digits if low <= d * 10.0**power <= high]
+            if len(ticks) >= FEWEST_TICKS:
+                break
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_minor_locator(NullLocator())
+    axes.set(xlim=(low, high)) if name == "x" else axes.set(ylim=(low, high))
+    axis.set_major_formatter(
+        FuncFormatter(lambda tick, _: np.format_float_positional(tick, 4, fractional=False, trim="-"))
+    )
 
 
 def _figure(low: np.ndarray, high: np.ndarray, plane: GroundPlane) -> tuple[Figure, Axes]:

@@ -22,7 +22,10 @@ from hfnet_edge.geometry import Pose
 from hfnet_edge.lists import write_poses
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_maps import build
-from hfnet_maps.cli import eval_main, main, map_main, parse_size
+from hfnet_maps.budget import Choice
+from hfnet_maps.cli import _choices, eval_main, main, map_main, parse_size
+from hfnet_maps.pack import ALL, Settings
+from hfnet_maps.pictures import draw_curve
 from hfnet_maps.source import read_source
 from hfnet_maps.writer import full_sections, write_map
 from hloc_files import write_hloc
@@ -242,7 +245,6 @@ def scene(made, tmp_path, monkeypatch):
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hfnet_edge.model.Model", FakeModel)
-    monkeypatch.setattr("hfnet_maps.budget.CURVE_POINTS", 3)
     return tmp_path
 
 
@@ -265,32 +267,53 @@ def packed(*arguments, budget=20_000, output="out.hfmap"):
 def test_pack_within_a_budget(scene, budget):
     before = (scene / "scene.hfmap").read_bytes()
     stdout, m, size = packed("scene.hfmap", budget=parse_size(budget))
-    assert 0.95 * parse_size(budget) <= size <= parse_size(budget)
-    assert f"Left-out reference images in maps of {console.size_text(parse_size(budget))}" in stdout
-    assert "localized" in stdout and "everything" in stdout and "100 %" in stdout
-    assert "…" not in stdout  # no word is cut in a pipe, which has 80 columns
+    assert f"Left-out reference images in maps of at most {console.size_text(parse_size(budget))}" in stdout
+    assert "everything, as built" in stdout and "100 %" in stdout
+    assert ("it takes" in stdout) == (size < 0.9 * parse_size(budget))
+    table = stdout.split("chosen: ")[0]
+    assert "…" not in table and max(map(len, table.splitlines())) <= 80  # no word is cut in a pipe
+    for heading in ("descriptors", "global", "found", "precise", "median", "score"):
+        assert f"\n{heading}: " in table  # what it means
     assert f"chosen: {m.codec.name} " in stdout and f"{m.landmark_count} of 300 landmarks" in stdout
     assert m.image_count == 6 and not any(kind >= Section.SOURCE_IMAGES for kind in m.file.sections)
     assert (scene / "scene.hfmap").read_bytes() == before
 
 
-def test_the_table_has_a_row_for_everything_that_was_tried(scene, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    stdout, m, size = packed("scene.hfmap", budget=5_000)
-    table = {name: cells for name, cells in rows(stdout).items() if len(cells) == 6}
-    *tried, full = list(table)
+def test_the_table_has_a_row_for_what_was_judged(scene):
+    stdout, m, size = packed("scene.hfmap", budget=20_000)
+    lines = stdout.split("─ \n")[1].split("descriptors:")[0].splitlines()
+    table = [line for line in lines if line.strip()]
     chosen = stdout.split("chosen: ")[1].split(";")[0]
-    assert full == "everything, as built" and tried[0] == chosen and len(tried) > 1
-    assert table[full][:2] == ["84 kB", "300"]
-    assert table[chosen][:2] == [console.size_text(size), f"{m.landmark_count}"]
-    for cells in table.values():
-        assert cells[2].endswith(" %") and cells[3].endswith(" %") and 0 <= float(cells[5]) <= 1
+    assert table[-1].startswith("everything, as built") or table[-1].startswith(" everything, as built")
+    assert "84 kB" in table[-1] and " 300 " in table[-1] and len(table) > 2
+    local, global_dim = chosen.split(", global ")
+    assert table[0].split() == [
+        *local.split(), global_dim, *console.size_text(size).split(), f"{m.landmark_count}", *table[0].split()[-6:]
+    ]  # fmt: skip
+    scores = [float(line.split()[-1]) for line in table[:-1]]
+    assert all(0 <= score <= scores[0] for score in scores)
+
+
+def test_the_table_fits_where_figures_are_long(capsys):
+    from rich.console import Console
+
+    settings = [
+        Settings(CodecName.BINARY, 1040, 0, 4, 4096),
+        Settings(CodecName.INT8, 1040, 0, 16, 4096),
+        Settings(CodecName.INT8, 128, 0, ALL, 512),
+    ]
+    scores = np.full(9, 0.5)
+    choices = [Choice(s, 1_672_835, 123_456_789, 1.0, (0.00123, 0.1), scores) for s in (*settings, None)]
+    Console(width=80).print(_choices("The best at each size", choices))
+    out = capsys.readouterr().out
+    assert "…" not in out and "binary 1040 bits x 1-4" in out and "1672835" in out
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
 
 
 @pytest.mark.parametrize("model", [[], ["--model", "m.tflite"]])
 def test_pack_from_hlocs_files(scene, model):
     stdout, m, size = packed(*HLOC, *model)
-    assert size >= 0.95 * 20_000 and "Left-out reference images" in stdout
+    assert size <= 20_000 and "Left-out reference images" in stdout
     assert m.image_names == read_source("scene.hfmap").names
     assert m.description.weightsHash == ("0" * 32 if model else "")
     assert ("weights unknown" in run(main, "inspect", "out.hfmap").stdout) == (not model)
@@ -304,13 +327,37 @@ def test_pack_with_one_codec(scene, codec):
     assert not any(f" {other} " in stdout for other in others)  # nor were they judged
 
 
-def test_pack_with_a_curve(scene, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    stdout, _, _ = packed("scene.hfmap", "--curve", "out.png")
+def test_pack_with_a_curve(scene):
+    stdout, _, size = packed("scene.hfmap", "--curve", "out.png")
     assert "The best at each size" in stdout and "wrote out.png (" in stdout
-    points = [line for line in stdout.split("The best at each size")[1].splitlines() if "°" in line]
-    assert len(points) == 4 and "everything, as built" in points[-1]
+    points = [line for line in stdout.split("The best at each size")[1].splitlines() if " %" in line]
+    assert len(points) > 2 and "everything, as built" in points[-1]
+    scores = [float(line.split()[-1]) for line in points[:-1]]
+    assert scores == sorted(scores)
+    assert any(console.size_text(size) in line for line in points)  # the chosen is one of them
     assert is_a_picture("out.png")
+
+
+def test_the_curves_axes_have_units_and_plain_decimals(tmp_path, monkeypatch):
+    from hfnet_maps import pictures
+
+    drawn = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, _: drawn.append(figure))
+    settings = Settings(CodecName.PQ, 48, 12, 1, 512)
+    for scale, error, unit in ((1e3, 0.016, "kB"), (1e3, 2.5, "kB"), (1e6, 0.00002, "MB")):
+        points = [
+            Choice(settings, 9, int(size * scale), 1.0, (error * (1 + 60 / size), 0.1), np.full(9, 0.5))
+            for size in (20, 60, 150)
+        ]
+        draw_curve([*points, replace(points[-1], settings=None)], points[1], tmp_path / "out.png")
+        upper, lower = drawn[-1].axes
+        drawn[-1].canvas.draw()
+        assert lower.get_xlabel() == f"size of the map [{unit}]" and "[map's unit]" in lower.get_ylabel()
+        for axis in (lower.xaxis, lower.yaxis):
+            low, high = axis.get_view_interval()
+            ticks = [t for t in axis.get_ticklabels() if low <= float(t.get_text()) <= high]
+            assert len(ticks) >= 3 and all(re.fullmatch(r"[0-9.]+", t.get_text()) for t in ticks)
+        assert "[%]" in upper.get_ylabel()
 
 
 def test_the_curve_of_one_codec(scene):
@@ -349,9 +396,9 @@ def test_packing_through_a_link_replaces_what_it_names(scene):
     LocalizationMap.open(scene / "out.hfmap").check_all()
 
 
-def test_a_budget_beyond_the_map_keeps_every_landmark(scene):
-    _, m, _ = packed("scene.hfmap", budget=10**9)
-    assert m.landmark_count == 300
+def test_a_budget_beyond_the_map_says_why_the_map_is_smaller(scene):
+    stdout, _, size = packed("scene.hfmap", budget=10**9)
+    assert f"it takes {console.size_text(size)}: no other of the sizes tried" in stdout
 
 
 def test_a_place_too_small_to_leave_an_image_out_is_not_judged(scene):
