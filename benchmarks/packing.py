@@ -1,4 +1,4 @@
-"""What choosing costs: the judged score of packed maps and the CPU time of `choose`, by budget; and of another checkout.
+"""What choosing costs: judged score of packed maps and CPU time of `choose` by budget, also of another checkout.
 
     python benchmarks/packing.py [--scenes castle demo] [--budgets 60kB 200kB 1MB] [--before CHECKOUT]
 
@@ -91,7 +91,7 @@ def choose_here(path: str, budget: int) -> None:
 
     source = read_source(path)
     start = resource.getrusage(resource.RUSAGE_SELF).ru_utime
-    sections, (chosen, *_) = choose(source, budget)
+    _, (chosen, *_) = choose(source, budget)
     seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - start
     found = {"settings": str(chosen.settings), "landmarks": chosen.landmarks, "bytes": chosen.size}
     print(json.dumps(found | {"score": round(chosen.score, 4), "seconds": round(seconds, 1)}))
