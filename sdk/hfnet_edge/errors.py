@@ -5,13 +5,17 @@ The commands print both on one line and exit with code 2.
 
 from __future__ import annotations
 
+import re
+
+ADDRESSED = re.compile(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>")  # an object as Python shows it, in a text of Pillow's, say
+
 
 class HFNetEdgeError(Exception):
     """Base of every error that this project raises on purpose."""
 
     def __init__(self, problem: str, remedy: str = ""):
-        self.problem, self.remedy = problem, remedy
-        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem, self.remedy = ADDRESSED.sub("", problem), remedy
+        super().__init__(f"{self.problem}; {remedy}" if remedy else self.problem)
 
 
 class InputError(HFNetEdgeError):
