@@ -7,6 +7,7 @@ truncated. Models with rigs need nothing more: COLMAP writes each image's compos
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hfnet_edge.errors import CameraError, InputError
+from hfnet_edge.files import open_input, read_text
 from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
 
 REMEDY = "give a folder with COLMAP's cameras.bin and images.bin, or cameras.txt and images.txt"
@@ -93,6 +95,12 @@ class Reference:
             ) from e
 
 
+def model_files(folder: Path | str) -> list[Path]:
+    """The files of a COLMAP model, those too that this package does not read; not all need be there."""
+    names = ("cameras", "images", "points3D", "rigs", "frames")
+    return [Path(folder) / f"{name}{ending}" for name in names for ending in (".bin", ".txt", ".ply")]
+
+
 def read_reference(folder: Path | str) -> Reference:
     """Reads a COLMAP model. Images come in the order of their names; quaternions are scaled to unit length.
 
@@ -100,12 +108,12 @@ def read_reference(folder: Path | str) -> Reference:
         InputError: the folder is missing, holds no model, or a damaged or empty one.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"there is no reference folder {folder}", REMEDY)
     readers = {".bin": (_binary_cameras, _binary_images), ".txt": (_text_cameras, _text_images)}
     for ending, (cameras_of, images_of) in readers.items():
         cameras_file, images_file = folder / f"cameras{ending}", folder / f"images{ending}"
-        if cameras_file.is_file() and images_file.is_file():
+        if os.path.exists(cameras_file) and os.path.exists(images_file):
             return _assemble(folder, cameras_of(cameras_file), images_of(images_file))
     raise InputError(f"{folder} is not a COLMAP model", REMEDY)
 
@@ -121,13 +129,14 @@ def _assemble(
     try:
         camera_of = dict(cameras)
         for name, values, camera_id in sorted(images, key=lambda image: image[0]):
-            if not (np.isfinite(values).all() and np.linalg.norm(values[:4]) > 1e-6):
-                raise ValueError(f"the pose of {name} is not finite")
             if name in poses:
                 raise ValueError(f"the image {name} appears twice")
             if camera_id not in camera_of:
                 raise ValueError(f"the image {name} has no camera")
-            poses[name] = Pose(values[:4] / np.linalg.norm(values[:4]), values[4:])
+            try:
+                poses[name] = Pose.from_values(values)
+            except ValueError as e:
+                raise ValueError(f"the pose of {name} {e}") from e
             intrinsics[name] = camera_of[camera_id]
     except (OSError, ValueError) as e:
         raise InputError(f"the reference {folder} is damaged: {e}", f"export it again; {REMEDY}") from e
@@ -137,7 +146,7 @@ def _assemble(
 
 
 def _text_cameras(path: Path) -> Iterator[tuple[int, Intrinsics]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             fields = line.split()
             try:
@@ -149,7 +158,7 @@ def _text_cameras(path: Path) -> Iterator[tuple[int, Intrinsics]]:
 
 def _text_images(path: Path) -> Iterator[tuple[str, np.ndarray, int]]:
     """Two lines an image: pose, camera and name; then the keypoints, perhaps none."""
-    lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+    lines = enumerate(read_text(path).splitlines(), 1)
     for number, line in lines:
         if line.strip() and not line.startswith("#"):
             fields = line.split(maxsplit=9)
@@ -168,9 +177,9 @@ class _Binary:
 
     def __init__(self, path: Path):
         self.path, self.at = path, 0
-        if not path.stat().st_size:
-            raise ValueError(f"{path.name} is empty")
-        with path.open("rb") as file:
+        with open_input(path) as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise ValueError(f"{path.name} is empty")
             self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def skip(self, size: int) -> int:

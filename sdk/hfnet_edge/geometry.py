@@ -10,6 +10,7 @@ metric.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,10 @@ CAMERA_MODELS: dict[str, tuple[str, ...]] = {
     "RADIAL": ("f", "cx", "cy", "k1", "k2"),
     "OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2"),
 }
+
+MAX_SIDE = 1 << 20  # pixels of an image's width or height
+MAX_PARAM = 1e9  # of a camera: pixels, or a coefficient of its distortion
+MAX_DISTANCE = 1e12  # metres from the world's origin; sums of squares of such stay finite, and are drawn
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Camera:
             object.__setattr__(self, "width", int(self.width))
             object.__setattr__(self, "height", int(self.height))
             object.__setattr__(self, "params", tuple(float(value) for value in self.params))
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise CameraError(f"{self.width}, {self.height}, {self.params} are not numbers", "give w, h, (...)") from e
         if self.model not in CAMERA_MODELS:
             raise CameraError(
@@ -63,7 +68,11 @@ class Camera:
             )
         if self.width <= 0 or self.height <= 0:
             raise CameraError(f"the camera's size {self.width}x{self.height} is not positive", "give width and height")
-        if not np.isfinite(self.params).all() or not 1e-3 < min(self.focal) <= max(self.focal) < 1e9:
+        if max(self.width, self.height) > MAX_SIDE:
+            raise CameraError(
+                f"the camera's size {self.width}x{self.height} is beyond {MAX_SIDE} pixels", "give width and height"
+            )
+        if not max(map(abs, self.params)) < MAX_PARAM or not np.isfinite(self.params).all() or min(self.focal) <= 1e-3:
             raise CameraError(f"the camera's parameters {self.params} are not sensible", "focal lengths are positive")
 
     @classmethod
@@ -139,6 +148,24 @@ class Pose:
     def center(self) -> np.ndarray:
         """(3,) float64, the camera's position in the world."""
         return -self.rotation.T @ self.translation
+
+    @classmethod
+    def from_values(cls, values: Sequence[float] | np.ndarray) -> Pose:
+        """From qw, qx, qy, qz, tx, ty, tz as files have them: the quaternion is scaled to unit length.
+
+        Raises:
+            ValueError: not seven finite numbers, no rotation, or beyond every place (`MAX_DISTANCE`).
+        """
+        if len(values) != 7:
+            raise ValueError(f"has {len(values)} numbers, not 7")
+        row = np.array(values, np.float64)
+        if not np.isfinite(row).all():
+            raise ValueError("is not finite")
+        if not 1e-6 < np.abs(row[:4]).max() < 1e6:
+            raise ValueError("is no rotation")
+        if not np.abs(row[4:]).max() < MAX_DISTANCE:
+            raise ValueError(f"lies beyond {MAX_DISTANCE:g}")
+        return cls(row[:4] / np.linalg.norm(row[:4]), row[4:])
 
     @classmethod
     def from_matrix(cls, rotation: np.ndarray, translation: np.ndarray) -> Pose:

@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from hfnet_edge.errors import CameraError, ImageError, InputError
-from hfnet_edge.files import atomic_write
+from hfnet_edge.files import atomic_write, read_text
 from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
 
 
@@ -57,15 +55,12 @@ def read_poses(path: Path | str) -> dict[str, Pose]:
     poses: dict[str, Pose] = {}
     for number, line in _lines(path):
         name, *fields = line.split()
-        try:
-            values = np.array([float(field) for field in fields])
-        except ValueError:
-            values = np.full(7, np.nan)
-        if values.shape != (7,) or not np.isfinite(values).all() or not np.linalg.norm(values[:4]) > 1e-6:
-            raise InputError(f"{path}, line {number} is not a pose", "write `name qw qx qy qz tx ty tz`")
         if name in poses:
             raise InputError(f"{path}, line {number}: {name} appears twice", "keep one pose per image")
-        poses[name] = Pose(values[:4] / np.linalg.norm(values[:4]), values[4:])
+        try:
+            poses[name] = Pose.from_values([float(field) for field in fields])
+        except ValueError as e:
+            raise InputError(f"{path}, line {number} is not a pose ({e})", "write `name qw qx qy qz tx ty tz`") from e
     return poses
 
 
@@ -73,14 +68,18 @@ def write_poses(path: Path | str, poses: Iterable[tuple[str, Pose]]) -> None:
     """Writes what `read_poses` reads, atomically. Raises OutputError."""
     with atomic_write(path) as file:
         for name, pose in poses:
-            values = " ".join(f"{value:.12g}" for value in (*pose.quaternion, *pose.translation))
-            file.write(f"{name} {values}\n".encode())
+            file.write(f"{pose_line(name, pose)}\n".encode())
+
+
+def pose_line(name: str, pose: Pose) -> str:
+    """A line of `read_poses`."""
+    return " ".join((name, *(f"{value:.12g}" for value in (*pose.quaternion, *pose.translation))))
 
 
 def _lines(path: Path | str) -> list[tuple[int, str]]:
     """Numbered lines that are not empty and not comments."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors put a mark before the text
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not text"
         raise InputError(f"cannot read {path}: {reason}", "check the file's name") from e

@@ -95,8 +95,8 @@ def read_recording(content: bytes, where: str) -> Recording:
                 return value
 
             poses = array("references", "f8", 2)
-            if len(poses) and np.abs(np.linalg.norm(poses[:, :4], axis=1) - 1).max() > 1e-6:
-                raise ValueError("the pose of a reference image is not one")
+            for row in poses.tolist():
+                pose_from_json(row)  # raises
             references = dict(zip(manifest["references"], poses, strict=True))
             queries = []
             for i, q in enumerate(manifest["queries"]):
@@ -177,7 +177,8 @@ def pose_from_json(values: list[float] | None) -> Pose | None:
     """Reads what `pose_to_json` made. Raises ValueError."""
     if values is None:
         return None
-    row = np.array(values, np.float64)
-    if row.shape != (7,) or not np.isfinite(row).all() or abs(np.linalg.norm(row[:4]) - 1) > 1e-6:
+    Pose.from_values(values)  # raises
+    row = np.array(values, np.float64)  # the last digit of the quaternion stays
+    if abs(np.linalg.norm(row[:4]) - 1) > 1e-6:
         raise ValueError("a pose is not one")
     return Pose(row[:4], row[4:])
