@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
+import cv2
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from hfnet_edge.console import command, progress, reports_errors, run, wrote
-from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, MapFormatError, OutputError
-from hfnet_edge.files import atomic_write, check_writable
+from hfnet_edge.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
+from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, OutputError
+from hfnet_edge.files import CommandFiles, names_below, streamed_write
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
-from hfnet_edge.lists import find_images, read_queries, write_poses
+from hfnet_edge.lists import find_images, pose_line, read_queries
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method, Status
 from hfnet_edge.model import Model
 from hfnet_edge.patch_model import PatchModel
+
+PICTURES = "name another for --pictures"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,7 +46,10 @@ def localize(
         Path | None,
         typer.Option(metavar="LIST", help="`name MODEL width height params...` a line, as in hloc."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="POSES.txt", help="Poses found.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="POSES.txt", help="Poses found; until the end, in POSES.txt.part."),
+    ] = None,
     report: Annotated[Path | None, typer.Option(metavar="F.jsonl", help="One JSON line per query.")] = None,
     image: Annotated[Path | None, typer.Option(metavar="ONE.jpg", help="One photo instead of a list.")] = None,
     camera: Annotated[
@@ -92,7 +103,7 @@ def localize(
     if image is not None:
         if camera is None or images is not None:
             raise InputError("--image needs --camera alone", 'write --camera "PINHOLE width height fx fy cx cy"')
-        if not image.is_file():
+        if not os.path.isfile(image):
             raise ImageError(f"there is no image {image}", "check --image")
         todo, folder = [(image.name, Camera.parse(camera))], image.parent
     else:
@@ -101,16 +112,18 @@ def localize(
                 "--queries needs --images and -o, without --camera",
                 "give the folder of the queries and the file for the poses",
             )
-        if images is not None and not images.is_dir():
+        if images is not None and not os.path.isdir(images):
             raise InputError(f"there is no folder {images}", "check --images")
         todo, folder = read_queries(queries or Path()), images or Path()
-    inputs = (map_, model, patch_model, queries, image, features, global_features)
-    if output is not None:
-        check_writable(output, *inputs)
-    if report is not None:
-        check_writable(report, *inputs, output)
-    if pictures is not None and pictures.resolve() == folder.resolve():
+    files = CommandFiles(map_, model, patch_model, queries, features, global_features)
+    if image is not None or images is not None:
+        files.reads(*(folder / name for name, _ in todo))
+    for path in (output, report):
+        if path is not None:
+            files.writes(path, streamed=True)
+    if pictures is not None and os.path.realpath(pictures) == os.path.realpath(folder):
         raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
+    drawn = {} if pictures is None else _pictures(pictures, [name for name, _ in todo], files)
 
     config = LocalizationConfig(method)
     localizer: Localizer | HlocLocalizer
@@ -127,45 +140,138 @@ def localize(
             return localizer.localize(name, one_camera)
         return localizer.localize(folder / name, one_camera)
 
-    if images is not None:
+    if image is not None or images is not None:
         find_images(folder, (name for name, _ in todo))
-    results: list[tuple[str, LocalizationResult]] = []
-    unreadable: list[HFNetEdgeError] = []
-    with progress() as bar:
-        for done, (name, one_camera) in enumerate(todo, 1):
-            try:
-                result = pose_of(name, one_camera)
-            except (InputError, MapFormatError) as e:  # a bad photo, or a damaged part of the map, does
-                # not lose the others' poses
-                if len(todo) == 1:
-                    raise
-                unreadable.append(e)
-                continue
-            results.append((name, result))
-            if pictures is not None:
-                _draw(
-                    folder / name,
-                    one_camera,
-                    result,
-                    pictures / (name if Path(name).suffix.lower() in (".jpg", ".png") else f"{name}.jpg"),
-                )
-            bar("localizing", done, len(todo))
-    if not results:
-        raise unreadable[0]
-
-    if output is not None:
-        write_poses(output, ((name, r.pose) for name, r in results if r.pose is not None))
-    if report is not None:
-        with atomic_write(report) as file:
-            for name, r in results:
-                file.write((json.dumps(report_line(name, r, localizer.map.image_names)) + "\n").encode())
-    _print_summary(results, queries or "LIST", output, report, pictures)
-    if unreadable:
-        raise type(unreadable[0])(
-            f"{len(unreadable)} of {len(todo)} queries were left out: {unreadable[0].problem}", unreadable[0].remedy
+    outcome = Outcome(len(todo))
+    result: LocalizationResult | None = None
+    with ExitStack() as streams, progress() as bar:
+        write_pose, write_report = (
+            ignore if path is None else streams.enter_context(streamed_write(path)) for path in (output, report)
         )
-    if image is not None and results[0][1].pose is None:
+        try:
+            for done, (name, one_camera) in enumerate(todo):
+                bar("localizing", done, len(todo))
+                try:
+                    result = pose_of(name, one_camera)
+                except FAILURES as e:  # one query's failure is not the others'
+                    outcome.failed.append(typed(e))
+                    write_report(json.dumps(failure_line(name, outcome.failed[-1])))
+                    continue
+                outcome.statuses[result.status] += 1
+                outcome.milliseconds.append(result.milliseconds)
+                write_pose(*() if result.pose is None else (pose_line(name, result.pose),))
+                write_report(json.dumps(report_line(name, result, localizer.map.image_names)))
+                if name in drawn:
+                    try:
+                        _draw(folder / name, one_camera, result, drawn[name])
+                    except FAILURES as e:
+                        outcome.undrawn.append(typed(e))
+            bar("localizing", len(todo), len(todo))
+        except KeyboardInterrupt:
+            outcome.stopped = True
+
+    if result is not None:
+        if len(todo) == 1:
+            _print_result(todo[0][0], result)
+        outcome.print()
+    for path in (report, pictures):
+        if path is not None and os.path.exists(path):
+            wrote(path)
+    if output is not None and result is not None:
+        wrote(output, command("hfnet-eval", output, "--reference", "COLMAP_MODEL", "--queries", queries or "LIST"))
+    outcome.leave()
+    if image is not None and not outcome.localized:
         raise typer.Exit(1)
+
+
+def ignore(*lines: str) -> None:
+    """In place of a file that was not asked for."""
+
+
+# What one query may end with. LiteRT raises RuntimeError, OpenCV its own.
+FAILURES = (HFNetEdgeError, RuntimeError, MemoryError, ArithmeticError, ValueError, cv2.error)
+
+
+@dataclass
+class Outcome:
+    """How a run of ``queries`` queries went.
+
+    Attributes:
+        statuses: how many queries ended with each.
+        milliseconds: of each of these queries, by stage.
+        failed: why the others have no result. undrawn: why pictures are missing.
+        stopped: before the end, by the user.
+    """
+
+    queries: int
+    statuses: Counter[Status] = field(default_factory=Counter)
+    milliseconds: list[Mapping[str, float]] = field(default_factory=list)
+    failed: list[HFNetEdgeError] = field(default_factory=list)
+    undrawn: list[HFNetEdgeError] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def localized(self) -> int:
+        """Queries with a pose."""
+        return self.statuses[Status.LOCALIZED]
+
+    def __str__(self) -> str:
+        unreadable = sum(isinstance(e, InputError) for e in self.failed)
+        parts = [f"{self.localized} of {self.queries} queries localized"]
+        if unreadable:
+            parts.append(f"{unreadable} could not be read")
+        if len(self.failed) > unreadable:
+            parts.append(f"{len(self.failed) - unreadable} failed")
+        if self.stopped:
+            parts.append(f"stopped after {self.statuses.total() + len(self.failed)}")
+        return ", ".join(parts)
+
+    def print(self) -> None:
+        """Prints the counts and the stages' times."""
+        table = Table(title=str(self), title_justify="left")
+        table.add_column("stage")
+        table.add_column("median ms", justify="right")
+        for stage in dict.fromkeys(stage for one in self.milliseconds for stage in one):
+            table.add_row(stage, f"{median(one[stage] for one in self.milliseconds if stage in one):.1f}")
+        table.add_section()
+        table.add_row("whole query", f"{median(sum(one.values()) for one in self.milliseconds):.1f}")
+        Console().print(table)
+        for status in Status:
+            if self.statuses[status] and status is not Status.LOCALIZED:
+                print(f"{self.statuses[status]} without a pose: {status.value}")
+
+    def leave(self) -> None:
+        """Raises what the run ends with, if it is not whole: the interruption, or an HFNetEdgeError that counts the
+        failures and names the first."""
+        if self.stopped:
+            say(str(self))
+            raise typer.Exit(INTERRUPTED)
+        for errors, what in ((self.failed, "queries were left out"), (self.undrawn, "pictures were not drawn")):
+            if errors:
+                counted = f"{len(errors)} of {self.queries} {what}: " if self.queries > 1 else ""
+                raise type(errors[0])(f"{counted}{errors[0].problem}", errors[0].remedy)
+
+
+def typed(e: Exception) -> HFNetEdgeError:
+    """What a query failed with, without the frames that it came through: they hold the query's arrays."""
+    if isinstance(e, HFNetEdgeError):
+        return type(e)(e.problem, e.remedy)
+    said = " ".join(f"{type(e).__name__}: {e}".split())
+    return HFNetEdgeError(said, "try this photo alone with --image, and report it")
+
+
+def _pictures(folder: Path, names: Sequence[str], files: CommandFiles) -> dict[str, Path]:
+    """Where the picture of each query goes: inside the folder, whatever the names say. Raises OutputError: it cannot be
+    written, or a picture would be an input."""
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+        raise OutputError(f"cannot make the folder {folder}: {there} is no folder that can be written", PICTURES)
+    drawn = {name: folder / path for name, path in names_below(names, (".jpg", ".png"), ".jpg").items()}
+    for path in drawn.values():
+        files.writes_below(folder, path)
+    return drawn
 
 
 def _draw(image: Path, camera: Camera, result: LocalizationResult, picture: Path) -> None:
@@ -174,9 +280,7 @@ def _draw(image: Path, camera: Camera, result: LocalizationResult, picture: Path
     try:
         picture.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise OutputError(
-            f"cannot make the folder {picture.parent}: {e.strerror}", "name another for --pictures"
-        ) from e
+        raise OutputError(f"cannot make the folder {picture.parent}: {e.strerror}", PICTURES) from e
     write_picture(picture, draw_query(image, camera, result))
 
 
@@ -196,34 +300,20 @@ def report_line(name: str, result: LocalizationResult, image_names: tuple[str, .
     }
 
 
-def _print_summary(results, queries, output, report, pictures) -> None:
-    if len(results) == 1:
-        name, r = results[0]
-        if r.pose is None:
-            print(f"{name}: no pose, {r.status.value} ({r.inliers} inliers)")
-        else:
-            print(f"{name}: {r.inliers} inliers, confidence {r.confidence:.2f}")
-            print("cam_from_world", *(f"{v:.6f}" for v in (*r.pose.quaternion, *r.pose.translation)))
-            print("camera centre ", *(f"{v:.3f}" for v in r.pose.center))
-    localized = sum(r.pose is not None for _, r in results)
-    table = Table(title=f"{localized} of {len(results)} queries localized", title_justify="left")
-    table.add_column("stage")
-    table.add_column("median ms", justify="right")
-    for stage in dict.fromkeys(stage for _, r in results for stage in r.milliseconds):
-        values = [r.milliseconds[stage] for _, r in results if stage in r.milliseconds]
-        table.add_row(stage, f"{median(values):.1f}")
-    table.add_section()
-    table.add_row("whole query", f"{median(sum(r.milliseconds.values()) for _, r in results):.1f}")
-    Console().print(table)
-    for status in Status:
-        count = sum(r.status is status for _, r in results)
-        if count and status is not Status.LOCALIZED:
-            print(f"{count} without a pose: {status.value}")
-    for path in (report, pictures):
-        if path is not None:
-            wrote(path)
-    if output is not None:
-        wrote(output, command("hfnet-eval", output, "--reference", "COLMAP_MODEL", "--queries", queries))
+def failure_line(name: str, e: HFNetEdgeError) -> dict:
+    """What --report says of a query that has no result: a status of its own, and the error."""
+    status = "UNREADABLE" if isinstance(e, InputError) else "FAILED"
+    nothing: dict = {"qvec": None, "tvec": None, "inliers": 0, "matches": 0, "confidence": 0.0, "retrieved": []}
+    return {"query": name, "status": status, **nothing, "milliseconds": {}, "error": e.problem}
+
+
+def _print_result(name: str, r: LocalizationResult) -> None:
+    if r.pose is None:
+        print(f"{name}: no pose, {r.status.value} ({r.inliers} inliers)")
+    else:
+        print(f"{name}: {r.inliers} inliers, confidence {r.confidence:.2f}")
+        print("cam_from_world", *(f"{v:.6f}" for v in (*r.pose.quaternion, *r.pose.translation)))
+        print("camera centre ", *(f"{v:.3f}" for v in r.pose.center))
 
 
 def localize_main() -> None:

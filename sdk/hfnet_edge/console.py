@@ -1,4 +1,4 @@
-"""What every command shares: errors on one line, a progress bar, and what was written.
+"""What every command shares: errors on one line, progress, an output that may break, and what was written.
 
 A command looks like this:
 
@@ -13,17 +13,22 @@ A command looks like this:
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TextIO, TypeVar
 
-from hfnet_edge.errors import HFNetEdgeError
+from hfnet_edge.errors import HFNetEdgeError, OutputError
 from hfnet_edge.quiet import own_process
 
 EXIT_ERROR = 2
+INTERRUPTED = 130
+QUIET = 5.0  # seconds that work may take before a line of progress, where there is no terminal
+EVERY = 10.0  # seconds between such lines
 
 Report = Callable[..., None]  # (what is being done, how many are done, how many there are, note="")
 
@@ -36,45 +41,127 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns an `HFNetEdgeError` into ``error: problem; remedy`` on stderr and exit code 2. Anything else is a bug
-    and keeps its traceback."""
+    """Turns an `HFNetEdgeError` into ``error: problem; remedy`` on stderr and exit code 2, and Ctrl-C into ``stopped``
+    and 130. Anything else is a bug and keeps its traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except HFNetEdgeError as e:
-            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+            say(f"error: {' '.join(str(e).split())}")
             raise SystemExit(EXIT_ERROR) from None
+        except KeyboardInterrupt:
+            say("stopped")
+            raise SystemExit(INTERRUPTED) from None
 
     return wrapped
 
 
+def say(line: str) -> None:
+    """Prints a line on stderr; where that is closed or full, nowhere."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def run(app: Any) -> None:
-    """Runs a typer app: wrong options are one line on stderr too, and an interruption is no traceback."""
+    """Runs a typer app: wrong options, and an output that is full or closed, are one line on stderr too, and an
+    interruption is no traceback. Exits with 0, with the command's own code, with 2 or with 130."""
+    _open_standard_files()
+    plain = sys.stdout
+    sys.stdout = stdout = _CheckedOutput(plain)  # type: ignore[assignment]
+    try:
+        code = _exit_code(app)
+        stdout.flush()
+    except OutputError as e:
+        say(f"error: {e}")
+        code = EXIT_ERROR
+    finally:
+        sys.stdout = plain
+        _let_go(plain, 1)
+        _let_go(sys.stderr, 2)
+    raise SystemExit(code)
+
+
+def _exit_code(app: Any) -> int:
     import typer
 
     own_process()
     usage_error: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries inside from 0.26 on
     try:
         code = app(standalone_mode=False)
+    except SystemExit as e:
+        code = e.code
     except usage_error as e:
         if type(e).__name__ == "NoArgsIsHelpError":
             e.show()
         else:
-            print(f"error: {' '.join(e.format_message().split()).rstrip('.')}; see --help", file=sys.stderr)
+            say(f"error: {' '.join(e.format_message().split()).rstrip('.')}; see --help")
         code = EXIT_ERROR
-    except typer.Abort:
-        print("stopped", file=sys.stderr)
-        code = 130
-    raise SystemExit(code if isinstance(code, int) else 0)
+    except (typer.Abort, KeyboardInterrupt):
+        say("stopped")
+        code = INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+class _CheckedOutput:
+    """stdout that raises OutputError where it cannot be written. OSError would be click's and rich's, who exit with 1,
+    which is a command's own answer."""
+
+    def __init__(self, file: TextIO):
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        return self._checked(self._file.write, text)
+
+    def flush(self) -> None:
+        self._checked(self._file.flush)
+
+    def _checked(self, do: Callable[..., R], *args: str) -> R:
+        try:
+            return do(*args)
+        except OSError as e:
+            raise OutputError(f"cannot write to the standard output: {e.strerror}", "send it elsewhere") from e
+
+
+def _open_standard_files() -> None:
+    """Gives what was closed before the start to the null device: the next file that is opened would get its number,
+    and what is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _let_go(file: Any, number: int) -> None:
+    """Flushes; where that fails, what is left goes to the null device, so that Python does not fail at its end."""
+    try:
+        file.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
 
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Yields a `Report` that draws one bar per ``what`` on stderr where that is a terminal, else nothing."""
+    """Yields a `Report` that draws one bar per ``what`` on stderr where that is a terminal. Elsewhere it prints a line
+    now and then, `localizing 120/400`, and nothing of what takes less than `QUIET`."""
     if not sys.stderr.isatty():
-        yield silent
+        due = time.monotonic() + QUIET
+
+        def print_line(what: str, done: int, total: int, note: str = "") -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                say(f"{what} {done}/{total} {note}".rstrip())
+                due = time.monotonic() + EVERY
+
+        yield print_line
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
