@@ -5,26 +5,27 @@ Pixels only; `hfnet_edge.model.Description.scale` turns them into the network's 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from hfnet_edge.errors import InputError
+from hfnet_edge.files import PICTURES
 from hfnet_edge.image import load_photo
 
 MAX_PHOTOS = 64
 BUILT_IN = 24
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 def image_files(folder: Path) -> list[Path]:
     """Every image below a folder, sorted by name. Raises InputError: no such folder, or no image in it."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"there is no folder {folder}", "check its name")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     if not files:
-        raise InputError(f"there are no images in {folder}", f"give a folder of {', '.join(sorted(SUFFIXES))} files")
+        raise InputError(f"there are no images in {folder}", f"give a folder of {', '.join(sorted(PICTURES))} files")
     return files
 
 

@@ -19,8 +19,9 @@ from rich.table import Table
 from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import InputError
 from hfnet_edge.extras import needs
-from hfnet_edge.files import check_writable
+from hfnet_edge.files import CommandFiles
 from hfnet_export.extra import export_extra, readers_of
+from hfnet_export.network_files import network_files
 from hfnet_export.roles import parse_outputs
 from hfnet_export.weights_card import is_crbnet
 
@@ -129,12 +130,17 @@ def export(
     named = None if outputs is None else parse_outputs(outputs)
     if max_loss is not None and gate is None:
         raise InputError("--max-loss needs a --gate", "record one: hfnet-parity record")
-    check_writable(output, network, gate, recipe)
+    files = CommandFiles(gate, recipe, *network_files(network))
+    for folder in (pca, calibration):
+        files.reads_pictures(folder)
+    files.writes(output)
     with export_extra(*readers_of(network)):
         from hfnet_export.autopilot import GateError
-        from hfnet_export.export import STEPS, export_hfnet
+        from hfnet_export.export import STEPS, export_hfnet, recipe_path
         from hfnet_export.weights import BUNDLED
 
+    if gate is not None:
+        files.writes(recipe_path(output))
     judge = None if gate is None else _gate(gate, max_loss or MAX_LOSS)
     try:
         with progress() as show:
@@ -165,7 +171,9 @@ def export(
 
 
 def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path | None) -> None:
-    check_writable(output, network)
+    files = CommandFiles(*network_files(network))
+    files.reads_pictures(calibration)
+    files.writes(output)
     with export_extra():
         from hfnet_export.crbnet_export import export_crbnet
         from hfnet_export.export import STEPS

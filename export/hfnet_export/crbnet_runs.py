@@ -108,7 +108,7 @@ def scene_folders(scenes: Path, hold_out: Sequence[str]) -> list[Path]:
     """
     if not hold_out:
         raise InputError("no scene is held out", "name at least one with --hold-out")
-    if not scenes.is_dir():
+    if not os.path.isdir(scenes):
         raise InputError(f"there is no folder {scenes}", "check its name")
     found = sorted(folder for folder in scenes.iterdir() if (folder / "model").is_dir())
     names = [folder.name for folder in found]

@@ -105,7 +105,7 @@ def export_hfnet(
     if gate is not None and (quantize != "int8" or recipe is not None):
         raise InputError("--gate is for --quantize int8 without a --recipe", "leave one of them out")
     if gate is not None:
-        check_writable(recipe_path(output), output)
+        check_writable(recipe_path(output))
     given = None if recipe is None else read_recipe(recipe)
     if given is not None and given.quantize != quantize:
         raise InputError(f"{recipe} is a recipe for {given.quantize}", f"say so: --quantize {given.quantize}")

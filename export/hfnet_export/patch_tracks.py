@@ -21,7 +21,7 @@ import numpy as np
 
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import CameraError, InputError
-from hfnet_edge.files import atomic_write
+from hfnet_edge.files import atomic_write, open_input
 from hfnet_edge.image import load_photo
 from hfnet_edge.patches import SIDE, PatchKeypoints, cut, detect
 from hfnet_export.views import change_light, random_homography, transform, warp
@@ -63,7 +63,7 @@ class PatchTracks:
             InputError: the file is missing or damaged.
         """
         try:
-            with np.load(path) as file:
+            with open_input(path) as opened, np.load(opened) as file:
                 return PatchTracks(file["patches"], file["start"])
         except (OSError, ValueError, KeyError, BadZipFile) as e:
             raise InputError(f"{path} does not hold patches ({e})", "cut them again") from e

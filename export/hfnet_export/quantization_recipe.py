@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hfnet_edge.errors import InputError
-from hfnet_edge.files import atomic_write
+from hfnet_edge.files import MAX_SETTINGS, atomic_write, parse_json, read_bytes
 from hfnet_edge.model import Description
 from hfnet_export import convert
 from hfnet_export.convert import Operator, Rule
@@ -156,10 +156,10 @@ def read_recipe(path: Path) -> Recipe:
         InputError: missing, not JSON, of another format, or a rule that makes no sense.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_bytes(path, MAX_SETTINGS))
     except OSError as e:
         raise InputError(f"cannot read the recipe {path}: {e.strerror}", "check its name") from e
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise InputError(f"{path} is not JSON ({e})", REMEDY) from e
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a recipe of format {FORMAT}", REMEDY)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hfnet_edge.errors import InputError
+from hfnet_edge.files import MAX_SETTINGS, parse_toml, read_text
 from hfnet_export.crbnet import CRBNetConfig
 from hfnet_export.crbnet_training import CRBNetTraining
 from hfnet_export.distill import DistillConfig, GlobalConfig, LocalConfig
@@ -56,10 +56,10 @@ def read_crbnet_recipe(path: Path) -> CRBNetTraining:
 
 def _parse(path: Path, example: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return parse_toml(read_text(path, MAX_SETTINGS))
     except OSError as e:
         raise InputError(f"cannot read the recipe {path}: {e.strerror}", "check its name") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except ValueError as e:
         raise InputError(f"{path} is not TOML: {e}", f"copy {example} and change it") from e
 
 

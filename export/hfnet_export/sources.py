@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from hfnet_edge.errors import InputError, ModelError
+from hfnet_edge.files import open_input
 from hfnet_edge.model import Description, output_shapes
 from hfnet_edge.quiet import quiet
 from hfnet_export import convert
@@ -108,7 +110,7 @@ def architecture_of(path: Path) -> str:
 
 def kind_of(path: Path) -> str:
     """`KERAS`, `SAVED_MODEL`, `ONNX` or `WEIGHTS`, by suffix. Raises InputError: none of them, or not there."""
-    if path.is_dir():
+    if os.path.isdir(path):
         if (path / "saved_model.pb").is_file():
             return SAVED_MODEL
         raise InputError(f"{path} is a folder without a saved_model.pb", "give the folder of a TensorFlow SavedModel")
@@ -118,7 +120,7 @@ def kind_of(path: Path) -> str:
             "give `hfnet`, an .npz of hfnet-distill, a .keras, .h5 or .onnx file, or a SavedModel folder",
         )
     kind = SUFFIXES[path.suffix.lower()]
-    if kind != WEIGHTS and not path.is_file():
+    if kind != WEIGHTS and not os.path.isfile(path):  # nor a pipe
         raise InputError(f"there is no file {path}", "check its name")
     return kind
 
@@ -490,7 +492,7 @@ def content_hash(paths: Sequence[Path]) -> str:
     for path in paths:
         for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
             digest.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
-            with file.open("rb") as f:
+            with open_input(file) as f:
                 while block := f.read(1 << 20):
                     digest.update(block)
     return digest.hexdigest()[:32]

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from hfnet_edge.errors import InputError
+from hfnet_edge.files import open_input
 from hfnet_export.hfnet import mobilenet_v2
 
 STRIDE = 32  # pixels of the image per cell of a global teacher's feature map
@@ -168,7 +169,7 @@ def local_teacher(path: Path) -> LocalTeacher:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as file:
+        with open_input(path) as opened, np.load(opened) as file:
             return {name: file[name] for name in file.files}
     except Exception as e:  # numpy raises BadZipFile, EOFError, ValueError, ...
         raise InputError(f"cannot read the teacher's weights {path}: {e}", "give an .npz file of arrays") from e

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from hfnet_edge.errors import InputError
-from hfnet_edge.files import atomic_write
+from hfnet_edge.files import atomic_write, open_input, parse_json
 from hfnet_export.crbnet import CRBNetConfig, build_crbnet
 from hfnet_export.hfnet import INPUT_RANGE, HFNetConfig, build_hfnet
 from hfnet_export.pca import PCA
@@ -54,9 +54,9 @@ def load_crbnet_weights(path: Path) -> tuple[CRBNetConfig, dict[str, np.ndarray]
 def _load(path: Path, kind: type[Config]) -> tuple[Config, dict[str, np.ndarray], dict]:
     name, maker = MAKERS[kind]
     try:
-        with np.load(path) as file:
+        with open_input(path) as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
-        about = json.loads(arrays.pop(ABOUT).tobytes())
+        about = parse_json(arrays.pop(ABOUT).tobytes())
         network, card = about["network"], about["card"]
         for other, (its_name, _) in MAKERS.items():
             if other is not kind and network.keys() == {field.name for field in fields(other)}:

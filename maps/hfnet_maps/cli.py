@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,9 +19,10 @@ from hfnet_edge.console import command, progress, reports_errors, run, size_text
 from hfnet_edge.container import Section
 from hfnet_edge.errors import ImageError, InputError, OutputError
 from hfnet_edge.extras import needs
-from hfnet_edge.files import atomic_write, check_writable
+from hfnet_edge.files import CommandFiles, atomic_folder, atomic_write, check_writable
 from hfnet_edge.lists import find_images, read_names, read_poses
 from hfnet_edge.map_file import LocalizationMap
+from hfnet_maps.reference import model_files
 
 if TYPE_CHECKING:
     from hfnet_maps.budget import Choice
@@ -72,15 +72,16 @@ def build(
         hfnet-map build --method parallel --patch-model crbnet_int8.tflite \\
             --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
     """
-    check_writable(output, list_, model, patch_model)
     if (method is BuildMethod.PARALLEL) != (patch_model is not None):
         raise InputError(
             "--method parallel and --patch-model go together", "give both, or neither for the hierarchical method"
         )
-    if not images.is_dir():
+    if not os.path.isdir(images):
         raise InputError(f"there is no folder {images}", "check --images")
     needs("maps", "pycolmap")
     names = _reference_images(reference, images) if list_ is None else read_names(list_)
+    inputs = (list_, model, patch_model, *model_files(reference), *(images / name for name in names))
+    CommandFiles(*inputs).writes(output)
     from hfnet_edge.model import Model
     from hfnet_edge.patch_model import PatchModel
     from hfnet_maps.build import build_map
@@ -170,9 +171,10 @@ def pack(
             f"{', '.join(missing)} is missing" if len(missing) < len(hloc) else "there is nothing to pack",
             "give SOURCE.hfmap, or --sfm, --features and --global-features",
         )
-    check_writable(output, source, features, global_features, model)
+    files = CommandFiles(source, features, global_features, model, *(model_files(sfm) if sfm else ()))
+    files.writes(output)
     if curve is not None:
-        _check_picture("--curve", curve, output, source, features, global_features, model)
+        _check_picture("--curve", curve, files)
     if source is None:
         needs("maps", "h5py")
     from hfnet_maps.budget import Ladder, check_judged, choose
@@ -222,8 +224,8 @@ def pack(
         wrote(output, _localize(output, model or "M.tflite", patch_model, has_trees))
     else:  # of a network that is not known
         local, global_ = features or "features.h5", global_features or "global-feats.h5"
-        files = f"--features {local} --global-features {global_}"
-        wrote(output, f"hfnet-localize --map {output} {files} --queries LIST -o poses.txt")
+        hloc_files = ("--features", local, "--global-features", global_)
+        wrote(output, command("hfnet-localize", "--map", output, *hloc_files, "--queries", "LIST", "-o", "poses.txt"))
 
 
 def _localize(map_: Path, model: Path | str, patch_model: Path | str | None, has_trees: bool) -> str:
@@ -295,7 +297,7 @@ def merge(
     """
     if len(sources) < 2:
         raise InputError("there is one map", "name the maps to merge")
-    check_writable(output, *sources)
+    CommandFiles(*sources).writes(output)
     from hfnet_maps.merge import merge as merge_sources
     from hfnet_maps.source import read_source
     from hfnet_maps.writer import built_sections, write_map
@@ -361,7 +363,7 @@ def inspect(
     """
     m = LocalizationMap.open(path)
     if picture is not None:
-        _check_picture("--picture", picture, path)
+        _check_picture("--picture", picture, CommandFiles(path))
     d, total = m.description, len(m.file.data)
     print(f"{path}: {size_text(total)}, made by {d.generator}")
     print(f"extractor: {d.architecture} ({d.precision}), weights {d.weightsHash or 'unknown'}")
@@ -407,23 +409,14 @@ def example(
 
         hfnet-map example -o place
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} is there already and not an empty folder", "name a new folder")
-    check_writable(output.with_name(f"{output.name} "))  # the folder above
+    check_writable(output, folder=True)
     needs("maps", "pycolmap")
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     from hfnet_maps.made_place import write_place
 
-    try:
-        with progress() as report:
-            write_place(unfinished, progress=lambda done, total: report("photographing", done, total))
-        unfinished.replace(output)
-    except OSError as e:
-        raise OutputError(
-            f"cannot write {output}: {e.strerror or e}", "check the folder, permissions, free space"
-        ) from e
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with atomic_folder(output) as folder, progress() as report:
+        write_place(folder, progress=lambda done, total: report("photographing", done, total))
     inputs = ("--images", output / "images", "--reference", output / "reference", "--list", output / "map.txt")
     wrote(output, command("hfnet-map", "build", *inputs, "--model", "M.tflite", "-o", output / "map.hfmap"))
 
@@ -461,11 +454,11 @@ def evaluate(
 
     if map_ is not None and picture is None:
         raise InputError("--map is only for the picture", "give --picture F.png too")
-    inputs = (poses, queries, map_)
+    files = CommandFiles(poses, queries, map_, *model_files(reference))
     if json_ is not None:
-        check_writable(json_, *inputs)
+        files.writes(json_)
     if picture is not None:
-        _check_picture("--picture", picture, *inputs, json_)
+        _check_picture("--picture", picture, files)
     limits = parse_thresholds(thresholds)
     m = None if map_ is None else LocalizationMap.open(map_)
     names = read_names(queries)  # of whichever list: intrinsics may follow
@@ -505,9 +498,9 @@ def evaluate(
         print(f"next: {again}{' --align' if align else ''} --picture above.png")
 
 
-def _check_picture(option: str, path: Path, *others: Path | None) -> None:
-    """As `check_writable`, and that it is a PNG, and that it can be drawn."""
-    check_writable(path, *others)
+def _check_picture(option: str, path: Path, files: CommandFiles) -> None:
+    """Adds an output that is a PNG, and can be drawn. Raises InputError, OutputError, InstallError."""
+    files.writes(path, picture=True)
     if path.suffix.lower() != ".png":
         raise InputError(f"{option} {path} is not a .png", "give a name that ends in .png")
     needs("maps", "matplotlib")

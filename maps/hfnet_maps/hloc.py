@@ -19,6 +19,7 @@ import numpy as np
 
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.files import read_bytes, read_text
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.hloc import global_descriptor, local_features, network_pixel, open_features
 from hfnet_edge.model import Description
@@ -215,11 +216,11 @@ def _read_model(sfm: Path) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[np.n
     Raises:
         InputError: points3D is missing, or a file is damaged.
     """
-    binary = (sfm / "cameras.bin").is_file() and (sfm / "images.bin").is_file()  # as read_reference chooses
+    binary = (sfm / "cameras.bin").exists() and (sfm / "images.bin").exists()  # as read_reference chooses
     ending, points_of, keypoints_of = (
         (".bin", _binary_points, _binary_keypoints) if binary else (".txt", _text_points, _text_keypoints)
     )
-    if not (sfm / f"points3D{ending}").is_file():
+    if not (sfm / f"points3D{ending}").exists():
         raise InputError(f"the model {sfm} has no points3D{ending}", "triangulate it with hloc.triangulation")
     try:
         table = np.fromiter(points_of(sfm / f"points3D{ending}"), [("id", np.int64), ("position", np.float64, 3)])
@@ -252,7 +253,7 @@ def _landmarks(sfm: Path, ids: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _binary_points(path: Path) -> Iterator[_PointRow]:
-    data, at = path.read_bytes(), 8
+    data, at = read_bytes(path), 8
     try:
         (count,) = struct.unpack_from("<Q", data)
         for _ in range(count):
@@ -266,7 +267,7 @@ def _binary_points(path: Path) -> Iterator[_PointRow]:
 
 
 def _binary_keypoints(path: Path) -> Iterator[_ImageRow]:
-    data = path.read_bytes()
+    data = read_bytes(path)
     (count,), at = struct.unpack_from("<Q", data), 8
     for _ in range(count):
         start = at + struct.calcsize("<I7dI")  # id, pose, camera
@@ -278,7 +279,7 @@ def _binary_keypoints(path: Path) -> Iterator[_ImageRow]:
 
 
 def _text_points(path: Path) -> Iterator[_PointRow]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             try:
                 point, x, y, z, *_ = line.split(maxsplit=4)
@@ -288,7 +289,7 @@ def _text_points(path: Path) -> Iterator[_PointRow]:
 
 
 def _text_keypoints(path: Path) -> Iterator[_ImageRow]:
-    lines = iter(path.read_text(encoding="utf-8-sig").splitlines())
+    lines = iter(read_text(path).splitlines())
     for line in lines:
         if line.strip() and not line.startswith("#"):
             name = line.split(maxsplit=9)[9].strip()

@@ -22,6 +22,7 @@ from hfnet_device.backends import Backend
 from hfnet_edge.bench import BenchJob, BenchRun
 from hfnet_edge.console import Report, silent, size_text
 from hfnet_edge.errors import BackendError, ImageError, InputError
+from hfnet_edge.files import open_input, parse_json, read_bytes
 from hfnet_edge.geometry import Camera
 from hfnet_edge.localizer import WITH_TREES, Method, Status
 from hfnet_edge.map_file import LocalizationMap
@@ -100,7 +101,7 @@ def guess_cameras(folder: Path) -> list[tuple[str, Camera]]:
     found = []
     for file in image_files(folder):
         try:
-            with Image.open(file) as image:
+            with open_input(file) as opened, Image.open(opened) as image:
                 width, height = image.size
         except Exception as e:  # Pillow's readers raise whatever they like
             raise ImageError(f"the image {file} does not decode: {e}", "take it out of the folder") from e
@@ -181,8 +182,8 @@ def _part(progress: Report, step: int, steps: int, note: str) -> Report:
 
 def _read(file: Path, where: str) -> BenchRun:
     try:
-        return BenchRun.from_json(json.loads(file.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        return BenchRun.from_json(parse_json(read_bytes(file)))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as e:
         raise BackendError(f"what came back from {where} is no measurement ({type(e).__name__})", "run it again") from e
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from hfnet_edge.console import progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError
-from hfnet_edge.files import atomic_write, check_writable
+from hfnet_edge.files import CommandFiles, atomic_write
 from hfnet_edge.lists import find_images, read_queries
 from hfnet_edge.localizer import Method
 from hfnet_parity.options import MethodOption, PatchModelOption, check_method
@@ -62,7 +63,7 @@ def bench(
             "use --backend adb with a device, or hfnet-bench on the ARM machine itself",
         )
     check_method(method, patch_model)
-    if not images.is_dir():
+    if not os.path.isdir(images):
         raise InputError(f"there is no folder {images}", "check --images")
     from hfnet_device.backends import machines
     from hfnet_parity.bench import guess_cameras, is_busy, measure, tables, to_json
@@ -70,7 +71,7 @@ def bench(
     listed = guess_cameras(images) if queries is None else read_queries(queries)
     files = find_images(images, (name for name, _ in listed))
     if json_ is not None:
-        check_writable(json_, *model, patch_model, map_, queries, *files.values())
+        CommandFiles(*model, patch_model, map_, queries, *files.values()).writes(json_)
     (machine,) = machines(backend, device, device_python)
     with progress() as report:
         todo = [(name, files[name], camera) for name, camera in listed]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfnet_edge.errors import RecordingError
-from hfnet_edge.files import atomic_write
+from hfnet_edge.files import atomic_write, open_input, read_bytes
 from hfnet_edge.geometry import Pose
 from hfnet_edge.recording import Recording
 from hfnet_edge.recording_file import add, member, pose_from_json, pose_to_json, read_recording, to_bytes
@@ -54,7 +54,7 @@ class Bundle:
         """Opens a bundle; images, map and model stay in the file. Raises RecordingError."""
         path = Path(path)
         try:
-            with zipfile.ZipFile(path) as file:
+            with open_input(path) as opened, zipfile.ZipFile(opened) as file:
                 about = json.loads(member(file, MANIFEST))
                 if about["format"] != FORMAT:
                     raise RecordingError(f"{path} is of format {about['format']}, not {FORMAT}", "update hfnet-edge")
@@ -87,7 +87,7 @@ class Bundle:
         if name not in self.members:
             raise RecordingError(f"{self.path} has no {name}", REMEDY)
         try:
-            with zipfile.ZipFile(self.path) as file:
+            with open_input(self.path) as opened, zipfile.ZipFile(opened) as file:
                 return file.read(name)
         except Exception as e:
             raise RecordingError(f"{self.path}: {name} is damaged ({type(e).__name__})", REMEDY) from e
@@ -138,6 +138,6 @@ def write_bundle(
                 add(file, name, content, compressed=False)
         for query, name in members.items():
             try:
-                add(file, name, images[query].read_bytes(), compressed=False)
+                add(file, name, read_bytes(images[query]), compressed=False)
             except OSError as e:
                 raise RecordingError(f"cannot read {images[query]}: {e.strerror}", "check the file") from e

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,12 @@ from rich.console import Console
 from hfnet_edge.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError, InstallError
 from hfnet_edge.extras import needs
-from hfnet_edge.files import atomic_write, check_writable
+from hfnet_edge.files import CommandFiles, atomic_write
 from hfnet_edge.geometry import Pose
 from hfnet_edge.lists import read_poses, read_queries
 from hfnet_edge.localizer import Method
+from hfnet_export.network_files import network_files
+from hfnet_maps.reference import model_files
 from hfnet_parity.options import MethodOption, PatchModelOption, check_method
 
 if TYPE_CHECKING:
@@ -86,11 +89,10 @@ def record(
         hfnet-parity record --method parallel --model hfnet_float.tflite --patch-model crbnet_float.tflite \\
             --map scene.hfmap --images photos --queries queries.txt -o ref.bundle
     """
-    check_writable(output, queries, map_, reference, model, patch_model)
     check_method(method, patch_model)
     if (from_hloc is None) == (model is None) or (model is None) != (map_ is None):
         raise InputError("the reference is not named", "give either --model and --map, or --from-hloc")
-    if not images.is_dir():
+    if not os.path.isdir(images):
         raise InputError(f"there is no folder {images}", "check --images")
     own = (solver, input_size, input_range, outputs, patch_model)
     if from_hloc is not None and any(option is not None for option in own):
@@ -103,6 +105,17 @@ def record(
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
     if from_hloc is not None:
         needs("maps", "h5py")
+    listed = read_queries(queries)
+    files = CommandFiles(queries, map_, patch_model, reference, *(images / name for name, _ in listed))
+    if model is not None:
+        files.reads(*network_files(model))
+    if reference is not None:
+        files.reads(*model_files(reference))
+    if from_hloc is not None:
+        from hfnet_parity.hloc_results import result_files
+
+        files.reads(*result_files(from_hloc))
+    files.writes(output)
     from hfnet_export.cli import parse_range
     from hfnet_export.roles import parse_outputs
     from hfnet_maps.evaluation import parse_thresholds
@@ -110,7 +123,6 @@ def record(
     from hfnet_parity.record import record as record_bundle
 
     limits = parse_thresholds(thresholds)
-    listed = read_queries(queries)
     truth = None if reference is None else _true_poses(reference)
     if from_hloc is not None:
         recording = record_hloc(from_hloc, images, listed, output, truth, limits)
@@ -169,11 +181,12 @@ def run_(
 
         hfnet-parity run ref.bundle --model hfnet_int8.tflite --patch-model crbnet_int8.tflite --map scene.hfmap
     """
+    files = CommandFiles(bundle, model, patch_model, map_, tolerances)
+    for path in (html, json_):
+        if path is not None:
+            files.writes(path)
     if html is not None:
-        check_writable(html, bundle, model, patch_model, map_, tolerances, json_)
         needs("parity", "jinja2")
-    if json_ is not None:
-        check_writable(json_, bundle, model, patch_model, map_, tolerances, html)
     from hfnet_device.backends import machines
     from hfnet_parity.bundle import Bundle
     from hfnet_parity.report import print_report, to_json
@@ -203,8 +216,8 @@ def run_(
     if html is not None:
         from hfnet_parity.html import write_html
 
-        files = {"model": model, "map": map_} | ({} if patch_model is None else {"patch_model": patch_model})
-        write_html(html, reference, verdicts, layers, files, when)
+        shipped = {"model": model, "map": map_} | ({} if patch_model is None else {"patch_model": patch_model})
+        write_html(html, reference, verdicts, layers, shipped, when)
         wrote(html)
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
@@ -235,7 +248,7 @@ def golden(
 
 def _true_poses(path: Path) -> dict[str, Pose]:
     """Of a COLMAP model's folder, or of a list of poses. Raises InputError."""
-    if path.is_dir():
+    if os.path.isdir(path):
         from hfnet_maps.reference import read_reference
 
         return dict(read_reference(path).poses)

@@ -18,6 +18,7 @@ import numpy as np
 
 from hfnet_device.backends import Host
 from hfnet_edge.errors import InputError, MismatchError, RecordingError
+from hfnet_edge.files import read_bytes
 from hfnet_edge.localizer import Method
 from hfnet_edge.model import Description
 from hfnet_edge.recording import Recording, digest
@@ -109,7 +110,7 @@ class Gate:
     @property
     def about(self) -> dict[str, Any]:
         """The hash of the bundle, and what may be lost."""
-        return {"bundle": digest(self.bundle.path.read_bytes()), "points": self.points, "factor": self.factor}
+        return {"bundle": digest(read_bytes(self.bundle.path)), "points": self.points, "factor": self.factor}
 
     def check(self, description: Description) -> None:
         """The bundle is of this network. Raises MismatchError."""

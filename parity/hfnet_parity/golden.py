@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import platform
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from hfnet_edge.console import Report, silent
 from hfnet_edge.covisibility import cluster
 from hfnet_edge.errors import ModelError, OutputError
 from hfnet_edge.features import MAX_KEYPOINTS, Features, decode, extract
-from hfnet_edge.files import atomic_write
+from hfnet_edge.files import atomic_folder, atomic_write, check_writable, parse_json, read_bytes
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import Photo, load_photo
 from hfnet_edge.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
@@ -294,13 +294,10 @@ def write_golden(output: Path, progress: Report = silent) -> None:
 
 def check_folder(output: Path) -> None:
     """``output`` may be written: it is not there, or empty, or holds golden vectors. Raises OutputError."""
-    if not output.resolve().parent.is_dir():
-        raise OutputError(f"cannot write {output}: there is no folder {output.parent}", "name a folder that is there")
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"cannot write {output}: it is a file", "name a folder")
+    check_writable(output.resolve(), folder=True)
     if output.is_dir() and any(output.iterdir()):
         try:
-            kind = json.loads((output / MANIFEST).read_text())["kind"]
+            kind = parse_json(read_bytes(output / MANIFEST))["kind"]
         except (OSError, ValueError, KeyError, TypeError):
             kind = ""
         if kind != KIND:
@@ -310,22 +307,19 @@ def check_folder(output: Path) -> None:
 def replace_folder(output: Path, files: Mapping[str, bytes]) -> None:
     """Writes the files to a folder beside ``output``, and puts it in its place. Raises OutputError."""
     output = output.resolve()
-    new, old = (output.with_name(f".{output.name}.{os.getpid()}.{what}") for what in ("new", "old"))
+    old = output.with_name(f".{output.name[:100]}.{secrets.token_hex(8)}.old")  # what a killed run leaves is kept
     try:
-        for name, content in files.items():
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(new / name) as file:
-                file.write(content)
-        if output.exists():
-            output.rename(old)
-        new.rename(output)
-    except OSError as e:
-        raise OutputError(f"cannot write {output}: {e.strerror or e}", "check permissions and free space") from e
+        with atomic_folder(output) as new:
+            for name, content in files.items():
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(new / name) as file:
+                    file.write(content)
+            if output.exists():
+                output.rename(old)
     finally:
         if old.exists() and not output.exists():
             old.rename(output)
-        for folder in (new, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def readme() -> str:

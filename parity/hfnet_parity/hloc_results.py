@@ -6,6 +6,7 @@ stay empty; the poses, which everything comes to, are compared.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_hloc_results(folder: Path, queries: Sequence[tuple[str, Camera]]) -> Re
     Raises:
         InputError: a file is missing or damaged, there are several of a kind, or no query has a pose.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"there is no folder {folder}", "give hloc's outputs with --from-hloc")
     names = [name for name, _ in queries]
     local, global_ = _one(folder, LOCAL), _one(folder, GLOBAL)
@@ -44,6 +45,11 @@ def read_hloc_results(folder: Path, queries: Sequence[tuple[str, Camera]]) -> Re
                 )
             )
     return Recording({"processor": "hloc", "features": local.name, "precision": "none"}, {}, tuple(records))
+
+
+def result_files(folder: Path) -> list[Path]:
+    """What of a folder may be read: features and lists."""
+    return [path for pattern in ("*.h5", "*.txt") for path in folder.glob(pattern)]
 
 
 def _one(folder: Path, patterns: Sequence[str]) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
-from hfnet_edge.files import check_writable
+from hfnet_edge.files import CommandFiles, read_bytes
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.lists import find_images
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
@@ -82,7 +82,7 @@ def load_network(
         for option, given in (("input-size", input_size), ("input-range", input_range), ("outputs", outputs)):
             if given is not None:
                 raise InputError(f"--{option} is not for a .tflite, which says it itself", "leave it out")
-        return Network(Model(path), path.read_bytes(), "CPU, LiteRT")
+        return Network(Model(path), read_bytes(path), "CPU, LiteRT")
     with export_extra(*readers_of(path)):
         from hfnet_export.convert import embed
         from hfnet_export.sources import read_source
@@ -128,9 +128,9 @@ def record(
         LocalizationConfig(method, pose=PoseConfig(solver=solver or DEFAULT_SOLVER)),
         patch_model and PatchModel(patch_model),
     )
-    place, patches = map_.read_bytes(), None if patch_model is None else patch_model.read_bytes()
+    place, patches = read_bytes(map_), None if patch_model is None else read_bytes(patch_model)
     files = find_images(images, (name for name, _ in queries))
-    check_writable(output, map_, patch_model, *files.values())
+    CommandFiles(map_, patch_model, *files.values()).writes(output)
     recording = Recording(
         about(localizer, network.tflite, place, network.processor, patches),
         reference_poses(localizer.map),
@@ -153,11 +153,11 @@ def record_hloc(
     thresholds: Sequence[Threshold] = THRESHOLDS,
 ) -> Recording:
     """Writes a bundle of what hloc left in a folder, see `hfnet_parity.hloc_results`. Raises as `record` does."""
-    from hfnet_parity.hloc_results import read_hloc_results  # h5py's
+    from hfnet_parity.hloc_results import read_hloc_results, result_files  # h5py's
 
     check_truth(truth, queries)
     files = find_images(images, (name for name, _ in queries))
-    check_writable(output, *files.values(), *(folder.iterdir() if folder.is_dir() else ()))
+    CommandFiles(*files.values(), *result_files(folder)).writes(output)
     recording = read_hloc_results(folder, queries)
     write_bundle(output, recording, files, None, None, _of(truth, queries), thresholds)
     return recording

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hfnet_device.backends import Backend
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import MismatchError
+from hfnet_edge.files import read_bytes
 from hfnet_edge.image import load_photo
 from hfnet_edge.localizer import WITH_TREES, Method
 from hfnet_edge.map_file import LocalizationMap
@@ -86,10 +87,10 @@ def run_on(
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job"
         job.mkdir()
-        (job / MODEL).write_bytes(model.read_bytes())
-        (job / MAP).write_bytes(map_.read_bytes())
+        (job / MODEL).write_bytes(read_bytes(model))
+        (job / MAP).write_bytes(read_bytes(map_))
         if patch_model is not None:
-            (job / PATCHES).write_bytes(patch_model.read_bytes())
+            (job / PATCHES).write_bytes(read_bytes(patch_model))
         bundle.unpack_images(job / IMAGES)
         fields = RecordJob(queries, recorded.about.get("solver"), method=method).to_json()
         (job / JOB).write_text(json.dumps(fields))
@@ -144,11 +145,11 @@ def layers_of(bundle: Bundle, model: Path, patch_model: Path | None = None, coun
     network, file = (MODEL, model) if patch_model is None else (PATCHES, patch_model)
     if network not in bundle.members:
         return ()
-    size = read_description(model.read_bytes(), str(model)).input_size
+    size = read_description(read_bytes(model), str(model)).input_size
     with tempfile.TemporaryDirectory() as folder:
         bundle.unpack_images(Path(folder))
         files = list(bundle.files().values())
         images = [load_photo(Path(folder) / name, size).pixels for name in files[:: -(-len(files) // count)]]
     if patch_model is not None:
         images = [patch for image in images for patch in cut(image, detect(image, PATCHES_TRIED))]
-    return layer_noise(bundle.member(network), file.read_bytes(), images)
+    return layer_noise(bundle.member(network), read_bytes(file), images)

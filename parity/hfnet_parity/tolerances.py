@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from hfnet_edge.errors import InputError
+from hfnet_edge.files import MAX_SETTINGS, parse_toml, read_text
 from hfnet_edge.recording import Recording
 from hfnet_parity.measures import MEASURES
 
 BUILT_IN = Path(__file__).parent / "tolerances.toml"
+MAX_LIMIT = 1e300  # of anything that is measured; keeps NaN, infinity and endless integers out
 HLOC = "hloc"  # the processor of its results, and their profile
 INTEGER = ("int8",)  # precisions whose arithmetic is the same bits on every processor
 
@@ -57,7 +58,7 @@ def read_tolerances(profile: str, path: Path | None = None, same_solver: bool = 
     if path is None:
         return limits
     try:
-        own = tomllib.loads(path.read_text())
+        own = parse_toml(read_text(path, MAX_SETTINGS))
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) else str(e)
         raise InputError(f"cannot read the tolerances {path}: {reason}", f"copy {BUILT_IN} and change it") from e
@@ -72,7 +73,7 @@ def _limits(tables: Mapping, path: Path) -> dict[str, float]:
     for stage, limits in tables.items():
         for name, limit in limits.items() if isinstance(limits, dict) else [("", limits)]:
             key = f"{stage}.{name}".rstrip(".")
-            number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
+            number = isinstance(limit, int | float) and not isinstance(limit, bool) and abs(limit) <= MAX_LIMIT
             if key not in known or not number:
                 raise InputError(
                     f"{path}: {key} = {limit!r} is not a tolerance", f"known are {', '.join(sorted(known))}"

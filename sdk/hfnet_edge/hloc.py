@@ -17,6 +17,7 @@ import numpy as np
 
 from hfnet_edge.errors import InputError, InstallError, MismatchError
 from hfnet_edge.features import Features
+from hfnet_edge.files import open_input
 from hfnet_edge.geometry import Camera
 from hfnet_edge.keypoints import quantize
 from hfnet_edge.localizer import WITH_TREES, Clock, LocalizationConfig, LocalizationResult, localize_features
@@ -141,8 +142,10 @@ def opened(path: Path) -> h5py.File:
         import h5py
     except ImportError as e:
         raise InstallError("h5py, which reads hloc's files, is not installed", 'pip install "hfnet-edge[maps]"') from e
-    if not path.is_file():
-        raise InputError(f"there is no file {path}", "give the file that hloc.extract_features wrote")
+    try:
+        open_input(path).close()  # HDF5 waits for pipes
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror}", "give the file that hloc.extract_features wrote") from e
     with _damage_of(path):
         return h5py.File(path)
 

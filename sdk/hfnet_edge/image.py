@@ -18,6 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from hfnet_edge.errors import CameraError, ImageError
+from hfnet_edge.files import read_bytes
 from hfnet_edge.geometry import Camera
 
 MIN_SIDE = 32  # below this the encoder's last layer has no pixel of its own
@@ -154,7 +155,7 @@ def _weighted(image: np.ndarray, taps: list[tuple[np.ndarray, np.ndarray]]) -> n
 def _decode(path: Path | str, input_size: tuple[int, int]) -> tuple[np.ndarray, int, tuple[int, int]]:
     """Upright grey pixels (perhaps already reduced), the EXIF orientation, and the stored (width, height)."""
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path)
     except OSError as e:
         raise ImageError(f"cannot read the image {path}: {e.strerror}", "check the file's name") from e
     except TypeError as e:

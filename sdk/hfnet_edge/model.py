@@ -16,6 +16,7 @@ import numpy as np
 
 from hfnet_edge.description import PATCH_ROLE, Description, read_description
 from hfnet_edge.errors import MismatchError, ModelError
+from hfnet_edge.files import read_bytes
 from hfnet_edge.keypoints import CELL, keypoint_scores
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.quiet import quiet
@@ -70,7 +71,7 @@ class Network:
         if not 1 <= threads <= 64:  # LiteRT crashes on absurd numbers
             raise ModelError(f"{threads} threads are not between 1 and 64", "give the number of cores")
         try:
-            content = self.path.read_bytes() if content is None else content
+            content = read_bytes(self.path) if content is None else content
         except OSError as e:
             raise ModelError(f"cannot read the model {path}: {e.strerror}", "export one with `hfnet-export`") from e
         self.description = read_description(content, str(path))

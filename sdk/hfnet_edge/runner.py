@@ -25,7 +25,7 @@ import numpy as np
 from hfnet_edge.bench import BenchJob, bench
 from hfnet_edge.console import EXIT_ERROR
 from hfnet_edge.errors import HFNetEdgeError, InputError
-from hfnet_edge.files import atomic_write
+from hfnet_edge.files import atomic_write, parse_json, read_bytes
 from hfnet_edge.geometry import Camera
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
 from hfnet_edge.map_file import LocalizationMap
@@ -92,9 +92,9 @@ def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) ->
     return Recording(
         about(
             localizer,
-            (folder / MODEL).read_bytes(),
-            (folder / MAP).read_bytes(),
-            patches=None if patches is None else patches.read_bytes(),
+            read_bytes(folder / MODEL),
+            read_bytes(folder / MAP),
+            patches=None if patches is None else read_bytes(patches),
         ),
         reference_poses(localizer.map),
         record_queries(localizer, queries, on_query),
@@ -162,11 +162,11 @@ def reference_poses(m: LocalizationMap) -> dict[str, np.ndarray]:
 def run(folder: Path, on_query: OnQuery = lambda *_: None) -> None:
     """Does what JOB/job.json says. Raises HFNetEdgeError."""
     try:
-        fields = json.loads((folder / JOB).read_text())
+        fields = parse_json(read_bytes(folder / JOB))
         task = fields["task"]
         jobs: dict[str, type[RecordJob] | type[BenchJob]] = {"record": RecordJob, "bench": BenchJob}
         job = jobs[task].from_json(fields)
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
         raise InputError(f"{folder / JOB} is not a job ({type(e).__name__}: {e})", "make it with hfnet-parity") from e
     (folder / OUT).mkdir(exist_ok=True)
     if isinstance(job, BenchJob):

@@ -227,8 +227,8 @@ def test_an_output_stays_in_its_folder(tmp_path):
 
 
 def test_every_name_gets_a_path_of_its_own_below():
-    names = ["../a.jpg", "a.jpg", "/etc/a.jpg", "C:\\photos\\a.jpg", "A.JPG", "x/../../a.jpg", "..", "", "b.tif", ".jpg",
-             "b.tif.jpg", "x" * 300, "y/a.png", "a-2.jpg"]  # fmt: skip
+    names = ["../a.jpg", "a.jpg", "/etc/a.jpg", "C:\\photos\\a.jpg", "A.JPG", "x/../../a.jpg", "..", "", "b.tif",
+             ".jpg", "b.tif.jpg", "x" * 300, "y/a.png", "a-2.jpg"]  # fmt: skip
     paths = names_below(names, (".jpg", ".png"), ".jpg")
     assert list(paths) == names
     assert all(not path.is_absolute() and ".." not in path.parts for path in paths.values())
