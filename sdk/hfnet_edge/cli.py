@@ -228,7 +228,8 @@ class Outcome:
 
     def print(self) -> None:
         """Prints the counts and the stages' times."""
-        table = Table(title=str(self), title_justify="left")
+        print(self)
+        table = Table()
         table.add_column("stage")
         table.add_column("median ms", justify="right")
         for stage in dict.fromkeys(stage for one in self.milliseconds for stage in one):

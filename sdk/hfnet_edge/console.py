@@ -72,7 +72,8 @@ def run(app: Any) -> None:
     sys.stdout = stdout = _CheckedOutput(plain)  # type: ignore[assignment]
     try:
         code = _exit_code(app)
-        stdout.flush()
+        if not stdout.broken:  # else it has been said
+            stdout.flush()
     except OutputError as e:
         say(f"error: {e}")
         code = EXIT_ERROR
@@ -109,7 +110,7 @@ class _CheckedOutput:
     which is a command's own answer."""
 
     def __init__(self, file: TextIO):
-        self._file = file
+        self._file, self.broken = file, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -124,6 +125,7 @@ class _CheckedOutput:
         try:
             return do(*args)
         except OSError as e:
+            self.broken = True
             raise OutputError(f"cannot write to the standard output: {e.strerror}", "send it elsewhere") from e
 
 

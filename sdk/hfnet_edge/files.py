@@ -388,8 +388,8 @@ def names_below(names: Iterable[str], endings: tuple[str, ...], ending: str) -> 
     """
     paths = {}
     for name in names:
-        parts = [_cut(part, 200).replace(":", "_") for part in re.split(r"[/\\\0]", name)]
-        path = PurePosixPath(*[part for part in parts if part not in ("", ".", "..")] or ["_"])
+        parts = [part for part in re.split(r"[/\\\0]", name) if part not in ("", ".", "..")]
+        path = PurePosixPath(*[_cut(part, 200).replace(":", "_") for part in parts] or ["_"])
         paths[name] = path if path.suffix.lower() in endings else path.with_name(f"{path.name}{ending}")
     used: dict[str, int] = {}  # to the number of the next of the same name
     for name in sorted(paths, key=lambda name: str(paths[name]) != name):  # the others make way

@@ -227,8 +227,8 @@ def test_an_output_stays_in_its_folder(tmp_path):
 
 
 def test_every_name_gets_a_path_of_its_own_below():
-    names = ["../a.jpg", "a.jpg", "/etc/a.jpg", "C:\\photos\\a.jpg", "A.JPG", "x/../../a.jpg", "..", "", "b.tif",
-             ".jpg", "b.tif.jpg", "x" * 300, "y/a.png", "a-2.jpg"]  # fmt: skip
+    names = ["../a.jpg", "a.jpg", "/etc/a.jpg", "C:\\photos\\a.jpg", "A.JPG", "x/../../a.jpg", "..", "", "b.tif"]
+    names += [".jpg", "b.tif.jpg", "x" * 300, "y/a.png", "a-2.jpg"]
     paths = names_below(names, (".jpg", ".png"), ".jpg")
     assert list(paths) == names
     assert all(not path.is_absolute() and ".." not in path.parts for path in paths.values())
@@ -237,9 +237,9 @@ def test_every_name_gets_a_path_of_its_own_below():
     for name in ("a.jpg", "y/a.png"):
         assert paths[name] == PurePosixPath(name)
     many = [f"{'../' * i}a.jpg" for i in range(3000)]
-    start = time.monotonic()
+    start = time.process_time()
     assert len(set(names_below(many, (".jpg",), ".jpg").values())) == 3000
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_messages_show_no_addresses():
