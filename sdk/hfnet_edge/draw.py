@@ -12,6 +12,7 @@ from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Camera
 from hfnet_edge.localizer import LocalizationResult, Status
 
+DRAWABLE = 1e5  # pixels from the image's corner; OpenCV draws with 32 bits
 FAR, NEAR = np.array([200, 120, 40]), np.array([60, 200, 255])  # BGR, by depth
 
 
@@ -36,6 +37,8 @@ def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.nd
             xyz = result.pose.transform(result.matches.xyz[inliers])
             depth = np.argsort(np.argsort(-xyz[:, 2])) / max(1, len(xyz) - 1)
             for (x, y), (u, v), near in zip(result.matches.xy[inliers], camera.project(xyz), depth, strict=True):
+                if not (abs(u) < DRAWABLE and abs(v) < DRAWABLE):  # behind the camera, where it is NaN, too
+                    continue
                 color = tuple(float(c) for c in FAR + near * (NEAR - FAR))
                 cv2.line(picture, (round(x), round(y)), (round(u), round(v)), (80, 80, 255), line, cv2.LINE_AA)
                 cv2.circle(picture, (round(x), round(y)), radius, color, -1, cv2.LINE_AA)

@@ -331,7 +331,7 @@ class CommandFiles:
         """Adds inputs; None is none, and one that is missing is its reader's to refuse."""
         for path in paths:
             if path is not None:
-                self._take(path, f"{path}, which is read")
+                self._take(path, f"an input ({path})")
 
     def reads_pictures(self, folder: Path | str | None) -> None:
         """Adds every picture below a folder."""
@@ -351,14 +351,14 @@ class CommandFiles:
             raise OutputError(f"cannot write {path}: it is a picture that is there already", "choose another name")
         for name in (path, part_of(path)) if streamed else (path,):
             self._check(name)
-            self._take(name, f"{name}, which is written too")
+            self._take(name, f"another output ({name})")
 
     def writes_below(self, folder: Path, path: Path) -> None:
         """Adds an output that links must not lead out of a folder, as `writes`. Folders between need not be there."""
         if _resolved(folder) not in _resolved(path).parents:
             raise OutputError(f"cannot write {path}: a link leads out of {folder}", "name a new folder")
         self._check(path)
-        self._take(path, f"{path}, which is written too")
+        self._take(path, f"another output ({path})")
 
     def _check(self, path: Path | str) -> None:
         for identity in _identities(path):

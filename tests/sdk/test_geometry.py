@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from hfnet_edge.errors import CameraError
+from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.lists import read_poses
+from hfnet_edge.recording_file import pose_from_json
 
 
 def random_pose(rng):
@@ -63,6 +65,10 @@ def test_points_behind_the_camera_project_to_nan():
         ("PINHOLE 640 480 nan 500 320 240", "sensible"),
         ("PINHOLE 640 480 -500 500 320 240", "sensible"),
         ("PINHOLE 0 480 500 500 320 240", "0x480"),
+        ("PINHOLE 2147483648 480 500 500 320 240", "beyond 1048576"),
+        ("PINHOLE 640 480 500 500 1e300 240", "sensible"),
+        ("OPENCV 640 480 500 500 320 240 inf 0 0 0", "sensible"),
+        ("OPENCV 640 480 500 500 320 240 0 -1e300 0 0", "sensible"),
         ("PINHOLE a b c d e f", "not a camera"),
         ("", "not a camera"),
     ],
@@ -70,6 +76,39 @@ def test_points_behind_the_camera_project_to_nan():
 def test_bad_cameras_are_named(text, word):
     with pytest.raises(CameraError, match=word):
         Camera.parse(text)
+
+
+def test_sizes_that_no_image_has_are_refused():
+    for width in (float("inf"), float("nan"), 10**400, 2**31):
+        with pytest.raises(CameraError):
+            Camera("PINHOLE", width, 480, (500, 500, 320, 240))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 0, 0, 0, 1e300, 0, 0],
+        [1e300, 0, 0, 0, 0, 0, 0],
+        [1e200, 1e200, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0, float("inf")],
+        [1, 0, 0, 0, 0, 0],
+    ],
+)
+def test_poses_that_no_place_has_are_refused(values, tmp_path):
+    with pytest.raises(ValueError, match=r"numbers|rotation|finite|beyond"):
+        Pose.from_values(values)
+    (tmp_path / "poses.txt").write_text(f"a.jpg {' '.join(map(str, values))}\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_poses(tmp_path / "poses.txt")
+    with pytest.raises(ValueError):
+        pose_from_json(values)
+
+
+def test_a_pose_is_scaled_to_unit_length():
+    pose = Pose.from_values([0, 3, 0, -4, 1, 2, 3])
+    np.testing.assert_allclose(pose.quaternion, [0, 0.6, 0, -0.8], atol=1e-15)
+    np.testing.assert_array_equal(pose.translation, [1, 2, 3])
 
 
 def test_a_camera_survives_its_text():
