@@ -298,6 +298,9 @@ def check_writable(path: Path | str, folder: bool = False) -> None:
     """Fails early, before hours of work, where ``path`` could not be written later, as a file or as a folder.
     Raises OutputError."""
     path = Path(path)
+    if not os.path.isdir(path.parent):  # os.path, because Path's raises on names that are too long
+        why = f"{path.parent} is a file" if os.path.exists(path.parent) else f"there is no folder {path.parent}"
+        raise OutputError(f"cannot write {path}: {why}", "name a folder that is there")
     try:
         os.stat(path)
     except FileNotFoundError:
@@ -305,9 +308,6 @@ def check_writable(path: Path | str, folder: bool = False) -> None:
     except (OSError, ValueError) as e:  # too long, or a circle of links
         reason = e.strerror if isinstance(e, OSError) else "no file has such a name"
         raise OutputError(f"cannot write {path}: {reason}", "give another name") from e
-    if not os.path.isdir(path.parent):  # os.path, because Path's raises on names that are too long
-        why = f"{path.parent} is a file" if os.path.exists(path.parent) else f"there is no folder {path.parent}"
-        raise OutputError(f"cannot write {path}: {why}", "name a folder that is there")
     if folder and os.path.exists(path) and not os.path.isdir(path):
         raise OutputError(f"cannot write {path}: it is no folder", "name a folder")
     if not folder and os.path.exists(path) and not os.path.isfile(path):
@@ -331,7 +331,7 @@ class CommandFiles:
         """Adds inputs; None is none, and one that is missing is its reader's to refuse."""
         for path in paths:
             if path is not None:
-                self._take(path, f"an input ({path})")
+                self._take(path, f"the input {path}")
 
     def reads_pictures(self, folder: Path | str | None) -> None:
         """Adds every picture below a folder."""
@@ -351,19 +351,22 @@ class CommandFiles:
             raise OutputError(f"cannot write {path}: it is a picture that is there already", "choose another name")
         for name in (path, part_of(path)) if streamed else (path,):
             self._check(name)
-            self._take(name, f"another output ({name})")
+            self._take(name, f"the output {name}")
 
     def writes_below(self, folder: Path, path: Path) -> None:
         """Adds an output that links must not lead out of a folder, as `writes`. Folders between need not be there."""
         if _resolved(folder) not in _resolved(path).parents:
             raise OutputError(f"cannot write {path}: a link leads out of {folder}", "name a new folder")
         self._check(path)
-        self._take(path, f"another output ({path})")
+        self._take(path, f"the output {path}")
 
     def _check(self, path: Path | str) -> None:
         for identity in _identities(path):
             if identity in self._taken:
-                raise OutputError(f"cannot write {path}: it is {self._taken[identity]}", "choose another name")
+                raise OutputError(
+                    f"cannot write {path}: another option names the same file ({self._taken[identity]})",
+                    "choose another name",
+                )
 
     def _take(self, path: Path | str, what: str) -> None:
         for identity in _identities(path):

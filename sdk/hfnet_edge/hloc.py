@@ -144,6 +144,8 @@ def opened(path: Path) -> h5py.File:
         raise InstallError("h5py, which reads hloc's files, is not installed", 'pip install "hfnet-edge[maps]"') from e
     try:
         open_input(path).close()  # HDF5 waits for pipes
+    except FileNotFoundError as e:
+        raise InputError(f"there is no file {path}", "give the file that hloc.extract_features wrote") from e
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}", "give the file that hloc.extract_features wrote") from e
     with _damage_of(path):
