@@ -9,6 +9,12 @@ import pytest
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch):
+    """Commands that are run in this process print no progress on stderr, however busy the machine is."""
+    monkeypatch.setattr("hfnet_edge.console.EVERY", 3600.0)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The benchmark data beside the checkout."""

@@ -27,8 +27,7 @@ from hfnet_edge.quiet import own_process
 
 EXIT_ERROR = 2
 INTERRUPTED = 130
-QUIET = 5.0  # seconds that work may take before a line of progress, where there is no terminal
-EVERY = 10.0  # seconds between such lines
+EVERY = 10.0  # seconds to a line of progress, and between two, where there is no terminal
 
 Report = Callable[..., None]  # (what is being done, how many are done, how many there are, note="")
 
@@ -153,9 +152,9 @@ def _let_go(file: Any, number: int) -> None:
 @contextmanager
 def progress() -> Iterator[Report]:
     """Yields a `Report` that draws one bar per ``what`` on stderr where that is a terminal. Elsewhere it prints a line
-    now and then, `localizing 120/400`, and nothing of what takes less than `QUIET`."""
+    now and then, `localizing 120/400`, and nothing of what takes less than `EVERY`."""
     if not sys.stderr.isatty():
-        due = time.monotonic() + QUIET
+        due = time.monotonic() + EVERY
 
         def print_line(what: str, done: int, total: int, note: str = "") -> None:
             nonlocal due

@@ -231,9 +231,9 @@ def test_no_text_output_is_an_input(here, option, target):
 
 
 def test_a_run_says_in_a_pipe_that_it_is_alive(here, monkeypatch):
-    monkeypatch.setattr("hfnet_edge.console.QUIET", 0.0)
+    monkeypatch.setattr("hfnet_edge.console.EVERY", 0.0)
     assert "localizing 0/2" in run(here, "a.png", "b.png").stderr
-    monkeypatch.setattr("hfnet_edge.console.QUIET", 60.0)
+    monkeypatch.setattr("hfnet_edge.console.EVERY", 60.0)
     assert run(here, "a.png", "b.png").stderr == ""
 
 
