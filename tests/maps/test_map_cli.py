@@ -659,7 +659,7 @@ def test_example_draws_a_place(tmp_path, monkeypatch):
     assert refused(run(main, "example", "-o", tmp_path / "place"), "there already")
 
     def no_space(directory, progress):
-        directory.mkdir()
+        directory.joinpath("images").mkdir()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hfnet_maps.made_place.write_place", no_space)
