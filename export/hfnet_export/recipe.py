@@ -17,6 +17,7 @@ from hfnet_export.losses import LOCAL_TERMS
 BUNDLED_RECIPE = Path(__file__).parent / "weights" / "hfnet.toml"
 BUNDLED_CRBNET_RECIPE = Path(__file__).parent / "weights" / "crbnet.toml"
 MIN_PAIRS = 16  # of a batch of patches: twice the neighbours that the second-order similarity looks at
+MOST = 2**63  # of a number; TOML has no bound
 TABLES = {"network": HFNetConfig, "local": LocalConfig, "global": GlobalConfig}
 
 
@@ -77,10 +78,12 @@ def _checked(path: Path, table: str, kind: type, content: Any) -> Any:
         expected = known[key]
         if isinstance(expected, tuple) and isinstance(value, list):
             content[key] = tuple(value)
-        elif isinstance(expected, float) and isinstance(value, int | float) and value >= 0:
+        elif isinstance(expected, float) and isinstance(value, int | float) and 0 <= value < MOST:
             content[key] = float(value)
         elif isinstance(expected, bool) and isinstance(value, bool):
             continue
-        elif not (type(value) is type(expected) and value >= (0 if key == "seed" else 1)):
+        elif type(value) is not type(expected) or (
+            isinstance(value, int) and not (0 if key == "seed" else 1) <= value < MOST
+        ):
             raise InputError(f"{path}: {name} = {value!r}", f"give something like {expected!r}")
     return kind(**content)

@@ -347,10 +347,12 @@ class CommandFiles:
                 photos has more than those that a list names.
         """
         check_writable(path)
+        names = (path, part_of(path)) if streamed else (path,)
+        for name in names:
+            self._check(name)
         if not picture and Path(path).suffix.lower() in PICTURES and os.path.exists(path):
             raise OutputError(f"cannot write {path}: it is a picture that is there already", "choose another name")
-        for name in (path, part_of(path)) if streamed else (path,):
-            self._check(name)
+        for name in names:
             self._take(name, f"the output {name}")
 
     def writes_below(self, folder: Path, path: Path) -> None:

@@ -296,6 +296,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, ima
         ('seed = "x"', "seed = 'x'; give something like 0"),
         ("network = 3", "network = 3"),
         ("[", "is not TOML"),
+        ("a = " + "[" * 20_000, "is not TOML: it is nested too deeply"),
+        ("seed = 1" + "0" * 400, "seed = 1000"),
+        ("local.rate = 1" + "0" * 400, r"local\.rate"),
     ],
 )
 def test_a_wrong_recipe_is_named(change, message, tmp_path):
