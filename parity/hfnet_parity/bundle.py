@@ -5,22 +5,27 @@
     map.hfmap, model.tflite, images/...      of the recording; hloc's results have no map and no model
     patches.tflite    the patch network, where one describes the map's landmarks
 
-One file, so that a gate of a CI needs nothing else.
+One file, so that a gate of a CI needs nothing else. All but reference.json is stored as it is: a bundle unfolds to no
+more than its own size, whatever that is. reference.json has at most 16 MiB, an image what `hfnet_edge.image` reads; of
+the recording see there.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfnet_edge.errors import RecordingError
+from hfnet_edge.archive import add, member, open_archive
+from hfnet_edge.errors import OutputError, RecordingError
 from hfnet_edge.files import atomic_write, open_input, read_bytes
 from hfnet_edge.geometry import Pose
+from hfnet_edge.image import MAX_FILE
 from hfnet_edge.recording import Recording
-from hfnet_edge.recording_file import add, member, pose_from_json, pose_to_json, read_recording, to_bytes
+from hfnet_edge.recording_file import MAX_ARRAYS, MAX_MANIFEST, pose_from_json, pose_to_json, read_recording, to_bytes
 from hfnet_edge.runner import IMAGES, MAP, MODEL, PATCHES, RECORDING
 from hfnet_maps.evaluation import THRESHOLDS, Threshold
 
@@ -54,13 +59,11 @@ class Bundle:
         """Opens a bundle; images, map and model stay in the file. Raises RecordingError."""
         path = Path(path)
         try:
-            with open_input(path) as opened, zipfile.ZipFile(opened) as file:
-                about = json.loads(member(file, MANIFEST))
-                if about["format"] != FORMAT:
-                    raise RecordingError(f"{path} is of format {about['format']}, not {FORMAT}", "update hfnet-edge")
-                if file.getinfo(RECORDING).compress_type != zipfile.ZIP_STORED:  # its own members are bounded
-                    raise ValueError(f"{RECORDING} is compressed")
-                recording = read_recording(file.read(RECORDING), str(path))
+            with _open(path) as file:
+                about = json.loads(member(file, MANIFEST, MAX_MANIFEST))
+                if (found := int(about["format"])) != FORMAT:
+                    raise RecordingError(f"{path} is of format {found}, not {FORMAT}", "update hfnet-edge")
+                recording = read_recording(member(file, RECORDING, MAX_ARRAYS), str(path))
                 truth = {str(name): pose_from_json(row) for name, row in about["truth"].items()}
                 thresholds = tuple(Threshold(float(m), float(deg)) for m, deg in about["thresholds"])
                 images = {str(name): str(value) for name, value in about["images"].items()}
@@ -80,27 +83,44 @@ class Bundle:
 
     def image(self, query: str) -> bytes:
         """A query's image file. Raises RecordingError."""
-        return self.member(self.images[query])
+        return self._read(self.images[query], MAX_FILE)
 
     def member(self, name: str) -> bytes:
-        """The map, a model or an image. Raises RecordingError: absent or damaged."""
+        """The map or a model, as large as it is in the file. Raises RecordingError: absent or damaged."""
         if name not in self.members:
             raise RecordingError(f"{self.path} has no {name}", REMEDY)
+        return self._read(name)
+
+    def _read(self, name: str, most: int | None = None) -> bytes:
         try:
-            with open_input(self.path) as opened, zipfile.ZipFile(opened) as file:
-                return file.read(name)
+            with _open(self.path) as file:
+                return member(file, name, file.getinfo(name).file_size if most is None else most)
         except Exception as e:
-            raise RecordingError(f"{self.path}: {name} is damaged ({type(e).__name__})", REMEDY) from e
+            raise RecordingError(f"{self.path}: {name} is damaged ({type(e).__name__}: {e})", REMEDY) from e
 
     def unpack_images(self, folder: Path) -> None:
-        """Writes the queries' images below ``folder``, as `files` names them. Raises RecordingError."""
-        for query, file in self.files().items():
+        """Writes the queries' images below ``folder``, as `files` names them. Raises RecordingError: one is damaged.
+        OutputError: the folder cannot be written."""
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_bytes(self.image(query))
+            for query, file in self.files().items():
+                (folder / file).write_bytes(self.image(query))
+        except OSError as e:
+            raise OutputError(f"cannot write into {folder}: {e.strerror or e}", "make room there") from e
 
     def files(self) -> dict[str, str]:
         """Query to the name of its image file in a job."""
         return {query: Path(name).name for query, name in self.images.items()}
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A bundle's zip, of which only the manifest is compressed. Raises ValueError, OSError or what zipfile raises."""
+    with open_input(path) as stream, open_archive(stream, MAX_MANIFEST) as file:
+        for entry in file.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED and entry.filename != MANIFEST:
+                raise ValueError(f"{entry.filename} is compressed")
+        yield file
 
 
 def write_bundle(

@@ -147,9 +147,9 @@ def _global(pair: Pair) -> float:
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N,) of (N, D) int8 rows; equal rows give exactly 1."""
-    a, b = a.astype(np.int64), b.astype(np.int64)
-    length = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1).astype(np.float64))
-    return np.where((a == b).all(axis=1), 1.0, (a * b).sum(axis=1) / np.maximum(length, 1))
+    aa, ab, bb = (np.einsum("nd,nd->n", *rows, dtype=np.int64) for rows in ((a, a), (a, b), (b, b)))
+    length = np.sqrt(aa * bb.astype(np.float64))
+    return np.where((a == b).all(axis=1), 1.0, ab / np.maximum(length, 1))
 
 
 def _kept_frames(pair: Pair) -> float:

@@ -23,6 +23,7 @@ from hfnet_edge.geometry import Camera
 
 MIN_SIDE = 32  # below this the encoder's last layer has no pixel of its own
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # where Pillow takes an image for a decompression bomb
+MAX_FILE = 1 << 28  # bytes
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 # EXIF orientation to what brings the stored image upright (EXIF 2.3, tag 0x0112).

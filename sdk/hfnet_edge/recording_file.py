@@ -3,17 +3,23 @@
 manifest.json                 about, names of reference images, queries
 references.npy                (M, 7) float64 cam_from_world of the reference images
 0/thumbnail.npy               of the first query; so are outputs/ROLE, features/FIELD, matched/FIELD
+
+A recording may come from anywhere, so its reader has limits, which the writer keeps too: 16 MiB of manifest, 16 MiB an
+array, 4 GiB of arrays in all, which must not unfold to more than 16 times what they take in the file (64 MiB may); and
+65,536 keypoints and as many matches a query. A query of 640 x 480 pixels has a megabyte of arrays.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from typing import Any
 
 import numpy as np
 
+from hfnet_edge.archive import add, check_directory, member, open_archive
 from hfnet_edge.errors import CameraError, RecordingError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
@@ -22,14 +28,17 @@ from hfnet_edge.recording import Matched, QueryRecord, Recording
 
 FORMAT = 1
 REMEDY = "record it again"
-MAX_MEMBER = 1 << 28  # bytes: bounds what a hostile file can make the reader unpack
+MAX_MANIFEST = 1 << 24  # bytes
+MAX_ARRAY = 1 << 24  # bytes
+MAX_ARRAYS = 1 << 32  # bytes of all members together
+MAX_ROWS = 1 << 16  # keypoints or matches of a query: parity compares each with each
 FEATURES = {"keypoints": ("f8", 2), "scores": ("f4", 1), "descriptors": ("i1", 2), "global_descriptor": ("i1", 1)}
 MATCHED = {"keypoints": ("i8", 1), "landmarks": ("i8", 1), "xyz": ("f8", 2), "inliers": ("b1", 1)}
 WIDTHS = {"references": 7, "features/keypoints": 2, "matched/xyz": 3}  # of the last axis
 
 
 def to_bytes(recording: Recording) -> bytes:
-    """The file's bytes; the same recording gives the same bytes."""
+    """The file's bytes; the same recording gives the same bytes. Raises RecordingError: beyond the limits."""
     arrays = {"references": np.array(list(recording.reference_poses.values()), np.float64).reshape(-1, 7)}
     queries = []
     for i, q in enumerate(recording.queries):
@@ -62,42 +71,49 @@ def to_bytes(recording: Recording) -> bytes:
     with zipfile.ZipFile(buffer, "w") as file:
         add(file, "manifest.json", json.dumps(manifest, indent=1).encode())
         for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-            add(file, f"{name}.npy", member.getvalue())
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
+            add(file, f"{name}.npy", content.getvalue())
+        try:
+            _check_sizes(file, buffer.tell())
+            for name, array in arrays.items():
+                _check_rows(name, array)
+        except ValueError as e:
+            raise RecordingError(f"a recording of {len(queries)} queries is too large ({e})", "split the list") from e
     return buffer.getvalue()
 
 
-def add(file: zipfile.ZipFile, name: str, content: bytes, compressed: bool = True) -> None:
-    """Adds a member with a fixed date."""
-    entry = zipfile.ZipInfo(name)
-    entry.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    file.writestr(entry, content, compresslevel=1 if compressed else None)
+def _check_sizes(file: zipfile.ZipFile, end: int) -> None:
+    """Raises ValueError where a file that is being written could not be read again."""
+    check_directory(file.infolist(), end, MAX_ARRAYS)
+    for entry in file.infolist():
+        most = MAX_ARRAY if entry.filename.endswith(".npy") else MAX_MANIFEST
+        if entry.file_size > most:
+            raise ValueError(f"{entry.filename} has {entry.file_size} bytes, at most {most} are read")
 
 
 def read_recording(content: bytes, where: str) -> Recording:
     """Reads what `to_bytes` made. Raises RecordingError: damaged, or of a newer format."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as file:
-            manifest = json.loads(member(file, "manifest.json"))
-            if manifest["format"] != FORMAT:
-                raise RecordingError(f"{where} is of format {manifest['format']}, not {FORMAT}", "update hfnet-edge")
+        with open_archive(io.BytesIO(content), MAX_ARRAYS) as file:
+            manifest = json.loads(member(file, "manifest.json", MAX_MANIFEST))
+            if (found := int(manifest["format"])) != FORMAT:
+                raise RecordingError(f"{where} is of format {found}, not {FORMAT}", "update hfnet-edge")
             names = set(file.namelist())
 
             def array(name: str, dtype: str, axes: int) -> np.ndarray:
-                value = np.lib.format.read_array(io.BytesIO(member(file, f"{name}.npy")), allow_pickle=False)
-                if value.dtype != np.dtype(dtype) or value.ndim != axes:
-                    raise ValueError(f"{name} is {value.ndim}-D {value.dtype}")
+                value = _array(member(file, f"{name}.npy", MAX_ARRAY), name, dtype, axes)
                 if value.dtype.kind == "f" and "outputs/" not in name and not np.isfinite(value).all():
                     raise ValueError(f"{name} is not finite")
                 if value.shape[-1] != WIDTHS.get(name.partition("/")[2] or name, value.shape[-1]):
                     raise ValueError(f"{name} is of shape {value.shape}")
+                _check_rows(name, value)
                 return value
 
             poses = array("references", "f8", 2)
             for row in poses.tolist():
                 pose_from_json(row)  # raises
-            references = dict(zip(manifest["references"], poses, strict=True))
+            references = dict(zip(map(str, manifest["references"]), poses, strict=True))
             queries = []
             for i, q in enumerate(manifest["queries"]):
                 features = matched = thumbnail = None
@@ -147,11 +163,23 @@ def read_recording(content: bytes, where: str) -> Recording:
     return Recording(about, references, tuple(queries))
 
 
-def member(file: zipfile.ZipFile, name: str) -> bytes:
-    """One member of a zip, of a bounded size. Raises ValueError, KeyError or what zipfile raises."""
-    if file.getinfo(name).file_size > MAX_MEMBER:
-        raise ValueError(f"{name} is larger than {MAX_MEMBER} bytes")
-    return file.read(name)
+def _check_rows(name: str, array: np.ndarray) -> None:
+    """Raises ValueError: too many keypoints or matches."""
+    if ("/features/" in name or "/matched/" in name) and len(array) > MAX_ROWS:
+        raise ValueError(f"{name} has {len(array)} rows, at most {MAX_ROWS} are read")
+
+
+def _array(content: bytes, name: str, dtype: str, axes: int) -> np.ndarray:
+    """A read-only array of a file in numpy's format. Raises ValueError: not of this type, or not of this length."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, found = read_header(file)
+    if found != np.dtype(dtype) or len(shape) != axes or fortran:
+        raise ValueError(f"{name} is {len(shape)}-D {found}")
+    if max(shape) > MAX_ARRAY or math.prod(shape) * found.itemsize != len(content) - file.tell():
+        raise ValueError(f"{name} is of shape {shape} and has {len(content)} bytes")
+    return np.frombuffer(content, found, offset=file.tell()).reshape(shape)
 
 
 def camera_to_json(camera: Camera) -> list[Any]:

@@ -245,6 +245,15 @@ def test_missing_images_and_datasets_are_named(hloc, key):
         read(hloc)
 
 
+def test_values_that_no_image_has_are_refused_before_they_unfold(hloc):
+    """A dataset of 8 TB that was never written takes nothing in the file."""
+    with h5py.File(hloc["features"], "r+") as file:
+        del file["db/a/1.jpg/descriptors"]
+        file["db/a/1.jpg"].create_dataset("descriptors", (1 << 20, 1 << 20), "f8", chunks=(1024, 1024))
+    with pytest.raises(InputError, match=r"no descriptors of db/a/1\.jpg"):
+        read(hloc)
+
+
 @pytest.mark.parametrize("key", ["features", "globals"])
 def test_a_damaged_file_of_features_is_refused_wherever_it_is_cut(hloc, key):
     whole = hloc[key].read_bytes()

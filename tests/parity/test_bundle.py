@@ -256,13 +256,13 @@ def test_last_parts_of_names_that_two_queries_share_are_refused(kit, tmp_path):
 
 
 def test_a_bundle_of_many_queries_can_be_read_again(kit, tmp_path):
-    """Its recording is larger than any member of a recording may be."""
+    """Its recording is larger than any array of a recording may be."""
     source = kit.bundle.recording
     names = [f"{i:03d}.jpg" for i in range(12)]
     queries = tuple(replace(source.queries[i % 6], name=name) for i, name in enumerate(names))
     images = {name: kit.root / "place/images" / source.queries[0].name for name in names}
     write_bundle(tmp_path / "many.bundle", replace(source, queries=queries), images, None, None, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfnet_edge.recording_file.MAX_MEMBER", 1 << 20)
+        patch.setattr("hfnet_edge.recording_file.MAX_ARRAY", 1 << 20)
         assert len(Bundle.read(tmp_path / "many.bundle").recording.queries) == 12
     assert (tmp_path / "many.bundle").stat().st_size > 1 << 21
