@@ -18,6 +18,7 @@ from hfnet_edge.codecs import UNIT
 from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import atomic_write
+from hfnet_edge.image_file import open_image
 from hfnet_export.teachers import STRIDE, GlobalTeacher, LocalTeacher
 
 MAX_PEAKS = 3000  # of an image
@@ -129,13 +130,10 @@ def make_targets(
 
 
 def _one_image(path: Path, local: LocalTeacher, global_: GlobalTeacher) -> dict[str, np.ndarray]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path} is not an image that OpenCV can read", "remove it from the folder")
-    h, w = image.shape[:2]
+    rgb = open_image(path).rgb()
+    h, w = rgb.shape[:2]
     if min(h, w) < 64:
         raise InputError(f"{path} has {w}x{h} pixels, too few to learn from", "remove it from the folder")
-    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     padded = cv2.copyMakeBorder(rgb, 0, -h % STRIDE, 0, -w % STRIDE, cv2.BORDER_REFLECT_101)
     scores, dense = (output[0] for output in local(padded[None]))
     xy, peaks = find_peaks(scores[:h, :w])

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.table import Table
 
 from hfnet_device.backends import Backend
 from hfnet_edge.bench import BenchJob, BenchRun
 from hfnet_edge.console import Report, silent, size_text
-from hfnet_edge.errors import BackendError, ImageError, InputError
-from hfnet_edge.files import open_input, parse_json, read_bytes
+from hfnet_edge.errors import BackendError, InputError
+from hfnet_edge.files import parse_json, read_bytes
 from hfnet_edge.geometry import Camera
+from hfnet_edge.image_file import open_image
 from hfnet_edge.localizer import WITH_TREES, Method, Status
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model, check_match
@@ -100,11 +100,7 @@ def guess_cameras(folder: Path) -> list[tuple[str, Camera]]:
     """
     found = []
     for file in image_files(folder):
-        try:
-            with open_input(file) as opened, Image.open(opened) as image:
-                width, height = image.size
-        except Exception as e:  # Pillow's readers raise whatever they like
-            raise ImageError(f"the image {file} does not decode: {e}", "take it out of the folder") from e
+        width, height = open_image(file).stored
         camera = Camera("SIMPLE_PINHOLE", width, height, (FOCAL * max(width, height), width / 2, height / 2))
         found.append((file.relative_to(folder).as_posix(), camera))
     return found

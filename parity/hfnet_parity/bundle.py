@@ -23,7 +23,7 @@ from hfnet_edge.archive import add, member, open_archive
 from hfnet_edge.errors import OutputError, RecordingError
 from hfnet_edge.files import atomic_write, open_input, read_bytes
 from hfnet_edge.geometry import Pose
-from hfnet_edge.image import MAX_FILE
+from hfnet_edge.image_file import MAX_FILE
 from hfnet_edge.recording import Recording
 from hfnet_edge.recording_file import MAX_ARRAYS, MAX_MANIFEST, pose_from_json, pose_to_json, read_recording, to_bytes
 from hfnet_edge.runner import IMAGES, MAP, MODEL, PATCHES, RECORDING

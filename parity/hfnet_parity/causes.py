@@ -3,15 +3,15 @@ of them the numbers look like."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from contextlib import suppress
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from hfnet_edge.image import fit
+from hfnet_edge.image_file import open_image
 from hfnet_edge.keypoints import CELL
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import Comparison
@@ -100,8 +100,7 @@ def _wrong_input(comparison: Comparison, bundle: Bundle) -> str:
         if a is None or b is None or a.shape != b.shape:
             continue
         differences.append(float(np.abs(a.astype(float) - b).mean()))
-        with Image.open(io.BytesIO(bundle.image(pair.reference.name))) as image:
-            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        rgb = open_image(bundle.image(pair.reference.name)).rgb()
         for name, prepare in MISTAKES.items():
             error = np.inf
             with suppress(ValueError, cv2.error):  # an image that is too small for it

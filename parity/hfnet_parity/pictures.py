@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image, ImageOps
+from PIL import Image
 
+from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera
+from hfnet_edge.image_file import open_image
 from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.pairs import MissingStage, Pair
 from hfnet_parity.report import distance, inlier_count, inliers_text, of_query, printable, remark, value_text
@@ -242,10 +244,9 @@ def _seen(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 def _background(content: bytes, camera: Camera) -> str:
     """The image in the camera's orientation, grey and light so that marks stand out."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            upright = ImageOps.exif_transpose(image)
-            picture = (upright if upright.size == (camera.width, camera.height) else image).convert("L")
-    except Exception:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
+        image = open_image(content)
+        picture = Image.fromarray(image.grey(camera, max(1.0, max(camera.width, camera.height) / PHOTO_SIDE)))
+    except InputError:
         return f'<rect width="{camera.width}" height="{camera.height}" fill="#e9ecef"/>'
     picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     file = io.BytesIO()

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from hfnet_edge.errors import ImageError
 from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Camera
+from hfnet_edge.image_file import open_image
 from hfnet_edge.localizer import LocalizationResult, Status
 
 DRAWABLE = 1e5  # pixels from the image's corner; OpenCV draws with 32 bits
+MAX_PIXELS = 1 << 25  # above which a JPEG is drawn on at a half, quarter or eighth
 FAR, NEAR = np.array([200, 120, 40]), np.array([60, 200, 255])  # BGR, by depth
 
 
 def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.ndarray:
     """The query (in the camera's orientation) with inliers coloured by depth, a line to where the pose projects their
-    landmarks, rejected matches as faint dots, and a caption. (H, W, 3) uint8 BGR."""
-    picture = cv2.imread(str(image), cv2.IMREAD_COLOR)
-    if picture is not None and picture.shape[:2] != (camera.height, camera.width):
-        picture = cv2.imread(str(image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if picture is None:
-        raise ImageError(f"cannot draw on {image}", "give a JPEG or PNG file")
+    landmarks, rejected matches as faint dots, and a caption. (H, W, 3) uint8 BGR.
+
+    Raises:
+        ImageError, CameraError: see `hfnet_edge.image.load_photo`.
+    """
+    file = open_image(image)
+    picture = cv2.cvtColor(file.rgb(camera, math.sqrt(camera.width * camera.height / MAX_PIXELS)), cv2.COLOR_RGB2BGR)
+    scale = picture.shape[1] / camera.width
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        return round(scale * x), round(scale * y)
+
     size = max(1.0, max(picture.shape[:2]) / 640)
     radius, line = round(2.5 * size), max(1, round(size))
     picture = cv2.addWeighted(
@@ -32,7 +40,7 @@ def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.nd
     if result.matches is not None and len(result.matches):
         inliers = np.zeros(len(result.matches), bool) if result.inlier_mask is None else result.inlier_mask
         for x, y in result.matches.xy[~inliers]:
-            cv2.circle(picture, (round(x), round(y)), max(1, radius // 2), (150, 150, 150), -1, cv2.LINE_AA)
+            cv2.circle(picture, at(x, y), max(1, radius // 2), (150, 150, 150), -1, cv2.LINE_AA)
         if result.pose is not None and inliers.any():
             xyz = result.pose.transform(result.matches.xyz[inliers])
             depth = np.argsort(np.argsort(-xyz[:, 2])) / max(1, len(xyz) - 1)
@@ -40,8 +48,8 @@ def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.nd
                 if not (abs(u) < DRAWABLE and abs(v) < DRAWABLE):  # behind the camera, where it is NaN, too
                     continue
                 color = tuple(float(c) for c in FAR + near * (NEAR - FAR))
-                cv2.line(picture, (round(x), round(y)), (round(u), round(v)), (80, 80, 255), line, cv2.LINE_AA)
-                cv2.circle(picture, (round(x), round(y)), radius, color, -1, cv2.LINE_AA)
+                cv2.line(picture, at(x, y), at(u, v), (80, 80, 255), line, cv2.LINE_AA)
+                cv2.circle(picture, at(x, y), radius, color, -1, cv2.LINE_AA)
     if result.status is Status.LOCALIZED:
         took = sum(result.milliseconds.values())
         caption = f"{result.inliers} inliers of {len(result.matches or ())} matches, {took:.0f} ms"

@@ -2,40 +2,22 @@
 
 An image is turned upright by its EXIF orientation, made grey, resized to fit the network's input with its aspect ratio
 kept, and mirrored into what is left. `Photo.to_camera` takes keypoints back to the pixels that the camera describes, so
-intrinsics are never changed.
+intrinsics are never changed. Which files are read, and how large they may be, stands in `hfnet_edge.image_file`.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
 
-from hfnet_edge.errors import CameraError, ImageError
-from hfnet_edge.files import read_bytes
 from hfnet_edge.geometry import Camera
+from hfnet_edge.image_file import TURNED, open_image
 
-MIN_SIDE = 32  # below this the encoder's last layer has no pixel of its own
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # where Pillow takes an image for a decompression bomb
-MAX_FILE = 1 << 28  # bytes
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-
-# EXIF orientation to what brings the stored image upright (EXIF 2.3, tag 0x0112).
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+BAND = 1 << 20  # pixels that are reduced at a time
 
 
 @dataclass(frozen=True)
@@ -83,23 +65,15 @@ def load_photo(path: Path | str, input_size: tuple[int, int], camera: Camera | N
     the pose is that of the camera as described.
 
     Raises:
-        ImageError: missing, empty, damaged, too small or too large.
+        ImageError: missing, empty, damaged, too small, too large, or of a format that is not read.
         CameraError: the camera's size is neither the upright nor the stored size.
     """
-    grey, orientation, stored = _decode(path, input_size)
-    size = stored[::-1] if orientation in TURNED else stored
-    if camera is not None:
-        if (camera.width, camera.height) == size:
-            orientation = 1
-        elif (camera.width, camera.height) != stored:
-            raise CameraError(
-                f"{path} is {size[0]}x{size[1]}, its camera {camera.width}x{camera.height}",
-                "give the intrinsics for this size",
-            )
-    else:
-        orientation = 1
+    file = open_image(path)
+    turned_back_by = file.orientation_of(camera)
+    need = input_size[::-1] if file.orientation in TURNED else input_size
+    grey = file.grey(excess=max(1.0, file.stored[0] / need[1], file.stored[1] / need[0]))
     pixels, valid = fit(grey, input_size)
-    return Photo(pixels, valid, size, orientation)
+    return Photo(pixels, valid, file.size, turned_back_by)
 
 
 def fit(grey: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
@@ -131,8 +105,12 @@ def shrink(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     (rows, height), (columns, width) = (_spans(*lengths) for lengths in zip(grey.shape, size, strict=True))
     area = height * width
     wide = np.int32 if 511 * area < 2**31 else np.int64
-    sums = _weighted(_weighted(grey.astype(wide), rows).T.copy(), columns).T
-    return ((2 * sums + area) // (2 * area)).astype(np.uint8)
+    reduced, step = np.empty(size, np.uint8), max(1, BAND // grey.shape[1])
+    for start in range(0, size[0], step):
+        band = [(pixel[start : start + step], weight[start : start + step]) for pixel, weight in rows]
+        sums = _weighted(_weighted(grey, band, wide).T.copy(), columns, wide).T
+        reduced[start : start + step] = (2 * sums + area) // (2 * area)
+    return reduced
 
 
 def _spans(length: int, reduced: int) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
@@ -148,47 +126,6 @@ def _spans(length: int, reduced: int) -> tuple[list[tuple[np.ndarray, np.ndarray
     return taps, covered
 
 
-def _weighted(image: np.ndarray, taps: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _weighted(image: np.ndarray, taps: list[tuple[np.ndarray, np.ndarray]], wide: type) -> np.ndarray:
     """Sums of weighted rows."""
-    return sum(image[pixel] * weight[:, None].astype(image.dtype) for pixel, weight in taps)  # type: ignore[return-value]
-
-
-def _decode(path: Path | str, input_size: tuple[int, int]) -> tuple[np.ndarray, int, tuple[int, int]]:
-    """Upright grey pixels (perhaps already reduced), the EXIF orientation, and the stored (width, height)."""
-    try:
-        content = read_bytes(path)
-    except OSError as e:
-        raise ImageError(f"cannot read the image {path}: {e.strerror}", "check the file's name") from e
-    except TypeError as e:
-        raise ImageError(f"a {type(path).__name__} is not the path of an image", "give a file name") from e
-    if not content:
-        raise ImageError(f"the image {path} is empty (0 bytes)", "copy it again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on palettes and EXIF
-            image = Image.open(io.BytesIO(content))
-            stored = image.size
-            if min(stored) < MIN_SIDE:
-                raise ImageError(f"{path} is {stored[0]}x{stored[1]}, below {MIN_SIDE} pixels", "give a larger image")
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            orientation = orientation if orientation in _UPRIGHT else 1
-            # A JPEG decodes straight to grey and, where it is much larger than needed, at a half, quarter or eighth:
-            # only where that is exact, so that the pixel convention holds to the last column.
-            turned = input_size[::-1] if orientation in TURNED else input_size
-            excess = max(1.0, stored[0] / turned[1], stored[1] / turned[0]) if not any(s % 8 for s in stored) else 1.0
-            image.draft("L", (int(stored[0] / excess), int(stored[1] / excess)))
-            if image.mode.startswith("I;16"):
-                grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-            elif image.mode in ("I", "F"):
-                raise ImageError(f"{path} has 32-bit pixels", "save it with 8 or 16 bits")
-            else:
-                grey = np.asarray(image.convert("L"))
-            if orientation != 1:
-                grey = np.asarray(Image.fromarray(grey).transpose(_UPRIGHT[orientation]))
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as e:
-        raise ImageError(f"{path} is more than {MAX_PIXELS // 10**6} Mpx", "reduce it") from e
-    except Exception as e:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
-        raise ImageError(f"the image {path} does not decode: {e}", "give a JPEG, PNG, TIFF or WebP file") from e
-    return np.ascontiguousarray(grey), orientation, stored
+    return sum(image[pixel] * weight[:, None].astype(wide) for pixel, weight in taps)  # type: ignore[return-value]

@@ -22,6 +22,7 @@ from hfnet_edge import (
     covisibility,
     features,
     image,
+    image_file,
     keypoints,
     localizer,
     map_file,
@@ -301,7 +302,9 @@ SABOTAGES = {
     ),
     "mean of the colours": ("load", lambda m: m.setattr(Image.Image, "convert", mean_of_colours)),
     "turned the other way": (
-        "load", lambda m: m.setattr(image, "_UPRIGHT", {**image._UPRIGHT, 6: image._UPRIGHT[8], 8: image._UPRIGHT[6]})
+        "load", lambda m: m.setattr(
+            image_file, "_turned", lambda p, o, right=image_file._turned: right(p, image_file.BACK.get(o, o))
+        )
     ),
     "EXIF not turned back": (
         "load", lambda m: m.setattr(image.Photo, "to_camera", lambda self, xy: xy.astype(np.float64) * self.scale)
