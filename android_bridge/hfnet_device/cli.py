@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hfnet_device.adb import READY, devices
@@ -11,6 +10,7 @@ from hfnet_device.arm64 import CPUS, missing_tools, prepare, prepared
 from hfnet_device.debian import install_line
 from hfnet_edge.console import reports_errors, run, wrote
 from hfnet_edge.errors import BackendError
+from hfnet_edge.tables import show
 
 main = typer.Typer(
     add_completion=False,
@@ -57,7 +57,7 @@ def list_backends() -> None:
             table.add_row("adb", f"{device.serial}: {state}")
         if not there:
             table.add_row("adb", "no device is connected")
-    Console().print(table)
+    show(table)
 
 
 def _arm64_state() -> str:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import InputError
 from hfnet_edge.extras import needs
 from hfnet_edge.files import CommandFiles
+from hfnet_edge.tables import show
 from hfnet_export.extra import export_extra, readers_of
 from hfnet_export.network_files import network_files
 from hfnet_export.roles import parse_outputs
@@ -194,7 +194,7 @@ def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path 
     _add_operators(table, report.operators)
     table.add_row("descriptors, cosine", "1", f"{report.fidelity.cosine:.4f}")
     table.add_row("flipped bits", "0", f"{100 * report.fidelity.flipped:.2f} %")
-    Console().print(table)
+    show(table)
     inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--patch-model", output)
     wrote(output, command("hfnet-map", "build", "--method", "parallel", *inputs, "-o", "scene.hfmap"))
 
@@ -229,7 +229,7 @@ def _print_steps(steps: Sequence[Step]) -> None:
             f"{step.judgement.ratio:.3f}\n≥ {step.judgement.ratio_low:.3f}",
             "passed" if step.passed else "too far off" if step.judgement.passed else "failed",
         )
-    Console().print(table)
+    show(table)
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -253,7 +253,7 @@ def _print_report(report: ExportReport, precision: str) -> None:
     table.add_row("keypoint scores, correlation", "1", f"{report.fidelity.keypoint_scores:.4f}")
     table.add_row("local descriptors, cosine", "1", f"{report.fidelity.local_descriptors:.4f}")
     table.add_row("global descriptor, cosine", "1", f"{report.fidelity.global_descriptor:.4f}")
-    Console().print(table)
+    show(table)
 
 
 def _report_table(report: ExportReport | CRBNetReport, precision: str) -> Table:

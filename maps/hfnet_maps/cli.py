@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.codecs import CodecName
-from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
+from hfnet_edge.console import command, printable, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.container import Section
 from hfnet_edge.errors import ImageError, InputError, OutputError
 from hfnet_edge.extras import needs
 from hfnet_edge.files import CommandFiles, atomic_folder, atomic_write, check_writable
 from hfnet_edge.lists import find_images, read_names, read_poses
 from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.tables import show
 from hfnet_maps.reference import model_files
 
 if TYPE_CHECKING:
@@ -103,11 +103,12 @@ def build(
     table.add_row("observations", f"{built.observations}, {built.mean_track_length:.1f} per landmark")
     table.add_row("median reprojection error", f"{built.median_error:.2f} network pixels")
     table.add_row("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in built.seconds.items()))
-    Console().print(table)
+    show(table)
     seeing = set(source.images.tolist())
     blind = [name for i, name in enumerate(source.names) if i not in seeing]
     if blind:
-        print(f"{len(blind)} images see no landmark, first {blind[0]}: is the pose wrong, or nothing shared?")
+        first = printable(blind[0])
+        print(f"{len(blind)} images see no landmark, first {first}: is the pose wrong, or nothing shared?")
     if method is BuildMethod.PARALLEL:
         wrote(output, _localize(output, model, patch_model, True))
     else:
@@ -209,13 +210,13 @@ def pack(
     elif chosen.scores is None:
         print("the source has too few images to leave one out, so the usual settings were taken, not judged")
     else:
-        Console().print(_choices(f"Left-out reference images in maps of at most {size_text(size)}", choices, bold=True))
+        show(_choices(f"Left-out reference images in maps of at most {size_text(size)}", choices, bold=True))
         print(COLUMNS)
     print(f"chosen: {chosen.settings}; {chosen.landmarks} of {len(place.positions)} landmarks")
     if chosen.scores is not None and chosen.size < SMALLER * size:
         print(f"it takes {size_text(chosen.size)}: no other of the sizes tried up to the budget was judged better")
     if curve is not None:
-        Console().print(_choices("The best at each size", frontier))
+        show(_choices("The best at each size", frontier))
         draw_curve(frontier, chosen, curve)
         wrote(curve)
     has_trees = Section.RANDOM_TREES in sections
@@ -342,7 +343,7 @@ def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]
         if len(counts):
             values = counts.min(), np.median(counts), counts.mean(), counts.max()
             table.add_row(name, *(f"{v:.1f}".removesuffix(".0") for v in values))
-    Console().print(table)
+    show(table)
     unseen = int((tracks == 0).sum())
     if unseen:
         print(f"{unseen} landmarks are observed by no image")
@@ -388,7 +389,7 @@ def inspect(
             f"{length / count:.1f}" if count else "" for count in (d.landmarkCount, d.imageCount)
         )
         table.add_row(name, f"{length}", f"{100 * length / total:.1f} %", per_landmark, per_image)
-    Console().print(table)
+    show(table)
     if picture is not None:
         from hfnet_maps.pictures import draw_map
 
@@ -479,7 +480,7 @@ def evaluate(
     table.add_row("median error, no pose as infinite", errors_text(*evaluation.median))
     if evaluation.abstentions:
         table.add_row("median error of the localized", errors_text(*evaluation.median_localized))
-    Console().print(table)
+    show(table)
     print("lengths are in the reference's unit: metres where it is metric")
     if json_ is not None:
         fitted = None if alignment is None else {"scale": alignment.scale, "poses": alignment.poses}

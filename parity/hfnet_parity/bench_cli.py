@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from hfnet_edge.console import progress, reports_errors, run, wrote
+from hfnet_edge.console import printable, progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import CommandFiles, atomic_write
 from hfnet_edge.lists import find_images, read_queries
 from hfnet_edge.localizer import Method
+from hfnet_edge.tables import show
 from hfnet_parity.options import MethodOption, PatchModelOption, check_method
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -77,12 +77,13 @@ def bench(
         todo = [(name, files[name], camera) for name, camera in listed]
         measured = measure(machine, model, map_, todo, rounds, report, method, patch_model)
     first = measured[0].runs[0]
-    print(f"{machine.name}: {first.processor}, {first.cores} cores, {first.machine}")
-    print(f"rounds: {rounds}, queries: {len(listed)}, kernels: {first.kernels}, solver: {first.solver}")
+    print(printable(f"{machine.name}: {first.processor}, {first.cores} cores, {first.machine}"))
+    kernels = printable(f"kernels: {first.kernels}, solver: {first.solver}")
+    print(f"rounds: {rounds}, queries: {len(listed)}, {kernels}")
     if patch_model is not None:
         print(f"method: {first.method}, patch network: {patch_model.name} ({first.patch_precision})")
     for table in tables(measured):
-        Console().print(table)
+        show(table)
     print("a query is timed when it has been localized once: the map's blocks are in memory, and checked")
     if queries is None:
         print("cameras were guessed (focal length 1.2 times the longer side): poses mean nothing, give --queries")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from hfnet_edge.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError, InstallError
@@ -19,6 +18,7 @@ from hfnet_edge.files import CommandFiles, atomic_write
 from hfnet_edge.geometry import Pose
 from hfnet_edge.lists import read_poses, read_queries
 from hfnet_edge.localizer import Method
+from hfnet_edge.tables import PrintableConsole
 from hfnet_export.network_files import network_files
 from hfnet_maps.reference import model_files
 from hfnet_parity.options import MethodOption, PatchModelOption, check_method
@@ -206,7 +206,7 @@ def run_(
         layers = layers_of(reference, model, patch_model)
     except InstallError as e:
         print(f"without the layers' signal to noise: {e}")
-    console = Console()
+    console = PrintableConsole()
     for verdict in verdicts:
         print_report(verdict, layers, console)
     if json_ is not None:

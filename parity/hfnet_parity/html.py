@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from hfnet_edge.console import printable
 from hfnet_edge.files import atomic_write
 from hfnet_parity import report
 from hfnet_parity.bundle import Bundle
@@ -78,7 +79,7 @@ def write_html(
 
 
 def _printable(value: Any) -> Any:
-    return report.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _head(bundle: Bundle, verdicts: Sequence[Verdict], files: Mapping[str, Path], when: datetime) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from hfnet_edge.console import printable
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image_file import open_image
 from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.pairs import MissingStage, Pair
-from hfnet_parity.report import distance, inlier_count, inliers_text, of_query, printable, remark, value_text
+from hfnet_parity.report import distance, inlier_count, inliers_text, of_query, remark, value_text
 
 INK, MUTED, LINE = "#1c2733", "#66727f", "#dfe4e8"
 GOOD, BAD, OTHER, DOUBT, LOST = "#1f7a4d", "#c0392b", "#2b6cb0", "#b7791f", "#d35400"

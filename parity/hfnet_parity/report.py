@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hfnet_edge.console import printable
 from hfnet_edge.recording import QueryRecord, Recording
 from hfnet_edge.recording_file import pose_to_json
+from hfnet_edge.tables import PrintableConsole
 from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.costs import STEPS, Cost, costliest
 from hfnet_parity.layers import Layer
@@ -39,7 +41,7 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
         console: where it is no terminal, lines are `WIDTH` columns wide.
     """
     if not console.is_terminal:
-        console = Console(file=console.file, width=max(WIDTH, console.width))
+        console = PrintableConsole(file=console.file, width=max(WIDTH, console.width))
     c = verdict.comparison
     title = f"{c.backend} against the reference, {len(c.pairs)} queries, {c.run.method}, {c.profile} tolerances"
     console.print(Text(title, "bold"))
@@ -217,11 +219,6 @@ def inlier_count(query: QueryRecord) -> int | None:
 def change(inliers: float) -> str:
     """ "-3.1 %" of inliers lost in %."""
     return f"{0.0 - round(inliers, 1):+.1f} %"
-
-
-def printable(text: str) -> str:
-    """Text of a file without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _plain(title: str = "") -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfnet_device.backends import Backend
-from hfnet_edge.console import Report, silent
+from hfnet_edge.console import Report, printable, silent
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.files import read_bytes
 from hfnet_edge.image import load_photo
@@ -95,7 +95,7 @@ def run_on(
         fields = RecordJob(queries, recorded.about.get("solver"), method=method).to_json()
         (job / JOB).write_text(json.dumps(fields))
         if transfer := backend.run(job, progress):
-            print(f"{backend.name}: {transfer}")
+            print(printable(f"{backend.name}: {transfer}"))
         content = job / OUT / RECORDING
         return read_recording(content.read_bytes(), f"what came back from {backend.name}")
 

@@ -14,7 +14,6 @@ from typing import Annotated
 
 import cv2
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hfnet_edge.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
@@ -26,6 +25,7 @@ from hfnet_edge.lists import find_images, pose_line, read_queries
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method, Status
 from hfnet_edge.model import Model
 from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.tables import show
 
 PICTURES = "name another for --pictures"
 
@@ -236,7 +236,7 @@ class Outcome:
             table.add_row(stage, f"{median(one[stage] for one in self.milliseconds if stage in one):.1f}")
         table.add_section()
         table.add_row("whole query", f"{median(sum(one.values()) for one in self.milliseconds):.1f}")
-        Console().print(table)
+        show(table)
         for status in Status:
             if self.statuses[status] and status is not Status.LOCALIZED:
                 print(f"{self.statuses[status]} without a pose: {status.value}")

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
 
@@ -28,6 +29,7 @@ from hfnet_edge.quiet import own_process
 EXIT_ERROR = 2
 INTERRUPTED = 130
 EVERY = 10.0  # seconds to a line of progress, and between two, where there is no terminal
+LONGEST = 4000  # characters of an error's line: what it quotes of a file may have no end
 
 Report = Callable[..., None]  # (what is being done, how many are done, how many there are, note="")
 
@@ -41,14 +43,16 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turns an `HFNetEdgeError` into ``error: problem; remedy`` on stderr and exit code 2, and Ctrl-C into ``stopped``
-    and 130. Anything else is a bug and keeps its traceback."""
+    and 130. Anything else is a bug and keeps its traceback. What the command prints, others' names in it too, cannot
+    steer the terminal."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with printable_output():
+                return command(*args, **kwargs)
         except HFNetEdgeError as e:
-            say(f"error: {' '.join(str(e).split())}")
+            say(error_line(e))
             raise SystemExit(EXIT_ERROR) from None
         except KeyboardInterrupt:
             say("stopped")
@@ -60,7 +64,63 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 def say(line: str) -> None:
     """Prints a line on stderr; where that is closed or full, nowhere."""
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def error_line(error: HFNetEdgeError) -> str:
+    """``error: problem; remedy``, without what would steer a terminal."""
+    line = " ".join(str(error).split())
+    return printable(f"error: {line if len(line) <= LONGEST else line[:LONGEST] + ' ...'}")
+
+
+# Control characters, marks that turn the direction of text, separators of lines and halves of characters.
+_STEERS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Text that others wrote, as one line that cannot steer a terminal: what could is shown as ``\\x1b`` or
+    ``\\u202e``. Letters of all languages stay. So do the characters ``kept``."""
+    return _STEERS.sub(lambda c: c[0] if c[0] in kept else _escaped(c[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+class PrintableOutput:
+    """stdout or stderr that makes all text `printable`, tabs and ends of lines apart.
+
+    Attributes:
+        plain: the file behind it, for rich, which makes its own text printable before it adds styles.
+    """
+
+    def __init__(self, file: TextIO):
+        self.plain: TextIO = getattr(file, "plain", file)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+    def write(self, text: str) -> int:
+        text = printable(text, "\n\t")
+        try:
+            self.plain.write(text)
+        except UnicodeEncodeError:  # of a terminal that has not all letters
+            coding = self.plain.encoding or "ascii"
+            self.plain.write(text.encode(coding, "backslashreplace").decode(coding))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """All that is printed goes through `PrintableOutput`."""
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(PrintableOutput(sys.stdout)))  # type: ignore[type-var]
+        stack.enter_context(redirect_stderr(PrintableOutput(sys.stderr)))  # type: ignore[type-var]
+        yield
 
 
 def run(app: Any) -> None:
@@ -164,20 +224,22 @@ def progress() -> Iterator[Report]:
 
         yield print_line
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+    from hfnet_edge.tables import PrintableConsole
+
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=PrintableConsole(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int, note: str = "") -> None:
+            what, note = printable(what), printable(note)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, note=note)
             bars.update(tasks[what], completed=done, total=total, note=note)
@@ -204,6 +266,6 @@ def wrote(path: Path | str, then: str = "") -> None:
     """Prints what was written, how big it is (a folder: its files together), and the next command to run."""
     path = Path(path)
     files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
-    print(f"wrote {path} ({size_text(sum(f.stat().st_size for f in files))})")
+    print(printable(f"wrote {path}"), f"({size_text(sum(f.stat().st_size for f in files))})")
     if then:
-        print(f"next: {then}")
+        print(printable(f"next: {then}"))

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from hfnet_edge.bench import BenchJob, bench
-from hfnet_edge.console import EXIT_ERROR
+from hfnet_edge.console import EXIT_ERROR, error_line
 from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_edge.files import atomic_write, parse_json, read_bytes
 from hfnet_edge.geometry import Camera
@@ -184,7 +184,7 @@ def main() -> None:
     try:
         run(Path(sys.argv[1]), lambda done, total: print(f"{done}/{total}", flush=True))
     except HFNetEdgeError as e:
-        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        print(error_line(e), file=sys.stderr)
         raise SystemExit(EXIT_ERROR) from None
 
 

@@ -70,7 +70,7 @@ def test_no_program_is_started_for_a_photo(tmp_path, monkeypatch, name):
     assert runs("import sys; from PIL import Image; Image.open(sys.argv[1]).load()")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
     camera = Camera("PINHOLE", 640, 480, (500, 500, 320, 240))
-    for read in (lambda path: load_photo(path, SIZE), lambda path: draw_query(path, camera, None, None)):
+    for read in (lambda path: load_photo(path, SIZE), lambda path: draw_query(path, camera, None)):
         with pytest.raises(ImageError, match="it is PostScript"):
             read(tmp_path / name)
 
