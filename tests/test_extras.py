@@ -44,6 +44,7 @@ BUILD = ["hfnet-map", "build", "--images", "images", "--reference", "nowhere", "
 PACK = ["hfnet-map", "pack", "nowhere.hfmap", "--budget", "4MB", "-o", "OUT"]
 HLOC = ["--sfm", "no", "--features", "no.h5", "--global-features", "no2.h5"]
 EVAL = ["hfnet-eval", "no.txt", "--reference", "no", "--queries", "queries.txt"]
+LOCALIZE = ["hfnet-localize", "--map", "no.hfmap", "--queries", "queries.txt", "-o", "OUT"]
 RECORD = ["hfnet-parity", "record", "--images", "images", "--queries", "queries.txt", "-o", "OUT"]
 DISTILL = ["hfnet-distill", "--images", "no", "--global-teacher", "no.npz", "-o", "OUT", "--local-teacher"]
 CRBNET = ["hfnet-train-crbnet", "--scenes", "no", "--images", "no", "--hold-out", "a", "-o", "OUT"]
@@ -57,6 +58,7 @@ REFUSED = [
     (["hfnet-map", "inspect", "a.hfmap", "--picture", "OUT.png"], ["matplotlib"], "maps"),
     (["hfnet-map", "example", "-o", "OUT"], ["pycolmap"], "maps"),
     ([*EVAL, "--picture", "OUT.png"], ["matplotlib"], "maps"),
+    ([*LOCALIZE, "--features", "no.h5", "--global-features", "no2.h5"], ["h5py"], "maps"),
     ([*RECORD, "--from-hloc", "no"], ["h5py"], "maps"),
     ([*RECORD, "--model", "hfnet", "--map", "no.hfmap"], ["keras"], "export"),
     ([*RECORD, "--model", "no.onnx", "--map", "no.hfmap"], ["onnxruntime"], "export"),

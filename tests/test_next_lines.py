@@ -91,7 +91,10 @@ def test_from_the_network_to_the_evaluation(shell):
 
 
 def test_from_the_example_to_the_map(shell, small, monkeypatch):
-    monkeypatch.setattr("hfnet_maps.made_place.write_place", lambda folder, progress: shutil.copytree(small, folder))
+    def write_place(folder, progress):
+        shutil.copytree(small, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr("hfnet_maps.made_place.write_place", write_place)
     shell.then(shell("hfnet-map", "example", "-o", "it's a place"), "hfnet-map build")
     assert Path("it's a place/map.hfmap").is_file()
 

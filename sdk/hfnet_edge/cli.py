@@ -18,6 +18,7 @@ from rich.table import Table
 
 from hfnet_edge.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
 from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, OutputError
+from hfnet_edge.extras import needs
 from hfnet_edge.files import CommandFiles, names_below, streamed_write
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
@@ -128,6 +129,7 @@ def localize(
     config = LocalizationConfig(method)
     localizer: Localizer | HlocLocalizer
     if features is not None and global_features is not None:
+        needs("maps", "h5py")
         localizer = HlocLocalizer(map_, features, global_features, config)
     else:
         assert model is not None

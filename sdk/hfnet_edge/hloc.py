@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hfnet_edge.errors import InputError, InstallError, MismatchError
+from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.extras import needs
 from hfnet_edge.features import Features
 from hfnet_edge.files import open_input
 from hfnet_edge.geometry import Camera
@@ -138,10 +139,9 @@ def open_features(path: Path, names: Sequence[str]) -> Iterator[h5py.File]:
 
 def opened(path: Path) -> h5py.File:
     """An HDF5 file, for reading. Raises InputError, InstallError."""
-    try:
-        import h5py
-    except ImportError as e:
-        raise InstallError("h5py, which reads hloc's files, is not installed", 'pip install "hfnet-edge[maps]"') from e
+    needs("maps", "h5py")
+    import h5py
+
     try:
         open_input(path).close()  # HDF5 waits for pipes
     except FileNotFoundError as e:
