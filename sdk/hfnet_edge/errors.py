@@ -46,6 +46,10 @@ class MismatchError(HFNetEdgeError):
     """Model and map do not belong together."""
 
 
+class SearchLimitError(HFNetEdgeError):
+    """One query asks more of a map's random trees than a map made in good faith ever does."""
+
+
 class OutputError(HFNetEdgeError):
     """An output cannot be written."""
 

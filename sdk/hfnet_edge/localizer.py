@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from hfnet_edge.covisibility import cluster
-from hfnet_edge.errors import CameraError, InputError
+from hfnet_edge.errors import CameraError, InputError, SearchLimitError
 from hfnet_edge.features import Features, decode, extract_patches
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import Photo, load_photo
@@ -58,6 +58,7 @@ class Status(Enum):
     NO_CANDIDATES = "NO_CANDIDATES"  # no reference image, or none that sees a landmark
     TOO_FEW_MATCHES = "TOO_FEW_MATCHES"  # in every place
     REJECTED = "REJECTED"  # a pose was found, but too few inliers support it, or they do not hold it
+    SEARCH_LIMIT = "SEARCH_LIMIT"  # the map's random trees ask for more work than any made in good faith
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,10 @@ def localize_features(
     if config.method is Method.HIERARCHICAL:
         candidates = _places(m, query, priors, clock)
     else:
-        candidates = _parallel(m, query, priors, config, clock, trees)
+        try:
+            candidates = _parallel(m, query, priors, config, clock, trees)
+        except SearchLimitError:
+            return LocalizationResult(Status.SEARCH_LIMIT, prior_frames=priors, milliseconds=clock.milliseconds)
 
     best = LocalizationResult(Status.NO_CANDIDATES, prior_frames=priors, milliseconds=clock.milliseconds)
     for matches in candidates:
@@ -243,7 +247,8 @@ def _parallel(
     clock: Clock,
     trees: RandomTrees | None,
 ) -> Iterator[Match2D3D]:
-    """The matches among the landmarks of prior leaves and prior frames, once; not at all where there are none."""
+    """The matches among the landmarks of prior leaves and prior frames, once; not at all where there are none.
+    Raises SearchLimitError."""
     own: Iterable[tuple[np.ndarray, np.ndarray]] = ()
     any_own = False
     if config.method in WITH_TREES:
@@ -254,8 +259,7 @@ def _parallel(
     with clock("match"):
         shared = seen_by(m, priors)
         matches = search(query, m, shared, own)
-    if len(shared) or any_own:
-        yield matches
+    return iter([matches] if len(shared) or any_own else [])
 
 
 def _judged(
@@ -295,5 +299,7 @@ class Clock:
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
-        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+        try:
+            yield
+        finally:
+            self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + (time.perf_counter() - start) * 1e3

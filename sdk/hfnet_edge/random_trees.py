@@ -18,7 +18,7 @@ from enum import StrEnum
 import numpy as np
 
 from hfnet_edge.container import Section
-from hfnet_edge.errors import MismatchError
+from hfnet_edge.errors import MismatchError, SearchLimitError
 from hfnet_edge.map_file import LocalizationMap
 
 TREES = np.dtype(
@@ -43,8 +43,12 @@ MAX_NODES = 1 << 31
 LEAF = 0x7FFFFFFF  # the bits of a child that hold the number of a leaf; the top bit says that it is one
 COUNT = 100  # prior leaves of a query
 BLOCK = 64  # queries at a time: what they walk stays in the cache
-AT_ONCE = 1 << 14  # nodes that are followed at a time; as many may wait at each depth, and as many leaves for a sort
-GATHERED = 1 << 20  # landmarks that `RandomTrees.blocks` gathers at a time, unless one query has more
+FEWEST_AT_ONCE, SHARE_AT_ONCE = 64, 16  # nodes of a query that are followed together, and one in so many that wait
+WAITING = 1 << 16  # nodes: if more wait, fewer queries are followed at a time
+WALK, HELD = 32, 64  # inner nodes on the way to a prior leaf, and landmarks in it; in the mean of a query, at most
+BESIDES = 1 << 20  # of each that a query may have beyond that
+REMEDY = "build the map again with `hfnet-map build --method parallel`"
+GATHERED = 1 << 22  # landmarks that `RandomTrees.blocks` gathers at a time, unless one query has more
 NODE = 0xFFFFFFFF  # the bits of a key that hold a node or a landmark; above them a cost, or a row
 NEVER = 1 << 54  # added to a key: costs more than any path
 ROW = 55  # from this bit on a key may hold its query's row in a block
@@ -86,7 +90,7 @@ class RandomTrees:
             MismatchError: the map has none, or they are of other descriptors or landmarks than the map's.
             MapFormatError: they are truncated, damaged, or lead out of range or back.
         """
-        where, build = m.file.where, "build the map again with `hfnet-map build --method parallel`"
+        where, build = m.file.where, REMEDY
         if Section.RANDOM_TREES not in m.file.sections:
             raise MismatchError(f"{where} has no random trees", build)
         head = m.file.array(Section.RANDOM_TREES, TREES, 1)[0]
@@ -123,13 +127,19 @@ class RandomTrees:
 
         Returns:
             (Q, count) int32 numbers of leaves, cheapest first; -1 where the trees have no more.
+
+        Raises:
+            SearchLimitError: a queue of nodes would give more than `WALK` Q count + `BESIDES` inner nodes before the
+                last of these leaves, over all descriptors.
         """
         costs = self._edge_costs(order)
         found = np.full((len(descriptors), count), -1, np.int32)
+        left = WALK * found.size + BESIDES
         for start in range(0, len(descriptors), BLOCK):
             block = slice(start, start + BLOCK)
-            keys = self._cheapest(costs[descriptors[block].view(np.uint8)], count)
+            keys, taken = self._cheapest(costs[descriptors[block].view(np.uint8)], count, left)
             found[block, : keys.shape[1]] = np.where(keys < NEVER, self.children[keys & NODE] & LEAF, -1)
+            left -= taken
         return found
 
     def landmarks(self, leaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,12 +151,8 @@ class RandomTrees:
         Returns:
             (P,) int64 rows of ``leaves`` and (P,) int64 landmarks in them; in order of both, no pair twice.
         """
-        rows, columns = np.nonzero(leaves >= 0)
-        leaf = leaves[rows, columns]
-        start, stop = (self.offsets[leaf + i].astype(np.int64) for i in (0, 1))
-        size = stop - start
-        at = np.repeat(stop - np.cumsum(size), size) + np.arange(size.sum())
-        pairs = np.repeat(rows << 32, size) | self.entries[at]
+        rows, landmarks = self._held_by(leaves)
+        pairs = rows << 32 | landmarks
         pairs.sort()
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         return pairs >> 32, pairs & NODE
@@ -157,15 +163,32 @@ class RandomTrees:
         return np.where(leaves >= 0, size, 0).sum(axis=1)
 
     def blocks(self, leaves: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As `landmarks`, some rows after the other: so many that they hold at most `GATHERED`, or a single one."""
+        """As `landmarks`, but in any order, and pairs repeat; some rows after the other: so many that they hold at most
+        `GATHERED`, or a single one.
+
+        Raises:
+            SearchLimitError: the leaves hold more than `HELD` Q count + `BESIDES` landmarks.
+        """
         held = self.held(leaves)
+        most = HELD * leaves.size + BESIDES
+        if held.sum() > most:
+            raise SearchLimitError(f"a query's prior leaves hold {held.sum()} landmarks, more than {most}", REMEDY)
         before = np.cumsum(held) - held
         start = 0
         while start < len(leaves):
             stop = max(start + 1, int(np.searchsorted(before + held, before[start] + GATHERED, side="right")))
-            rows, landmarks = self.landmarks(leaves[start:stop])
+            rows, landmarks = self._held_by(leaves[start:stop])
             yield rows + start, landmarks
             start = stop
+
+    def _held_by(self, leaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `landmarks`, leaf by leaf: pairs repeat."""
+        rows, columns = np.nonzero(leaves >= 0)
+        leaf = leaves[rows, columns]
+        start, stop = (self.offsets[leaf + i].astype(np.int64) for i in (0, 1))
+        size = stop - start
+        at = np.repeat(stop - np.cumsum(size), size) + np.arange(size.sum())
+        return np.repeat(rows, size), self.entries[at].astype(np.int64)
 
     def _edge_costs(self, order: Order) -> np.ndarray:
         """(256,) uint32 by the byte of a query's value: the cost of bit 0, and in the upper 16 bits that of bit 1."""
@@ -175,8 +198,9 @@ class RandomTrees:
             zero, one = np.maximum(values, 0), np.maximum(-values, 0)
         return zero.astype(np.uint32) | one.astype(np.uint32) << np.uint32(16)
 
-    def _cheapest(self, costs: np.ndarray, count: int) -> np.ndarray:
-        """The ``count`` cheapest leaves of each query as keys in order, (Q, up to ``count``) int64.
+    def _cheapest(self, costs: np.ndarray, count: int, most: int) -> tuple[np.ndarray, int]:
+        """The ``count`` cheapest leaves of each query as keys in order, (Q, up to ``count``) int64, and how many inner
+        nodes come before the last of them.
 
         A key is a node's cost, then its number in 32 bits; so no node under it has a lower one. First a beam goes down:
         the ``count`` cheapest of all nodes and leaves that it has come to, at each step. It ends at leaves, the last of
@@ -184,12 +208,17 @@ class RandomTrees:
 
         Args:
             costs: (Q, D) uint32, see `_edge_costs`.
+
+        Raises:
+            SearchLimitError: there are more than ``most``.
         """
         never = NEVER | len(self.children) - 1  # the last node is a leaf: it leads nowhere
         keys = np.tile(self.roots.astype(np.int64), (len(costs), 1))
-        left_out = []
+        left_out, taken = [np.zeros((len(costs), 0), np.int64)], [np.zeros(0, np.int64)]
         while len(inner := np.flatnonzero(self.children.take(keys & NODE) >= 0)):
-            first, second = self._under(keys.take(inner), inner // keys.shape[1], costs)
+            parents, rows = keys.take(inner), inner // keys.shape[1]
+            first, second = self._under(parents, rows, costs)
+            taken.append(parents + (rows << ROW))
             new = np.full_like(keys, never)
             np.put(keys, inner, first)
             np.put(new, inner, second)
@@ -198,43 +227,72 @@ class RandomTrees:
                 keys.partition(count - 1, axis=1)
                 left_out.append(keys[:, count:])
                 keys = keys[:, :count]
-        if left_out:
-            rest, row = np.concatenate(left_out, axis=1), np.arange(len(keys))[:, None] << ROW
-            below = rest < keys.max(axis=1, keepdims=True)
-            return self._followed(keys + row, (rest + row)[below], costs) - row
         keys.sort(axis=1)
-        return keys
+        rest, row = np.concatenate(left_out, axis=1), np.arange(len(keys))[:, None] << ROW
+        below = rest < keys[:, -1:]
+        best, before = self._followed(keys + row, (rest + row)[below], np.concatenate(taken), costs, most)
+        return best - row, before
 
-    def _followed(self, best: np.ndarray, nodes: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    def _followed(
+        self, best: np.ndarray, waiting: np.ndarray, taken: np.ndarray, costs: np.ndarray, most: int
+    ) -> tuple[np.ndarray, int]:
         """The cheapest leaves of each query among some, and those at or under some nodes.
 
-        Keys also hold their query, in the bits from `ROW` on. The walk is depth first, `AT_ONCE` nodes at a time, and
-        drops what is not below its query's bound: the last of the cheapest leaves so far.
+        Keys also hold their query, in the bits from `ROW` on. The cheapest of the nodes that wait are followed
+        together, and what is not below its query's bound is dropped: the last of the cheapest leaves so far. A node
+        that was taken is counted once it is below all that wait: then nothing cheaper can come to light.
 
         Args:
-            best: (Q, count) int64 leaves. nodes: (P,) int64. costs: (Q, D) uint32.
+            best: (Q, count) int64 leaves in order. waiting: (P,) int64 nodes. costs: (Q, D) uint32.
+            taken: (I,) int64 inner nodes that were followed before.
 
         Returns:
-            (Q, count) int64, cheapest first.
+            (Q, count) int64, cheapest first, and how many inner nodes come before the last of them.
+
+        Raises:
+            SearchLimitError: there are more than ``most``.
         """
-        count, starts = best.shape[1], np.arange(len(best)) << ROW
-        bound, waiting, leaves = best.max(axis=1), [nodes], [best.ravel()]
-        while waiting:
-            keys = waiting.pop()
-            keys = keys[keys < bound[keys >> ROW]]
-            if len(keys) > AT_ONCE:
-                waiting.append(keys[AT_ONCE:])
-                keys = keys[:AT_ONCE]
+        count, starts, before = best.shape[1], np.arange(len(best)) << ROW, 0
+        bound, waiting = best[:, -1], np.sort(waiting)
+        while True:
+            begin = np.searchsorted(waiting, np.append(starts, len(best) << ROW))
+            number = np.diff(begin)
+            limit = np.where(number > 0, np.append(waiting, 0)[begin[:-1]], bound)
+            rows = taken >> ROW
+            sure = taken < limit[rows]
+            before += int(sure.sum())
+            if before > most:
+                raise SearchLimitError("too many nodes of the random trees lie before a query's prior leaves", REMEDY)
+            if not len(waiting):
+                return best, before
+            taken = taken[~sure & (taken < bound[rows])]
+            if len(waiting) > WAITING and len(best) > 1:
+                return self._halves(best, waiting, taken, costs, most, before)
+            rows = waiting >> ROW
+            chosen = np.arange(len(waiting)) - begin[rows] < (FEWEST_AT_ONCE + number // SHARE_AT_ONCE)[rows]
+            keys, waiting = waiting[chosen], waiting[~chosen]
             inner = self.children.take(keys & NODE) >= 0
-            leaves.append(keys[~inner])
-            keys = keys[inner]
-            if len(keys):
-                waiting.append(np.concatenate(self._under(keys, keys >> ROW, costs)))
-            if not waiting or sum(map(len, leaves)) > best.size + AT_ONCE:
-                found = np.sort(np.concatenate(leaves))
+            keys, leaves = keys[inner], keys[~inner]
+            if len(leaves):
+                found = np.sort(np.concatenate([best.ravel(), leaves]))
                 best = found[np.searchsorted(found, starts)[:, None] + np.arange(count)]
-                bound, leaves = best[:, -1], [best.ravel()]
-        return best
+                bound = best[:, -1]
+            taken = np.concatenate([taken, keys])
+            waiting = np.concatenate([waiting, *self._under(keys, keys >> ROW, costs)])
+            waiting = np.sort(waiting[waiting < bound[waiting >> ROW]])
+
+    def _halves(
+        self, best: np.ndarray, waiting: np.ndarray, taken: np.ndarray, costs: np.ndarray, most: int, before: int
+    ) -> tuple[np.ndarray, int]:
+        """`_followed` for one half of the queries after the other. Of all, ``before`` nodes were counted so far."""
+        middle = len(best) // 2
+        found = []
+        for part, low, high in ((slice(middle), 0, middle), (slice(middle, None), middle, len(best))):
+            mine = [keys[(keys >> ROW >= low) & (keys >> ROW < high)] - (low << ROW) for keys in (waiting, taken)]
+            half, more = self._followed(best[part] - (low << ROW), *mine, costs[part], most - before)
+            found.append(half + (low << ROW))
+            before += more
+        return np.concatenate(found), before
 
     def _under(self, keys: np.ndarray, rows: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The two children of nodes, as keys.

@@ -1,19 +1,22 @@
 """Candidates from leaves and frames, searched linearly: against a search that compares everything, one by one."""
 
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from hfnet_edge import random_trees
+from hfnet_edge import parallel_search, random_trees
 from hfnet_edge.codecs import CodecName
 from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.keypoints import quantize
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, Status, localize_features
 from hfnet_edge.parallel_search import search, seen_by
+from hfnet_edge.random_trees import RandomTrees
 from hfnet_maps.merge import merge
 from hfnet_maps.pack import Packer, Settings
-from hfnet_maps.writer import built_sections, in_file_order, lay_out, to_map
+from hfnet_maps.writer import built_sections, in_file_order, lay_out, to_map, trees_of
 from synthetic import CAMERA, place
 
 NONE = np.zeros(0, np.int64)
@@ -36,7 +39,7 @@ def slow_search(query, m, shared, rows, landmarks):
     """What `search` promises, one keypoint after the other: {keypoint: landmark}."""
     everything, owners = m.descriptors(np.arange(m.landmark_count))
     found = {}
-    for i, descriptor in enumerate(query.descriptors.astype(int)):
+    for i, descriptor in enumerate(m.codec.query(query.descriptors).astype(int)):
         candidates = sorted({*shared.tolist(), *landmarks[rows == i].tolist()})
         near = sorted(
             (int(((everything[r].astype(int) - descriptor) ** 2).sum()), c)
@@ -156,6 +159,81 @@ def test_nothing_to_search_in():
     assert localize_features(m, few, CAMERA, config).status is Status.TOO_FEW_MATCHES
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"BATCH": 1}, {"ASKING": 1}, {"ASKING": 5, "BATCH": 2000}, {"PRODUCT": 1}, {"PRODUCT": 700, "ASKING": 3}],
+    ids=str,
+)
+def test_keypoints_that_share_leaves(monkeypatch, sizes):
+    """A landmark in several of a keypoint's leaves counts once; however the work is cut."""
+    p = place(landmarks=60)
+    m, query = patch_map(p), p.features(p.poses[0], outliers=20)
+    trees = RandomTrees.of(m)
+    leaves = trees.prior_leaves(query.descriptors, 9)
+    leaves[5], leaves[6, 3:] = -1, -1
+    pairs = trees.landmarks(leaves)
+    for name, size in sizes.items():
+        monkeypatch.setattr(parallel_search, name, size)
+    found = 0
+    for shared in (NONE, seen_by(m, np.arange(1))[:20]):
+        expected = slow_search(query, m, shared, *pairs)
+        matches = search(query, m, shared, trees.blocks(leaves))
+        assert dict(zip(matches.keypoints.tolist(), matches.landmarks.tolist(), strict=True)) == expected
+        found += len(expected)
+    assert found > 20
+
+
+@pytest.mark.parametrize("codec", [CodecName.INT8, CodecName.PQ, CodecName.BINARY])
+@pytest.mark.parametrize("per_landmark", [1, 4])
+def test_codecs_are_searched_alike(codec, per_landmark):
+    p = place(landmarks=100)
+    source = in_file_order(patch_source(p))
+    settings = Settings(codec, 32, 8 if codec is CodecName.PQ else 0, per_landmark, 16)
+    m = to_map({**Packer(source).pack(settings, 100), **trees_of(source)})
+    query = p.features(p.poses[0], outliers=20)
+    trees = RandomTrees.of(m)
+    leaves = trees.prior_leaves(query.descriptors, 5)
+    expected = slow_search(query, m, NONE, *trees.landmarks(leaves))
+    matches = search(query, m, NONE, trees.blocks(leaves))
+    assert dict(zip(matches.keypoints.tolist(), matches.landmarks.tolist(), strict=True)) == expected
+    assert len(expected) > 10
+
+
+def test_equals_rank_by_landmark_across_leaves():
+    """Everything looks the same: the nearest two are of the lowest landmark, which a second leaf does not repeat."""
+    p = place(landmarks=60)
+    source = p.source()
+    m = to_map(lay_out(replace(source, descriptors=np.tile(source.descriptors[:1], (len(source.descriptors), 1)))))
+    query = p.features(p.poses[0])
+    one = replace(query, keypoints=query.keypoints[:1], descriptors=source.descriptors[:1])
+    assert len(m.descriptors(np.array([3]))[0]) >= 2
+    for landmarks in ([8, 9, 3, 11, 3], [3, 9, 3, 8, 3]):
+        assert search(one, m, NONE, [(np.zeros(5, np.int64), np.array(landmarks))]).landmarks.tolist() == [3]
+    single = to_map(Packer(in_file_order(source)).pack(Settings(CodecName.INT8, 32, 0, 1, 16), 60))
+    twice = [(np.zeros(2, np.int64), np.array([3, 3]))]
+    assert len(search(one, single, NONE, twice)) == 0, "one descriptor, in two leaves, is no second nearest"
+
+
+def test_a_landmark_of_many_descriptors_takes_little_memory():
+    """20,000 descriptors of one landmark, which 2,000 keypoints may show, all compared at once would take 160 MB."""
+    p = place(landmarks=60)
+    source, rng = p.source(), np.random.default_rng(0)
+    many = quantize(rng.normal(size=(20_000, 32)))
+    source = replace(
+        source, photos=None, descriptors=np.concatenate([many, source.descriptors]),
+        described=np.concatenate([np.zeros(20_000, np.int64), source.described]),
+    )  # fmt: skip
+    m, query = to_map(lay_out(source)), p.features(p.poses[0], outliers=1960)
+    rows = np.arange(len(query.keypoints))
+    tracemalloc.start()
+    try:
+        matches = search(query, m, NONE, [(rows, np.zeros(len(rows), np.int64))])
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+    assert matches.landmarks.tolist() == [0], "the nearest two are of one landmark, and the nearest keypoint keeps it"
+
+
 def test_a_map_without_trees_is_refused():
     p = place()
     m = patch_map(p, trees=False)
@@ -176,3 +254,19 @@ def test_models_and_maps_that_do_not_belong_together(kit):
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         LocalizationConfig(Method.PARALLEL, **wrong)
+
+
+@pytest.mark.parametrize("what", ["nodes", "landmarks"])
+@pytest.mark.parametrize("method", [Method.TREES, Method.PARALLEL])
+def test_a_map_that_asks_too_much_is_given_up(monkeypatch, what, method):
+    """By name, and at once; the same map within the limit, and without trees, is searched."""
+    p = place()
+    m, query = patch_map(p), p.features(p.poses[3], outliers=50)
+    config = LocalizationConfig(method)
+    assert localize_features(m, query, CAMERA, config).status is Status.LOCALIZED
+    monkeypatch.setattr(random_trees, "BESIDES", 0)
+    monkeypatch.setattr(random_trees, {"nodes": "WALK", "landmarks": "HELD"}[what], 0)
+    r = localize_features(m, query, CAMERA, config)
+    assert r.status is Status.SEARCH_LIMIT and r.pose is None and r.matches is None
+    assert len(r.prior_frames) == (20 if method is Method.PARALLEL else 0) and "trees" in r.milliseconds
+    assert localize_features(m, query, CAMERA, LocalizationConfig(Method.RETRIEVAL)).status is Status.LOCALIZED

@@ -11,7 +11,7 @@ import pytest
 
 from hfnet_edge import random_trees
 from hfnet_edge.container import Section
-from hfnet_edge.errors import MapFormatError, MismatchError
+from hfnet_edge.errors import MapFormatError, MismatchError, SearchLimitError
 from hfnet_edge.keypoints import quantize
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.random_trees import BLOCK, LEAF, MAX_DEPTH, MAX_DIMS, NEVER, ROW, TREES, Order, RandomTrees
@@ -158,9 +158,10 @@ def test_what_the_beam_leaves_out_is_found():
     assert trees.prior_leaves(q, 20).tolist() == [best_first(trees, q[0], 20, Order.PROBABILITY)]
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 300])
-def test_however_few_nodes_are_followed_at_a_time(monkeypatch, at_once):
-    monkeypatch.setattr(random_trees, "AT_ONCE", at_once)
+@pytest.mark.parametrize(("at_once", "waiting"), [(1, 1), (7, 100), (300, 1 << 16)])
+def test_however_few_nodes_are_followed_at_a_time(monkeypatch, at_once, waiting):
+    monkeypatch.setattr(random_trees, "FEWEST_AT_ONCE", at_once)
+    monkeypatch.setattr(random_trees, "WAITING", waiting)
     trees, q = dear_below()
     assert trees.prior_leaves(q, 20).tolist() == [best_first(trees, q[0], 20, Order.PROBABILITY)]
     trees, q = made(16, 3000, 1500), queries(16, 8)
@@ -169,25 +170,91 @@ def test_however_few_nodes_are_followed_at_a_time(monkeypatch, at_once):
         assert each.prior_leaves(q, 30).tolist() == [best_first(each, d, 30, Order.PROBABILITY) for d in q]
 
 
-def test_a_hostile_tree_takes_little_memory():
+def late() -> tuple[RandomTrees, np.ndarray]:
     """The beam ends at leaves of cost 300; what it left out at cost 1 leads to 16,384 leaves of that cost."""
     costs = np.zeros((2, 256), np.uint16)
     costs[:, 1] = 0, 1
     costs[:, 2] = 50, 50
     trees = complete(15, lambda path: (len(path) == 8) + 2 * (len(path) > 8 and path[8] == 0), costs)
-    q = np.tile(np.arange(3, dtype=np.int8), (BLOCK, 1))
+    return trees, np.tile(np.arange(3, dtype=np.int8), (BLOCK, 1))
+
+
+def flat(edges: tuple[int, int], depth: int = 15) -> tuple[RandomTrees, np.ndarray]:
+    """A tree whose edges cost the same whatever a query's values are."""
+    trees = complete(depth, len, np.repeat(np.array(edges, np.uint16)[:, None], 256, axis=1))
+    return trees, np.zeros((BLOCK, depth), np.int8)
+
+
+@pytest.mark.parametrize("hostile", [late, lambda: flat((0, 0)), lambda: flat((0, 1)), lambda: flat((1, 0))])
+def test_a_hostile_tree_takes_little_memory(hostile):
+    trees, q = hostile()
     size = sum(part.nbytes for part in (trees.tests, trees.children, trees.offsets))
     assert peak_of(lambda: trees.prior_leaves(q)) < 24 * size
     assert trees.prior_leaves(q[:1]).tolist() == [best_first(trees, q[0], 100, Order.PROBABILITY)]
 
 
-@pytest.mark.parametrize("edges", [(0, 0), (1, 1), (0, 1), (1, 0)])
-def test_edges_that_cost_the_same_take_little_memory(edges):
-    trees = complete(15, len, np.repeat(np.array(edges, np.uint16)[:, None], 256, axis=1))
-    size = sum(part.nbytes for part in (trees.tests, trees.children, trees.offsets))
-    q = np.zeros((BLOCK, 15), np.int8)
-    assert peak_of(lambda: trees.prior_leaves(q)) < 24 * size
-    assert trees.prior_leaves(q[:1]).tolist() == [best_first(trees, q[0], 100, Order.PROBABILITY)]
+# The limit
+
+
+def taken(trees: RandomTrees, q: np.ndarray, count: int) -> int:
+    """How many inner nodes `best_first` takes from its queue until it has all leaves."""
+    total = 0
+    for descriptor in q:
+        queue, left = [(0, int(root)) for root in trees.roots], count
+        heapq.heapify(queue)
+        while queue and left:
+            cost, node = heapq.heappop(queue)
+            second = int(trees.children[node])
+            if second < 0:
+                left -= 1
+                continue
+            total += 1
+            to = trees.costs[:, int(descriptor[trees.tests[node]]) % 256].tolist()
+            heapq.heappush(queue, (cost + to[0], node + 1))
+            heapq.heappush(queue, (cost + to[1], second))
+    return total
+
+
+@pytest.mark.parametrize(
+    ("hostile", "count"),
+    [
+        (lambda: (made(64, 6000, 2500), queries(64, 70)), 40),
+        (lambda: (made(32, 300, 100), queries(32, 5)), 1000),  # fewer leaves than that
+        (dear_below, 20),
+        (lambda: flat((1, 1), 10), 100),
+        (lambda: flat((0, 1), 10), 100),
+        (late, 5),
+    ],
+)
+@pytest.mark.parametrize("waiting", [50, 1 << 16])
+def test_the_walk_is_counted_as_a_queue_takes_nodes(monkeypatch, hostile, count, waiting):
+    """Exactly so many nodes pass, and one fewer do not, in whatever order they are followed."""
+    trees, q = hostile()
+    monkeypatch.setattr(random_trees, "WAITING", waiting)
+    monkeypatch.setattr(random_trees, "WALK", 0)
+    monkeypatch.setattr(random_trees, "BESIDES", taken(trees, q, count))
+    found = trees.prior_leaves(q, count)
+    monkeypatch.setattr(random_trees, "BESIDES", random_trees.BESIDES - 1)
+    with pytest.raises(SearchLimitError, match="nodes"):
+        trees.prior_leaves(q, count)
+    assert found[:2].tolist() == [best_first(trees, d, count, Order.PROBABILITY) for d in q[:2]]
+
+
+def test_edges_that_all_cost_the_same_end_the_search():
+    """A valid tree of 131,071 nodes: all inner ones are cheaper than any leaf. 2,000 keypoints would walk 131 million
+    nodes; the walk ends at its limit."""
+    trees, q = flat((1, 1), 16)
+    q, asked, under = np.tile(q, (32, 1))[:2000], [0], RandomTrees._under
+    most = random_trees.WALK * 2000 * 100 + random_trees.BESIDES
+
+    class Counted(RandomTrees):
+        def _under(self, keys, rows, costs):
+            asked[0] += len(keys)
+            return under(self, keys, rows, costs)
+
+    with pytest.raises(SearchLimitError, match="too many nodes"):
+        Counted(**vars(trees)).prior_leaves(q)
+    assert asked[0] < 1.2 * most < 2000 * 65535 / 10
 
 
 def test_the_orders_differ(trees):
@@ -237,29 +304,39 @@ def test_landmarks_are_unique_and_sorted(trees):
 
 
 @pytest.mark.parametrize("gathered", [0, 1, 50, 400, 1 << 20])
-def test_blocks_are_all_landmarks_one_after_the_other(trees, monkeypatch, gathered):
+def test_blocks_are_all_landmarks_some_rows_after_the_others(trees, monkeypatch, gathered):
     monkeypatch.setattr(random_trees, "GATHERED", gathered)
     found = trees.prior_leaves(queries(D, 30), 12)
     found[4] = found[5:8] = -1  # none of their own
     blocks = list(trees.blocks(found))
-    for part, whole in zip(zip(*blocks, strict=True), trees.landmarks(found), strict=True):
-        assert np.array_equal(np.concatenate(part), whole)
+    pairs = np.concatenate([rows << 32 | landmarks for rows, landmarks in blocks])
+    rows, landmarks = trees.landmarks(found)
+    assert np.array_equal(np.unique(pairs), rows << 32 | landmarks)
     held = trees.held(found)
     assert held.tolist() == [sum(int(trees.offsets[k + 1] - trees.offsets[k]) for k in row if k >= 0) for row in found]
-    for rows, _ in blocks:
-        assert held[np.unique(rows)].sum() <= gathered or len(np.unique(rows)) == 1
+    assert held.sum() == len(pairs)
+    seen = [np.unique(rows).tolist() for rows, _ in blocks]
+    assert all(a[-1] < b[0] for a, b in itertools.pairwise(seen) if a and b), "all of a row are in one block"
+    for rows in seen:
+        assert held[rows].sum() <= gathered or len(rows) == 1
     assert (len(blocks) > 20) == (gathered <= 50) and (len(blocks) == 1) == (gathered == 1 << 20)
     assert list(trees.blocks(found[:0])) == []
 
 
-def test_leaves_that_hold_everything_take_little_memory():
-    """Identical descriptors: every tree is one leaf. All pairs at once would take half a gigabyte."""
-    landmarks, rows = 2000, 2000
-    children = np.arange(6, dtype="<i4") - np.int64(1 << 31)
-    trees = RandomTrees(
-        np.zeros((2, 256), np.uint16), np.arange(6, dtype="<u4"), np.zeros(6, np.uint8), children.astype("<i4"),
-        np.arange(7, dtype="<u4") * landmarks, np.tile(np.arange(landmarks, dtype="<u4"), 6),
+def full(landmarks: int, roots: int = 6) -> RandomTrees:
+    """Trees of one leaf each, which holds everything."""
+    return RandomTrees(
+        np.zeros((2, 256), np.uint16), np.arange(roots, dtype="<u4"), np.zeros(roots, np.uint8),
+        (np.arange(roots) - (1 << 31)).astype("<i4"), np.arange(roots + 1, dtype="<u4") * landmarks,
+        np.tile(np.arange(landmarks, dtype="<u4"), roots),
     )  # fmt: skip
+
+
+def test_leaves_that_hold_everything_take_little_memory(monkeypatch):
+    """As identical descriptors make them. All pairs at once would take half a gigabyte."""
+    monkeypatch.setattr(random_trees, "GATHERED", 1 << 18)
+    landmarks, rows = 1000, 2000
+    trees = full(landmarks)
     leaves = trees.prior_leaves(np.zeros((rows, 8), np.int8))
     counts = np.zeros(rows, np.int64)
 
@@ -267,8 +344,16 @@ def test_leaves_that_hold_everything_take_little_memory():
         for block, _ in trees.blocks(leaves):
             counts[:] += np.bincount(block, minlength=rows)
 
-    assert peak_of(gather) < 100e6
-    assert (counts == landmarks).all()
+    assert peak_of(gather) < 25e6
+    assert (counts == 6 * landmarks).all()
+
+
+def test_leaves_that_hold_too_much_end_the_search():
+    trees = full(12_000)
+    leaves = trees.prior_leaves(np.zeros((200, 8), np.int8))
+    with pytest.raises(SearchLimitError, match="hold 14400000 landmarks, more than 2328576"):
+        next(trees.blocks(leaves))
+    assert peak_of(lambda: next(trees.blocks(leaves[:10]))) < 50e6, "what is within the limit is given"
 
 
 def test_keys_keep_their_parts_apart():
