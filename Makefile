@@ -54,6 +54,7 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/compaction.py
+	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/large_map.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/parity.py
