@@ -288,8 +288,8 @@ class RandomTrees:
         middle = len(best) // 2
         found = []
         for part, low, high in ((slice(middle), 0, middle), (slice(middle, None), middle, len(best))):
-            mine = [keys[(keys >> ROW >= low) & (keys >> ROW < high)] - (low << ROW) for keys in (waiting, taken)]
-            half, more = self._followed(best[part] - (low << ROW), *mine, costs[part], most - before)
+            wait, took = (keys[(keys >> ROW >= low) & (keys >> ROW < high)] - (low << ROW) for keys in (waiting, taken))
+            half, more = self._followed(best[part] - (low << ROW), wait, took, costs[part], most - before)
             found.append(half + (low << ROW))
             before += more
         return np.concatenate(found), before
