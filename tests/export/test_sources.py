@@ -707,6 +707,12 @@ def test_onnx_for_real(exported, network, fast, onnx_file, tmp_path, cache):
                 assert (
                     np.mean(distances < 0.1) > 0.95
                 )  # near ties: `keypoint_scores` rounds, the graph's softmax does not
+        for before in ("nothing", "normalising"):
+            source = sources.read_source(in_colour(onnx_file, tmp_path, before), SIZE, input_range=GREY)
+            image = source.description.scale(exported.images[0])
+            found = Interpreter(model_content=source.content).get_signature_runner()(image=image)
+            for role, values in source.reference(image).items():
+                np.testing.assert_allclose(found[role], values, atol=2e-4 * max(1, np.abs(values).max()))
         with pytest.raises(ModelError, match=r"onnx2tf cannot convert the network: .*opset 17"):
             onnx_env.convert_onnx(b"not a model", True, lambda text: None)
     finally:
