@@ -383,7 +383,7 @@ def features_by_name(files, monkeypatch):
     """Stands in for the network: the features that it would find."""
     p, _, _ = files
     monkeypatch.setattr(build, "load_photo", lambda path, size, camera: path)
-    monkeypatch.setattr(build, "extract", lambda model, path: p.features(p.poses[int(path.stem)], 0.5, 20))
+    monkeypatch.setattr(build, "extract", lambda model, path, patch_model: p.features(p.poses[int(path.stem)], 0.5, 20))
 
 
 def test_a_map_from_files(files, features_by_name):
