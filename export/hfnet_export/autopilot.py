@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from hfnet_edge.console import Report, silent
+from hfnet_edge.description import Description, sealed
 from hfnet_edge.errors import ModelError
-from hfnet_edge.model import Description
 from hfnet_export import convert
 from hfnet_export.convert import Fidelity, Operator, Rule
 from hfnet_export.quantization_recipe import Recipe, calibration_hash
@@ -250,7 +250,7 @@ def rank(
         else:
             (op,) = [op for op in graph if op.name in group.operators]
             alone = convert.quantize(content, [Rule(op.kind, convert.INT8_WEIGHTS, convert.named([op.name]))], inputs)
-        agreement = astuple(measure(alone))
+        agreement = astuple(measure(sealed(alone)))
         harm.append(sum(1.0 if math.isnan(value) else 1 - value for value in agreement))
     report("each tensor alone in int8", len(groups), len(groups))
     order = sorted(range(len(groups)), key=lambda k: -harm[k])
