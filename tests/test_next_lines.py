@@ -124,8 +124,8 @@ def test_of_the_reference(shell, kit):
 
 
 @pytest.mark.slow
-def test_of_the_patch_network(shell, patch_kit):
-    shell.words["P.tflite"] = patch_kit.patches
+def test_of_the_patch_network(shell):
+    shell.words["P.tflite"] = Path("a network.tflite")
     line = shell("hfnet-export", "crbnet", "--quantize", "int8", "-o", "a network.tflite")
     line = shell.then(line, "hfnet-map build")
     assert "'a network.tflite'" in line
