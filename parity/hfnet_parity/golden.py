@@ -79,7 +79,7 @@ TOLERANCES: dict[str, Any] = {
     "network": {
         "what": "equal on XNNPACK for the same .tflite file (the global descriptor: on the same processor); else at "
         "most so many steps of int8 apart: the scale of the array, or 1/127 of the global descriptor",
-        "steps": 2,
+        "steps": 4,  # 3 between two Xeons: ranges are calibrated in float, which rounds by processor
     },
     "pose": {
         "what": "for the same solver; distance of translations, angle between quaternions, and how many of the matches "
