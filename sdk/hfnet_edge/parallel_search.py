@@ -24,7 +24,7 @@ from hfnet_edge.matching import Match2D3D, distinct_matches, nearest_two
 LANDMARK_BITS = 32
 LANDMARK = (1 << LANDMARK_BITS) - 1
 NONE = np.iinfo(np.int64).max
-BATCH = 1 << 20  # components of the descriptors of some products: 4 MB
+BATCH = 1 << 19  # components of the descriptors of some products: 2 MB
 PRODUCT = 1 << 18  # multiplications of a product: BLAS would wake up its threads for more, which takes longer
 ASKING = 256  # keypoints of a product
 FEW = 16  # descriptors of a piece: of more, the two nearest are partitioned off, not passed in review
@@ -84,14 +84,16 @@ def _nearest_own(
     others[shared] = False
     length = np.square(queries.astype(np.int64)).sum(axis=1)
     for rows, landmarks in own:
-        pairs = landmarks << LANDMARK_BITS | rows
+        pairs = landmarks << LANDMARK_BITS
+        pairs |= rows
         pairs.sort()
-        kept = others[pairs >> LANDMARK_BITS]
+        landmarks = pairs >> LANDMARK_BITS
+        kept = others[landmarks]
         kept[1:] &= pairs[1:] != pairs[:-1]
-        pairs = pairs[kept]
+        pairs, landmarks = pairs[kept], landmarks[kept]
         if not len(pairs):
             continue
-        rows, landmarks = pairs & LANDMARK, pairs >> LANDMARK_BITS
+        rows = pairs & LANDMARK
         near, next_ = _scores(queries, m, rows, landmarks)
 
         # Of each keypoint the nearest landmark; then, without its nearest descriptor, the nearest again.
@@ -151,7 +153,7 @@ def _scores(queries: np.ndarray, m: LocalizationMap, rows: np.ndarray, landmarks
             descriptors = np.zeros((len(tasks), max(2, size), codes.shape[2]), np.float32)  # one would not be a matrix
             descriptors[:, :size] = codes
             score = descriptors @ asked
-            score -= (np.einsum("brk,brk->br", descriptors, descriptors) / 2)[:, :, None]
+            score -= (np.vecdot(descriptors, descriptors) / 2)[:, :, None]
             if size > FEW:
                 score = np.partition(score[:, :size], size - 2, axis=1)[:, -2:]
             for i in range(min(size, score.shape[1])):

@@ -177,18 +177,17 @@ class RandomTrees:
         start = 0
         while start < len(leaves):
             stop = max(start + 1, int(np.searchsorted(before + held, before[start] + GATHERED, side="right")))
-            rows, landmarks = self._held_by(leaves[start:stop])
-            yield rows + start, landmarks
+            yield self._held_by(leaves[start:stop], start)
             start = stop
 
-    def _held_by(self, leaves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `landmarks`, leaf by leaf: pairs repeat."""
+    def _held_by(self, leaves: np.ndarray, row: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """As `landmarks`, leaf by leaf: pairs repeat. Rows are counted from ``row``."""
         rows, columns = np.nonzero(leaves >= 0)
         leaf = leaves[rows, columns]
         start, stop = (self.offsets[leaf + i].astype(np.int64) for i in (0, 1))
         size = stop - start
         at = np.repeat(stop - np.cumsum(size), size) + np.arange(size.sum())
-        return np.repeat(rows, size), self.entries[at].astype(np.int64)
+        return np.repeat(rows + row, size), self.entries[at].astype(np.int64)
 
     def _edge_costs(self, order: Order) -> np.ndarray:
         """(256,) uint32 by the byte of a query's value: the cost of bit 0, and in the upper 16 bits that of bit 1."""

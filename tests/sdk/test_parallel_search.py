@@ -161,7 +161,7 @@ def test_nothing_to_search_in():
 
 @pytest.mark.parametrize(
     "sizes",
-    [{}, {"BATCH": 1}, {"ASKING": 1}, {"ASKING": 5, "BATCH": 2000}, {"PRODUCT": 1}, {"PRODUCT": 700, "ASKING": 3}],
+    [{}, {"BATCH": 1}, {"ASKING": 1}, {"ASKING": 5, "BATCH": 2000}, {"PRODUCT": 1}, {"PRODUCT": 700, "FEW": 2}],
     ids=str,
 )
 def test_keypoints_that_share_leaves(monkeypatch, sizes):
@@ -268,5 +268,5 @@ def test_a_map_that_asks_too_much_is_given_up(monkeypatch, what, method):
     monkeypatch.setattr(random_trees, {"nodes": "WALK", "landmarks": "HELD"}[what], 0)
     r = localize_features(m, query, CAMERA, config)
     assert r.status is Status.SEARCH_LIMIT and r.pose is None and r.matches is None
-    assert len(r.prior_frames) == (20 if method is Method.PARALLEL else 0) and "trees" in r.milliseconds
+    assert len(r.prior_frames) == (12 if method is Method.PARALLEL else 0) and "trees" in r.milliseconds
     assert localize_features(m, query, CAMERA, LocalizationConfig(Method.RETRIEVAL)).status is Status.LOCALIZED

@@ -1,0 +1,188 @@
+"""How long the parallel method seeks matches, stage by stage, in one map or several, and whether they stay the same.
+
+    python benchmarks/parallel_search.py --before ../older-checkout [--map room.hfmap --images DIR --queries LIST]...
+        --model hfnet_int8.tflite --patch-model crbnet_int8.tflite
+
+`--before` names another checkout: its `sdk/` runs each query too, one after the other with this one, in a process of
+its own, and has to find the same leaves and the same matches. Ratios are of sums over all queries; processor time
+besides wall time, because a shared machine changes its speed. "search" is all of it, "own" the part among each
+keypoint's own candidates. Memory is the most that numpy holds during a search. The maps are built by `hfnet-map build
+--method parallel`. Also: how near queries come to the limits of maps/SPEC.md, section 9. Prints a table, writes
+benchmarks/results/parallel_search.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+
+STAGES, KINDS = ("trees", "own", "search"), ("wall_ms", "cpu_ms")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("map", "images", "queries"):
+        parser.add_argument(f"--{name}", type=Path, action="append", required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--patch-model", type=Path, required=True)
+    parser.add_argument("--before", type=Path, help="another checkout of this repository")
+    parser.add_argument("--every", type=int, default=6, help="of the queries one in so many")
+    parser.add_argument("--output", type=Path, default=RESULTS / "parallel_search.json")
+    options = parser.parse_args()
+    here = Path(__file__).parents[1]
+    result = {}
+    for map_, images, queries in zip(options.map, options.images, options.queries, strict=True):
+        arguments = [map_, images, queries, options.model, options.patch_model, options.every]
+        sides = {"after": Side(here, arguments)}
+        if options.before:
+            sides = {"before": Side(options.before, arguments), **sides}
+        rows: dict[str, list[dict]] = {side: [] for side in sides}
+        while True:
+            answers = {name: side.next() for name, side in sides.items()}
+            if None in answers.values():
+                break
+            for name, answer in answers.items():
+                rows[name].append(answer)
+        result[map_.stem] = summary(rows)
+        show(map_.stem, result[map_.stem])
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"wrote {options.output}")
+
+
+class Side:
+    """A checkout that answers query after query, in a process of its own."""
+
+    def __init__(self, checkout: Path, arguments: list):
+        with Listener() as listener:
+            environment = dict(os.environ, PYTHONPATH=str(checkout.resolve() / "sdk"))
+            command = [sys.executable, __file__, "--serve", str(listener.address), *map(str, arguments)]
+            self._process = subprocess.Popen(command, env=environment)
+            self._connection = listener.accept()
+
+    def next(self) -> dict | None:
+        """The figures of the next query; None: there is none."""
+        self._connection.send("next")
+        return self._connection.recv()
+
+
+def serve(address: str, map_: str, images: str, queries: str, model: str, patch_model: str, every: str) -> None:
+    """What `Side` talks to; the first query runs twice, because the first time reads the map from the disk."""
+    import hashlib
+    import time
+    import tracemalloc
+
+    import numpy as np
+
+    from hfnet_edge import parallel_search, random_trees
+    from hfnet_edge.features import extract_patches
+    from hfnet_edge.geometry import Camera
+    from hfnet_edge.image import load_photo
+    from hfnet_edge.map_file import LocalizationMap
+    from hfnet_edge.model import Model
+    from hfnet_edge.patch_model import PatchModel
+    from hfnet_edge.retrieval import retrieve
+
+    m = LocalizationMap.open(map_)
+    trees, networks = random_trees.RandomTrees.of(m), (Model(model), PatchModel(patch_model))
+
+    def timed(figures: dict, stage: str, work):
+        start = time.perf_counter(), time.process_time()
+        found = work()
+        figures[stage] = time.perf_counter() - start[0], time.process_time() - start[1]
+        return found
+
+    def one(name: str, camera: Camera) -> dict:
+        photo = load_photo(Path(images) / name, networks[0].description.input_size, camera)
+        query = extract_patches(networks[1], networks[0](photo.pixels), photo)
+        figures: dict = {"query": name, "keypoints": len(query.keypoints)}
+        frames = retrieve(m.global_query(query.global_descriptor), m.global_descriptors, 20)
+        leaves = timed(figures, "trees", lambda: trees.prior_leaves(query.descriptors))
+        shared = parallel_search.seen_by(m, frames)
+        matches = timed(figures, "search", lambda: parallel_search.search(query, m, shared, trees.blocks(leaves)))
+        asked = m.codec.query(query.descriptors)
+        timed(figures, "own", lambda: parallel_search._nearest_own(asked, m, shared, trees.blocks(leaves)))
+        tracemalloc.start()
+        parallel_search.search(query, m, shared, trees.blocks(leaves))
+        figures["peak"] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        parts = leaves, matches.keypoints, matches.landmarks
+        figures |= {
+            "same": hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest(),
+            "matches": len(matches), "shared": len(shared), "held": int(trees.held(leaves).sum()),
+            "leaves": leaves.size,
+            "landmarks": m.landmark_count, "descriptors": m.description.descriptorCount,
+        }  # fmt: skip
+        if hasattr(random_trees, "WALK"):
+            costs, left = trees._edge_costs(random_trees.Order.PROBABILITY), random_trees.WALK * leaves.size + (1 << 20)
+            blocks = [slice(i, i + random_trees.BLOCK) for i in range(0, len(leaves), random_trees.BLOCK)]
+            figures["walked"] = sum(
+                trees._cheapest(costs[query.descriptors[b].view(np.uint8)], leaves.shape[1], left)[1] for b in blocks
+            )
+        return figures
+
+    lines = [line.split(" ", 1) for line in Path(queries).read_text().splitlines() if line.strip()][:: int(every)]
+    parsed = [(name, Camera.parse(camera)) for name, camera in lines]
+    one(*parsed[0])
+    with Client(address) as connection:
+        for query in [*parsed, None]:
+            connection.recv()
+            connection.send(one(*query) if query else None)
+
+
+def summary(rows: dict[str, list[dict]]) -> dict:
+    """Means over queries, and how many the sides agree on."""
+    last = rows["after"]
+    found: dict = {key: last[0][key] for key in ("landmarks", "descriptors")} | {
+        "queries": len(last),
+        "keypoints": mean(last, "keypoints"),
+        "shared_landmarks": mean(last, "shared"),
+        "held_landmarks": mean(last, "held"),
+        "nodes_a_leaf": max(r["walked"] / r["leaves"] for r in last),
+        "landmarks_a_leaf": max(r["held"] / r["leaves"] for r in last),
+    }
+    for side, answers in rows.items():
+        found[side] = {
+            **{stage: {"wall_ms": mean(answers, stage, 0), "cpu_ms": mean(answers, stage, 1)} for stage in STAGES},
+            "peak_mb": round(max(r["peak"] for r in answers) / 1e6, 1),
+        }
+    if "before" in rows:
+        found["identical"] = sum(a["same"] == b["same"] for a, b in zip(*rows.values(), strict=True))
+        found["ratio"] = {
+            stage: {kind: round(found["before"][stage][kind] / found["after"][stage][kind], 2) for kind in KINDS}
+            for stage in STAGES
+        }
+    return found
+
+
+def mean(rows: list[dict], key: str, part: int | None = None) -> float:
+    """Of a figure; ``part`` 0 or 1: of its wall or processor time, in milliseconds."""
+    values = [row[key] if part is None else 1e3 * row[key][part] for row in rows]
+    return round(sum(values) / len(values), 1)
+
+
+def show(name: str, found: dict) -> None:
+    print(
+        f"{name}: {found['queries']} queries of {found['keypoints']:.0f} keypoints, {found['landmarks']} landmarks, "
+        f"{found['descriptors']} descriptors; at most {found['nodes_a_leaf']:.1f} nodes and "
+        f"{found['landmarks_a_leaf']:.1f} landmarks a prior leaf"
+    )
+    sides = [side for side in ("before", "after") if side in found]
+    for stage in STAGES:
+        for kind in KINDS:
+            values = "  ".join(f"{side} {found[side][stage][kind]:8.0f}" for side in sides)
+            ratio = f"  {found['ratio'][stage][kind]:.2f}x" if "ratio" in found else ""
+            print(f"  {stage:7} {kind:8} {values}{ratio}")
+    print("  peak MB ", "  ".join(f"{side} {found[side]['peak_mb']:.0f}" for side in sides))
+    if "identical" in found:
+        print(f"  leaves and matches identical: {found['identical']} of {found['queries']}")
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[2:]) if sys.argv[1:2] == ["--serve"] else main()
