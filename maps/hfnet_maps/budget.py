@@ -32,6 +32,7 @@ NEIGHBOURS = 20  # images most covisible with a left-out one that stay in its ma
 COVER = 50  # landmarks: twice an accepted pose's fewest inliers, and some that do not match
 SERIES = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)  # leading digits of the sizes that are tried, whatever the budget
 OFTEN = (10, 20, 50)  # of those where other settings are tried
+CLEARLY = 2  # standard errors behind the best on the same images: given up
 USUAL = 12  # bytes of a descriptor, where there is nothing to judge by
 FEWEST = 0.6  # of the landmarks that the smallest descriptors leave room for: settings that keep fewer are hopeless
 
@@ -85,7 +86,7 @@ class Jury:
         source, self._whole = whole.source, whole
         self._rounds: list[Round] = []
         for rest, queries in folds:
-            packer, parts = Packer(rest, whole), 1 if len(folds) > 1 else FOLDS
+            packer, parts = Packer(rest), 1 if len(folds) > 1 else FOLDS
             self._rounds += [(packer, queries[part::parts]) for part in range(parts) if queries[part::parts]]
         of_patches = bool(source.extractor.global_weights_hash)  # trees and frames see the same landmarks: frames alone
         self._config = LocalizationConfig(Method.RETRIEVAL if of_patches else Method.HIERARCHICAL)
@@ -95,8 +96,8 @@ class Jury:
         self.full = self._choice(errors, Choice(None, len(source.positions), size_of(full_sections(source))))
 
     def judge(self, choice: Choice, best: Choice | None = None) -> Choice | None:
-        """The choice with its figures, or None as soon as it is more than a standard error behind the ``best`` on the
-        images so far. Maps without images keep the same share of landmarks, and the codec of the whole."""
+        """The choice with its figures, or None as soon as it is clearly behind the ``best`` on the
+        images so far. Maps without images keep the same share of landmarks."""
         assert choice.settings is not None
         settings, share = choice.settings, choice.landmarks / len(self._whole.order)
 
@@ -104,7 +105,7 @@ class Jury:
             if best is None or best.scores is None:
                 return True
             behind = best.scores[: len(errors)] - self._usual / (self._usual + errors[:, 0])
-            return float(behind.mean()) <= _standard_error(behind)
+            return float(behind.mean()) <= CLEARLY * _standard_error(behind)
 
         errors = self._errors(lambda p: p.pack(settings, max(1, round(share * len(p.order)))), hopeful)
         return self._choice(errors, choice) if len(errors) == sum(len(queries) for _, queries in self._rounds) else None
@@ -140,7 +141,7 @@ class Ladder:
     A step tries the best settings so far with as many landmarks as its size has room for, and at every 1, 2 and 5 all
     other settings too that keep about as many, and wider or narrower global descriptors. What is not
     better stays out, so the best never falls from a step to the next. Nothing depends on the budget but how far it is
-    climbed; the end is where all landmarks are kept and the uncompacted map is no better.
+    climbed; the end is where there is room for all landmarks and the uncompacted map is no better.
 
     Attributes:
         packer: of the whole source.
@@ -192,12 +193,13 @@ class Ladder:
         return self._steps[: len(sizes)][-1][1]
 
     def _is_done(self) -> bool:
-        """Whether the last step leaves nothing to gain: the best keeps all landmarks, and is no worse than everything
-        as it is."""
+        """Whether the last step leaves nothing to gain: it had room for all landmarks, and the best is no worse than
+        everything as it is."""
         if not self._steps or _leading(self._steps[-1][0]) not in OFTEN:
             return False
-        best = self._steps[-1][1]
-        return best.landmarks == len(self.packer.order) and best.score >= self.jury.full.score
+        size, best = self._steps[-1]
+        all_kept = any(t.landmarks == len(self.packer.order) and t.size <= size for t in self.judged)
+        return all_kept and best.score >= self.jury.full.score
 
     def steps(self, progress: Report = silent) -> list[Choice]:
         """The best at each step, to the last."""

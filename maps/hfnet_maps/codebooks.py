@@ -113,11 +113,11 @@ def _centroids(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _distinct(vectors: np.ndarray) -> np.ndarray:
-    """The distinct rows of (R, d) float32 whole numbers from -127 to 127, in some order that is always the same."""
-    rows = vectors.astype(np.int8)
-    if rows.shape[1] != 4:
-        return np.unique(rows, axis=0).astype(np.float32)
-    return np.unique(rows.view("<u4")).view(np.int8).reshape(-1, 4).astype(np.float32)
+    """The distinct rows of (R, d) float32 whole numbers from -127 to 127, sorted; rows of four as one number."""
+    if vectors.shape[1] != 4:
+        return np.unique(vectors, axis=0)
+    keys = np.unique((vectors + 128).astype(np.uint8).view(">u4"))
+    return keys.view(np.uint8).reshape(-1, 4).astype(np.float32) - 128
 
 
 def _assigned(vectors: np.ndarray, centers: np.ndarray) -> np.ndarray:

@@ -110,11 +110,9 @@ class Packer:
         order: (L,) int64, the most useful landmark first.
     """
 
-    def __init__(self, source: Source, whole: Packer | None = None):
-        """Of a source without some images: ``whole`` fits the codecs, of all of them."""
+    def __init__(self, source: Source):
         self.source = in_file_order(source)
         self.order = rank(self.source)
-        self._whole = whole or self
         self._summaries: dict[int, Source] = {}
         self._codecs: dict[tuple[CodecName, int, int], Codec] = {}
         self._encoded: dict[Settings, Source] = {}
@@ -226,7 +224,7 @@ class Packer:
         if local not in self._encoded:
             source = self.summary(settings.per_landmark)
             if source.codec is None:
-                codec = self._whole._codec(settings)
+                codec = self._codec(settings)
                 source = replace(source, codec=codec, descriptors=encode(codec, source.descriptors))
             self._encoded[local] = source
         if settings.global_dim not in self._global:
