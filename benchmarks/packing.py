@@ -3,7 +3,7 @@
     python benchmarks/packing.py [--scenes castle demo] [--budgets 60kB 200kB 1MB] [--before CHECKOUT]
 
 Each choice is made in a process of its own, with all threads that it takes by itself; time is user CPU time, without
-imports and reading. Queries of the scenes are not looked at. Writes benchmarks/results/packing.json.
+imports and reading. Queries of the scenes are not looked at. Writes benchmarks/results/packing.json after each choice.
 """
 
 from __future__ import annotations
