@@ -50,7 +50,7 @@ def square(tmp_path_factory):
         "hfnet-map", "pack", root / "square.hfmap", "--budget", "150kB", "-o", root / "packed.hfmap",
     )  # fmt: skip
     assert "hfnet-localize" in packed.stdout
-    assert 142_500 <= (root / "packed.hfmap").stat().st_size <= 150_000
+    assert (root / "packed.hfmap").stat().st_size <= 150_000
     return root
 
 

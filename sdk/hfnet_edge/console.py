@@ -126,7 +126,6 @@ def printable_output() -> Iterator[None]:
 def run(app: Any) -> None:
     """Runs a typer app: wrong options, and an output that is full or closed, are one line on stderr too, and an
     interruption is no traceback. Exits with 0, with the command's own code, with 2 or with 130."""
-    _open_standard_files()
     plain = sys.stdout
     sys.stdout = stdout = _CheckedOutput(plain)  # type: ignore[assignment]
     try:
@@ -186,17 +185,6 @@ class _CheckedOutput:
         except OSError as e:
             self.broken = True
             raise OutputError(f"cannot write to the standard output: {e.strerror}", "send it elsewhere") from e
-
-
-def _open_standard_files() -> None:
-    """Gives what was closed before the start to the null device: the next file that is opened would get its number,
-    and what is printed."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        with suppress(OSError):
-            os.fstat(number)
-            continue
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-        setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _let_go(file: Any, number: int) -> None:

@@ -23,9 +23,19 @@ _owned = False
 
 
 def own_process() -> None:
-    """Lets `quiet` work: for the main program of a command."""
+    """Lets `quiet` work: for the main program of a command, at its start.
+
+    What was closed before goes to the null device: else the next file that is opened would get its number, and what is
+    printed.
+    """
     global _owned
     _owned = True
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 @contextmanager
@@ -33,17 +43,14 @@ def quiet() -> Iterator[None]:
     """Sends stdout and stderr to a temporary file. An exception carries the end of it as a note.
 
     `sys.stderr` stays the object that it is: loggers made meanwhile keep it, and use it later. What other threads print
-    meanwhile is lost. Descriptors that are closed stay closed; where no temporary file can be made, nothing is kept.
+    meanwhile is lost. Where no temporary file can be made, nothing is kept.
     """
     if not _owned:
         yield
         return
     with _lock, _log() as log:
         _flush()
-        saved = {}
-        for descriptor in (1, 2):
-            with suppress(OSError):  # closed
-                saved[descriptor] = os.dup(descriptor)
+        saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
         for descriptor in saved:
             os.dup2(log.fileno(), descriptor)
         try:

@@ -92,7 +92,8 @@ def run(here, *names, more=()):
 
 
 def started(here, *names, more=()):
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_localize_cli as t; t.main()"
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # also behind a shell's &
+    code += f"sys.path[:0] = {sys.path!r}; import test_localize_cli as t; t.main()"
     command = [sys.executable, "-c", code, *map(str, arguments(here, *names, more=more))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -133,8 +133,8 @@ def test_loading_in_threads_leaves_stdout_and_stderr_where_they_are(kit, owner):
 @pytest.mark.parametrize("owner", ["", "from hfnet_edge.quiet import own_process; own_process()"])
 def test_models_load_with_stdout_or_stderr_closed(kit, tmp_path, closed, owner):
     file = tmp_path / "said.txt"
-    setup = f"{owner}\nchannel = os.open({str(file)!r}, os.O_CREAT | os.O_WRONLY)\nos.dup2(channel, 9)\n"
-    setup += "".join(f"os.close({descriptor})\n" for descriptor in closed)
+    setup = f"channel = os.open({str(file)!r}, os.O_CREAT | os.O_WRONLY)\nos.dup2(channel, 9)\n"
+    setup += "".join(f"os.close({descriptor})\n" for descriptor in closed) + owner
     done = loading(kit, setup, channel=9)
     assert done.returncode == 0 and file.read_text() == "[]"
 
