@@ -126,6 +126,7 @@ def printable_output() -> Iterator[None]:
 def run(app: Any) -> None:
     """Runs a typer app: wrong options, and an output that is full or closed, are one line on stderr too, and an
     interruption is no traceback. Exits with 0, with the command's own code, with 2 or with 130."""
+    own_process()
     plain = sys.stdout
     sys.stdout = stdout = _CheckedOutput(plain)  # type: ignore[assignment]
     try:
@@ -145,7 +146,6 @@ def run(app: Any) -> None:
 def _exit_code(app: Any) -> int:
     import typer
 
-    own_process()
     usage_error: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries inside from 0.26 on
     try:
         code = app(standalone_mode=False)
