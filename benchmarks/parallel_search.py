@@ -14,12 +14,29 @@ benchmarks/results/parallel_search.json.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
-from multiprocessing.connection import Client, Listener
+import time
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfnet_edge import parallel_search, random_trees
+from hfnet_edge.features import Features, extract_patches
+from hfnet_edge.image import load_photo
+from hfnet_edge.lists import read_queries
+from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.model import Model
+from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.retrieval import retrieve
 
 STAGES, KINDS = ("trees", "own", "search"), ("wall_ms", "cpu_ms")
 RESULTS = Path(__file__).parent / "results"
@@ -35,20 +52,20 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=6, help="of the queries one in so many")
     parser.add_argument("--output", type=Path, default=RESULTS / "parallel_search.json")
     options = parser.parse_args()
-    here = Path(__file__).parents[1]
+    model, patch_model = Model(options.model), PatchModel(options.patch_model)
+    checkouts = {"before": options.before} if options.before else {}
+    checkouts["after"] = Path(__file__).parents[1]
     result = {}
     for map_, images, queries in zip(options.map, options.images, options.queries, strict=True):
-        arguments = [map_, images, queries, options.model, options.patch_model, options.every]
-        sides = {"after": Side(here, arguments)}
-        if options.before:
-            sides = {"before": Side(options.before, arguments), **sides}
-        rows: dict[str, list[dict]] = {side: [] for side in sides}
-        while True:
-            answers = {name: side.next() for name, side in sides.items()}
-            if None in answers.values():
-                break
-            for name, answer in answers.items():
-                rows[name].append(answer)
+        sides = {name: Side(checkout, map_) for name, checkout in checkouts.items()}
+        rows: dict[str, list[dict]] = {name: [] for name in sides}
+        for i, (name, camera) in enumerate(read_queries(queries)[:: options.every]):
+            photo = load_photo(images / name, model.description.input_size, camera)
+            features = vars(extract_patches(patch_model, model(photo.pixels), photo))
+            for side in list(sides) * (2 if i == 0 else 1):  # the first time reads the map from the disk
+                rows[side] = [*rows[side][:i], sides[side].ask(features)]
+        for side in sides.values():
+            side.close()
         result[map_.stem] = summary(rows)
         show(map_.stem, result[map_.stem])
     options.output.parent.mkdir(exist_ok=True)
@@ -57,83 +74,65 @@ def main() -> None:
 
 
 class Side:
-    """A checkout that answers query after query, in a process of its own."""
+    """A checkout that searches one map, in a process of its own."""
 
-    def __init__(self, checkout: Path, arguments: list):
-        with Listener() as listener:
-            environment = dict(os.environ, PYTHONPATH=str(checkout.resolve() / "sdk"))
-            command = [sys.executable, __file__, "--serve", str(listener.address), *map(str, arguments)]
-            self._process = subprocess.Popen(command, env=environment)
-            self._connection = listener.accept()
+    def __init__(self, checkout: Path, map_: Path):
+        environment = dict(os.environ, PYTHONPATH=str(checkout.resolve() / "sdk"))
+        command = [sys.executable, __file__, "--serve", str(map_)]
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def next(self) -> dict | None:
-        """The figures of the next query; None: there is none."""
-        self._connection.send("next")
-        return self._connection.recv()
+    def ask(self, features: dict) -> dict:
+        """The figures of a query, see `searched`."""
+        assert self._process.stdin and self._process.stdout
+        pickle.dump(features, self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-def serve(address: str, map_: str, images: str, queries: str, model: str, patch_model: str, every: str) -> None:
-    """What `Side` talks to; the first query runs twice, because the first time reads the map from the disk."""
-    import hashlib
-    import time
-    import tracemalloc
-
-    import numpy as np
-
-    from hfnet_edge import parallel_search, random_trees
-    from hfnet_edge.features import extract_patches
-    from hfnet_edge.geometry import Camera
-    from hfnet_edge.image import load_photo
-    from hfnet_edge.map_file import LocalizationMap
-    from hfnet_edge.model import Model
-    from hfnet_edge.patch_model import PatchModel
-    from hfnet_edge.retrieval import retrieve
-
+def serve(map_: str) -> None:
+    """What `Side` talks to."""
     m = LocalizationMap.open(map_)
-    trees, networks = random_trees.RandomTrees.of(m), (Model(model), PatchModel(patch_model))
+    trees = random_trees.RandomTrees.of(m)
+    with suppress(EOFError):
+        while True:
+            pickle.dump(searched(m, trees, Features(**pickle.load(sys.stdin.buffer))), sys.stdout.buffer)
+            sys.stdout.flush()
 
-    def timed(figures: dict, stage: str, work):
+
+def searched(m: LocalizationMap, trees: random_trees.RandomTrees, query: Features) -> dict:
+    """Seconds of wall and processor time by stage, bytes, what was found, and how much of the limits it took."""
+    figures: dict = {"keypoints": len(query.keypoints)}
+
+    def timed(stage: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter(), time.process_time()
         found = work()
         figures[stage] = time.perf_counter() - start[0], time.process_time() - start[1]
         return found
 
-    def one(name: str, camera: Camera) -> dict:
-        photo = load_photo(Path(images) / name, networks[0].description.input_size, camera)
-        query = extract_patches(networks[1], networks[0](photo.pixels), photo)
-        figures: dict = {"query": name, "keypoints": len(query.keypoints)}
-        frames = retrieve(m.global_query(query.global_descriptor), m.global_descriptors, 20)
-        leaves = timed(figures, "trees", lambda: trees.prior_leaves(query.descriptors))
-        shared = parallel_search.seen_by(m, frames)
-        matches = timed(figures, "search", lambda: parallel_search.search(query, m, shared, trees.blocks(leaves)))
-        asked = m.codec.query(query.descriptors)
-        timed(figures, "own", lambda: parallel_search._nearest_own(asked, m, shared, trees.blocks(leaves)))
-        tracemalloc.start()
-        parallel_search.search(query, m, shared, trees.blocks(leaves))
-        figures["peak"] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        parts = leaves, matches.keypoints, matches.landmarks
-        figures |= {
-            "same": hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest(),
-            "matches": len(matches), "shared": len(shared), "held": int(trees.held(leaves).sum()),
-            "leaves": leaves.size,
-            "landmarks": m.landmark_count, "descriptors": m.description.descriptorCount,
-        }  # fmt: skip
-        if hasattr(random_trees, "WALK"):
-            costs, left = trees._edge_costs(random_trees.Order.PROBABILITY), random_trees.WALK * leaves.size + (1 << 20)
-            blocks = [slice(i, i + random_trees.BLOCK) for i in range(0, len(leaves), random_trees.BLOCK)]
-            figures["walked"] = sum(
-                trees._cheapest(costs[query.descriptors[b].view(np.uint8)], leaves.shape[1], left)[1] for b in blocks
-            )
-        return figures
-
-    lines = [line.split(" ", 1) for line in Path(queries).read_text().splitlines() if line.strip()][:: int(every)]
-    parsed = [(name, Camera.parse(camera)) for name, camera in lines]
-    one(*parsed[0])
-    with Client(address) as connection:
-        for query in [*parsed, None]:
-            connection.recv()
-            connection.send(one(*query) if query else None)
+    frames = retrieve(m.global_query(query.global_descriptor), m.global_descriptors, 20)
+    shared, asked = parallel_search.seen_by(m, frames), m.codec.query(query.descriptors)
+    leaves = timed("trees", lambda: trees.prior_leaves(query.descriptors))
+    matches = timed("search", lambda: parallel_search.search(query, m, shared, trees.blocks(leaves)))
+    timed("own", lambda: parallel_search._nearest_own(asked, m, shared, trees.blocks(leaves)))
+    tracemalloc.start()
+    parallel_search.search(query, m, shared, trees.blocks(leaves))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    parts = leaves, matches.keypoints, matches.landmarks
+    figures |= {
+        "same": hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest(),
+        "matches": len(matches), "shared": len(shared), "held": int(trees.held(leaves).sum()), "leaves": leaves.size,
+        "landmarks": m.landmark_count, "descriptors": m.description.descriptorCount, "peak": peak,
+    }  # fmt: skip
+    if hasattr(random_trees, "WALK"):
+        costs = trees._edge_costs(random_trees.Order.PROBABILITY)[query.descriptors.view(np.uint8)]
+        starts = range(0, len(leaves), random_trees.BLOCK)
+        walks = (trees._cheapest(costs[i : i + random_trees.BLOCK], leaves.shape[1], 1 << 40, True) for i in starts)
+        figures["walked"] = sum(taken for _, taken in walks)
+    return figures
 
 
 def summary(rows: dict[str, list[dict]]) -> dict:

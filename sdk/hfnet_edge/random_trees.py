@@ -132,12 +132,19 @@ class RandomTrees:
             SearchLimitError: a queue of nodes would give more than `WALK` Q count + `BESIDES` inner nodes before the
                 last of these leaves, over all descriptors.
         """
+        try:
+            return self._prior_leaves(descriptors, count, order, exact=False)
+        except SearchLimitError:  # nodes that a queue would not give are among those that were followed
+            return self._prior_leaves(descriptors, count, order, exact=True)
+
+    def _prior_leaves(self, descriptors: np.ndarray, count: int, order: Order, exact: bool) -> np.ndarray:
+        """As `prior_leaves`; not ``exact``: all nodes that are followed count, which is faster."""
         costs = self._edge_costs(order)
         found = np.full((len(descriptors), count), -1, np.int32)
         left = WALK * found.size + BESIDES
         for start in range(0, len(descriptors), BLOCK):
             block = slice(start, start + BLOCK)
-            keys, taken = self._cheapest(costs[descriptors[block].view(np.uint8)], count, left)
+            keys, taken = self._cheapest(costs[descriptors[block].view(np.uint8)], count, left, exact)
             found[block, : keys.shape[1]] = np.where(keys < NEVER, self.children[keys & NODE] & LEAF, -1)
             left -= taken
         return found
@@ -197,9 +204,9 @@ class RandomTrees:
             zero, one = np.maximum(values, 0), np.maximum(-values, 0)
         return zero.astype(np.uint32) | one.astype(np.uint32) << np.uint32(16)
 
-    def _cheapest(self, costs: np.ndarray, count: int, most: int) -> tuple[np.ndarray, int]:
+    def _cheapest(self, costs: np.ndarray, count: int, most: int, exact: bool) -> tuple[np.ndarray, int]:
         """The ``count`` cheapest leaves of each query as keys in order, (Q, up to ``count``) int64, and how many inner
-        nodes come before the last of them.
+        nodes come before the last of them; not ``exact``: how many were followed.
 
         A key is a node's cost, then its number in 32 bits; so no node under it has a lower one. First a beam goes down:
         the ``count`` cheapest of all nodes and leaves that it has come to, at each step. It ends at leaves, the last of
@@ -213,11 +220,13 @@ class RandomTrees:
         """
         never = NEVER | len(self.children) - 1  # the last node is a leaf: it leads nowhere
         keys = np.tile(self.roots.astype(np.int64), (len(costs), 1))
-        left_out, taken = [np.zeros((len(costs), 0), np.int64)], [np.zeros(0, np.int64)]
+        left_out, taken, followed = [np.zeros((len(costs), 0), np.int64)], [np.zeros(0, np.int64)], 0
         while len(inner := np.flatnonzero(self.children.take(keys & NODE) >= 0)):
             parents, rows = keys.take(inner), inner // keys.shape[1]
             first, second = self._under(parents, rows, costs)
-            taken.append(parents + (rows << ROW))
+            followed += len(inner)
+            if exact:
+                taken.append(parents + (rows << ROW))
             new = np.full_like(keys, never)
             np.put(keys, inner, first)
             np.put(new, inner, second)
@@ -229,11 +238,12 @@ class RandomTrees:
         keys.sort(axis=1)
         rest, row = np.concatenate(left_out, axis=1), np.arange(len(keys))[:, None] << ROW
         below = rest < keys[:, -1:]
-        best, before = self._followed(keys + row, (rest + row)[below], np.concatenate(taken), costs, most)
-        return best - row, before
+        counted = np.concatenate(taken) if exact else None
+        best, more = self._followed(keys + row, (rest + row)[below], counted, costs, most if exact else most - followed)
+        return best - row, more if exact else followed + more
 
     def _followed(
-        self, best: np.ndarray, waiting: np.ndarray, taken: np.ndarray, costs: np.ndarray, most: int
+        self, best: np.ndarray, waiting: np.ndarray, taken: np.ndarray | None, costs: np.ndarray, most: int
     ) -> tuple[np.ndarray, int]:
         """The cheapest leaves of each query among some, and those at or under some nodes.
 
@@ -243,7 +253,7 @@ class RandomTrees:
 
         Args:
             best: (Q, count) int64 leaves in order. waiting: (P,) int64 nodes. costs: (Q, D) uint32.
-            taken: (I,) int64 inner nodes that were followed before.
+            taken: (I,) int64 inner nodes that were followed before; None: all that are followed here count.
 
         Returns:
             (Q, count) int64, cheapest first, and how many inner nodes come before the last of them.
@@ -256,15 +266,16 @@ class RandomTrees:
         while True:
             begin = np.searchsorted(waiting, np.append(starts, len(best) << ROW))
             number = np.diff(begin)
-            limit = np.where(number > 0, np.append(waiting, 0)[begin[:-1]], bound)
-            rows = taken >> ROW
-            sure = taken < limit[rows]
-            before += int(sure.sum())
+            if taken is not None:
+                limit = np.where(number > 0, np.append(waiting, 0)[begin[:-1]], bound)
+                rows = taken >> ROW
+                sure = taken < limit[rows]
+                before += int(sure.sum())
+                taken = taken[~sure & (taken < bound[rows])]
             if before > most:
                 raise SearchLimitError("too many nodes of the random trees lie before a query's prior leaves", REMEDY)
             if not len(waiting):
                 return best, before
-            taken = taken[~sure & (taken < bound[rows])]
             if len(waiting) > WAITING and len(best) > 1:
                 return self._halves(best, waiting, taken, costs, most, before)
             rows = waiting >> ROW
@@ -276,19 +287,26 @@ class RandomTrees:
                 found = np.sort(np.concatenate([best.ravel(), leaves]))
                 best = found[np.searchsorted(found, starts)[:, None] + np.arange(count)]
                 bound = best[:, -1]
-            taken = np.concatenate([taken, keys])
+            if taken is None:
+                before += len(keys)
+            else:
+                taken = np.concatenate([taken, keys])
             waiting = np.concatenate([waiting, *self._under(keys, keys >> ROW, costs)])
             waiting = np.sort(waiting[waiting < bound[waiting >> ROW]])
 
     def _halves(
-        self, best: np.ndarray, waiting: np.ndarray, taken: np.ndarray, costs: np.ndarray, most: int, before: int
+        self, best: np.ndarray, waiting: np.ndarray, taken: np.ndarray | None, costs: np.ndarray, most: int, before: int
     ) -> tuple[np.ndarray, int]:
         """`_followed` for one half of the queries after the other. Of all, ``before`` nodes were counted so far."""
         middle = len(best) // 2
         found = []
         for part, low, high in ((slice(middle), 0, middle), (slice(middle, None), middle, len(best))):
-            wait, took = (keys[(keys >> ROW >= low) & (keys >> ROW < high)] - (low << ROW) for keys in (waiting, taken))
-            half, more = self._followed(best[part] - (low << ROW), wait, took, costs[part], most - before)
+
+            def mine(keys: np.ndarray, low: int = low, high: int = high) -> np.ndarray:
+                return keys[(keys >> ROW >= low) & (keys >> ROW < high)] - (low << ROW)
+
+            took = None if taken is None else mine(taken)
+            half, more = self._followed(best[part] - (low << ROW), mine(waiting), took, costs[part], most - before)
             found.append(half + (low << ROW))
             before += more
         return np.concatenate(found), before

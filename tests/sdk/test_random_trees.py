@@ -254,7 +254,7 @@ def test_edges_that_all_cost_the_same_end_the_search():
 
     with pytest.raises(SearchLimitError, match="too many nodes"):
         Counted(**vars(trees)).prior_leaves(q)
-    assert asked[0] < 1.2 * most < 2000 * 65535 / 10
+    assert asked[0] < 2.5 * most < 2000 * 65535 / 5, "once in any order, once exactly"
 
 
 def test_the_orders_differ(trees):
