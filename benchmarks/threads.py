@@ -45,7 +45,9 @@ Call = Callable[[int], LocalizationResult]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=200, help="of each of the 8 threads")
-    calls = parser.parse_args().calls
+    parser.add_argument("--methods", nargs="+", type=Method, default=list(Method), help="default: all")
+    options = parser.parse_args()
+    calls = options.calls
     scene = load_scenes()[0]
     split = next(s for s in scene.splits if s.name.endswith("/2"))
     queries = [(scene.images / name, camera) for name, camera in split.queries]
@@ -54,9 +56,8 @@ def main() -> None:
         crbnet = export_crbnet(BUNDLED_CRBNET, Path(folder) / "crbnet.tflite").file
         maps = []
         for patches in (None, PatchModel(crbnet)):
-            source, _ = build_map(
-                scene.images, _reference(scene.images), split.map_names, Model(hfnet), patch_model=patches
-            )
+            reference = scene.images.parent / "reference"
+            source, _ = build_map(scene.images, reference, split.map_names, Model(hfnet), patch_model=patches)
             maps.append(to_map(built_sections(source)))
 
         def localizer(method: Method, threads: int) -> Localizer:
@@ -65,7 +66,7 @@ def main() -> None:
             return Localizer(maps[by_patches], Model(hfnet, threads), LocalizationConfig(method), patches)
 
         rows = []
-        for method in Method:
+        for method in options.methods:
             row: dict = {"method": str(method)}
             shared = localizer(method, 2)
             alone = [shared.localize(*query) for query in queries]
@@ -86,10 +87,6 @@ def main() -> None:
         table.add_row(*cells)
     Console().print(table)
     (RESULTS / "threads.json").write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def _reference(images: Path) -> Path:
-    return images.parent / "reference"
 
 
 def _wrong(call: Call, alone: list[LocalizationResult], calls: int) -> int:
