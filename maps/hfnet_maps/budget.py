@@ -19,8 +19,8 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.localizer import LocalizationConfig, Method, localize_features
 from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.one_thread import one_thread
 from hfnet_maps.evaluation import pose_error
-from hfnet_maps.one_thread import one_thread
 from hfnet_maps.pack import Packer, Settings, all_settings, global_dim, global_sizes
 from hfnet_maps.selection import cover
 from hfnet_maps.source import Source

@@ -25,6 +25,7 @@ from hfnet_edge.image import Photo, load_photo
 from hfnet_edge.map_file import LocalizationMap
 from hfnet_edge.matching import Match2D3D, match
 from hfnet_edge.model import Model, RawOutputs, check_match
+from hfnet_edge.one_thread import one_thread
 from hfnet_edge.parallel_search import search, seen_by
 from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.pose import PoseConfig, PoseEstimate, estimate_pose
@@ -170,7 +171,10 @@ class Localizer:
         """As `localize`, with what each stage made on the way."""
         if not isinstance(camera, Camera):
             raise CameraError(f"{camera!r} is not a Camera", 'write Camera.parse("PINHOLE width height fx fy cx cy")')
-        clock = Clock()
+        with one_thread():
+            return self._stages(image, camera, Clock())
+
+    def _stages(self, image: Path | str, camera: Camera, clock: Clock) -> Stages:
         with clock("load"):
             photo = load_photo(image, self.model.description.input_size, camera)
         with clock("extract"):
