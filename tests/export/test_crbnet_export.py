@@ -125,7 +125,7 @@ def test_command(fast, small, tmp_path):
     for expected in ("patches a second", "flipped bits", "descriptors, cosine", f"wrote {model}"):
         assert expected in out
     assert (
-        f"next: hfnet-map build --method parallel --images DIR --reference COLMAP_MODEL --model hfnet_int8.tflite "
+        f"next: hfnet-map build --method parallel --images DIR --reference COLMAP_MODEL --model M.tflite "
         f"--patch-model {model} -o scene.hfmap" in out
     )
 
