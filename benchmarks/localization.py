@@ -20,10 +20,11 @@ from rich.progress import track
 from rich.table import Table
 from scenes import OTHERS, RESULTS, Extractor, Scene, Split, described, exported, hfnet, load_scenes
 
+from hfnet_edge.description import Description
 from hfnet_edge.features import Features
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Description, Model
+from hfnet_edge.model import Model
 from hfnet_export.weights import BUNDLED
 from hfnet_maps.build import BuildReport, map_from_features
 from hfnet_maps.evaluation import pose_error

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 from onnx_hfnet import Graph
 
-from hfnet_edge.model import PATCH_ROLE
+from hfnet_edge.description import PATCH_ROLE
 from hfnet_edge.patches import SIDE
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hfnet_edge.description import Description
 from hfnet_edge.features import MAX_KEYPOINTS, Features, extract
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
 from hfnet_edge.keypoints import detect, quantize
 from hfnet_edge.lists import read_names, read_queries
-from hfnet_edge.model import Description, Model
+from hfnet_edge.model import Model
 from hfnet_maps.reference import read_reference
 
 SCENES = Path(os.environ.get("HFNET_SCENES", Path(__file__).parents[2] / "shared" / "data" / "scenes"))

@@ -24,8 +24,8 @@ from rich.progress import track
 from rich.table import Table
 from scenes import LONGEST, OTHERS, RESULTS, Extractor, Scene, described, exported, hfnet, load_scenes
 
+from hfnet_edge.description import Description
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Description
 from hfnet_export.weights import BUNDLED
 from hfnet_maps.writer import in_file_order, lay_out, to_map
 

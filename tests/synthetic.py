@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hfnet_edge.description import Description
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.keypoints import quantize
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Description
 from hfnet_maps.source import Extractor, Photos, Source
 from hfnet_maps.writer import lay_out, to_map
 

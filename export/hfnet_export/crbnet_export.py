@@ -16,10 +16,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from hfnet_edge.description import PATCH_ROLE, Description
 from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.files import atomic_write, check_writable
 from hfnet_edge.image import load_photo
-from hfnet_edge.model import PATCH_ROLE, Description
 from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.patches import SIDE, cut, detect
 from hfnet_edge.quiet import quiet

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import MAX_SETTINGS, atomic_write, parse_json, read_bytes
-from hfnet_edge.model import Description
 from hfnet_export import convert
 from hfnet_export.convert import Operator, Rule
 

@@ -21,9 +21,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.files import open_input
-from hfnet_edge.model import Description, output_shapes
+from hfnet_edge.model import output_shapes
 from hfnet_edge.quiet import quiet
 from hfnet_export import convert
 from hfnet_export.calibration import photos

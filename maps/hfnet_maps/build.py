@@ -22,13 +22,14 @@ import numpy as np
 import pycolmap
 
 from hfnet_edge.console import Report, silent
+from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError
 from hfnet_edge.features import Features, extract
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import load_photo
 from hfnet_edge.lists import find_images
 from hfnet_edge.matching import nearest_two
-from hfnet_edge.model import Description, Model
+from hfnet_edge.model import Model
 from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.random_trees import MAX_DIMS
 from hfnet_maps.reference import read_reference

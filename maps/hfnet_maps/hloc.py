@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from hfnet_edge.console import Report, silent
+from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.files import read_bytes, read_text
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.hloc import global_descriptor, local_features, network_pixel, open_features
-from hfnet_edge.model import Description
 from hfnet_maps.reference import read_reference
 from hfnet_maps.source import Extractor, Photos, Source
 

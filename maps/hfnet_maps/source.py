@@ -15,11 +15,11 @@ import numpy as np
 
 from hfnet_edge.codecs import Codec, CodecName
 from hfnet_edge.container import Section
+from hfnet_edge.description import Description
 from hfnet_edge.errors import CameraError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Description
 
 
 @dataclass(frozen=True)

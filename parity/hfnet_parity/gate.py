@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from hfnet_device.backends import Host
+from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError, MismatchError, RecordingError
 from hfnet_edge.files import read_bytes
 from hfnet_edge.localizer import Method
-from hfnet_edge.model import Description
 from hfnet_edge.recording import Recording, digest
 from hfnet_edge.runner import MAP
 from hfnet_maps.evaluation import Threshold

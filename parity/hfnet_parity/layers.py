@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from hfnet_edge.description import read_description
 from hfnet_edge.extras import needs
-from hfnet_edge.model import read_description
 from hfnet_edge.quiet import quiet
 
 LISTED = 10

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from hfnet_edge.console import Report, silent
+from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError
 from hfnet_edge.files import CommandFiles, read_bytes
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.lists import find_images
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
-from hfnet_edge.model import Description, Model, RawOutputs
+from hfnet_edge.model import Model, RawOutputs
 from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
 from hfnet_edge.recording import Recording

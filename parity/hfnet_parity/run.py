@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from hfnet_device.backends import Backend
 from hfnet_edge.console import Report, printable, silent
+from hfnet_edge.description import read_description
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.files import read_bytes
 from hfnet_edge.image import load_photo
 from hfnet_edge.localizer import WITH_TREES, Method
 from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model, check_match, read_description
+from hfnet_edge.model import Model, check_match
 from hfnet_edge.patch_model import PatchModel
 from hfnet_edge.patches import cut, detect
 from hfnet_edge.random_trees import RandomTrees

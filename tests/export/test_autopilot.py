@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from conftest import SIZE
 from fragile import GUILTY, write_fragile_weights
+from hfnet_edge.description import read_description
 from hfnet_edge.errors import InputError, MismatchError
-from hfnet_edge.model import Model, RawOutputs, read_description
+from hfnet_edge.model import Model, RawOutputs
 from hfnet_edge.recording import digest
 from hfnet_export import cli, convert
 from hfnet_export.autopilot import EVERYTHING, NOTHING, GateError, autopilot, find_groups

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from conftest import SIZE
+from hfnet_edge.description import read_description
 from hfnet_edge.errors import InputError, ModelError
-from hfnet_edge.model import read_description
 from hfnet_export import convert
 from hfnet_export.export import export_hfnet
 from hfnet_export.quantization_recipe import Recipe, ScopedRule, calibration_hash, read_recipe, write_recipe

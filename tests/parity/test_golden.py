@@ -34,8 +34,9 @@ from hfnet_edge import (
     random_trees,
     retrieval,
 )
+from hfnet_edge.description import Description
 from hfnet_edge.errors import BackendError, HFNetEdgeError, ModelError, OutputError
-from hfnet_edge.model import Description, Model
+from hfnet_edge.model import Model
 from hfnet_parity import golden as writer
 
 FOLDER = Path(__file__).parents[2] / "golden"
