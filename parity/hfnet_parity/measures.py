@@ -188,9 +188,10 @@ def _agreeing_matches(pair: Pair) -> float:
 
 def _inlier_matches(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """For each of the reference's N > 0 inlier matches, (N,) bool whether the run matches its keypoint with the same
-    landmark, and (N,) bool whether its keypoint is an inlier of the run too. Raises MissingStage."""
-    a, b = pair.reference.matched, pair.run.matched
-    if a is None or not a.inliers.any():
+    landmark, and (N,) bool whether its keypoint is an inlier of the run too. Landmarks of two maps are told apart from
+    where the reference's camera is: without its pose nothing is said. Raises MissingStage."""
+    a, b, pose = pair.reference.matched, pair.run.matched, pair.reference.pose
+    if a is None or not a.inliers.any() or (pose is None and not pair.same_map):
         raise MissingStage
     inliers = np.flatnonzero(a.inliers)
     nothing = np.zeros(len(inliers), bool)
@@ -203,9 +204,9 @@ def _inlier_matches(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     both[matched] = b.inliers[rows[matched]]
     if pair.same_map:
         same[matched] = a.landmarks[inliers[matched]] == b.landmarks[rows[matched]]
-    elif pair.reference.pose is not None and matched.any():
+    elif pose is not None and matched.any():
         project = pair.reference.camera.project
-        pose, pixel = pair.reference.pose, pair.reference.features.pixel if pair.reference.features else 1.0
+        pixel = pair.reference.features.pixel if pair.reference.features else 1.0
         gap = project(pose.transform(a.xyz[inliers[matched]])) - project(pose.transform(b.xyz[rows[matched]]))
         same[matched] = np.linalg.norm(gap, axis=1) <= SAME_LANDMARK * pixel
     return same, both

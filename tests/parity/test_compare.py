@@ -185,6 +185,17 @@ def test_a_packed_map_may_lack_landmarks():
     assert comparison.broken is None
 
 
+def test_without_the_references_pose_landmarks_of_another_map_are_not_compared():
+    """A query that the reference rejected keeps its matches, and has no camera to project landmarks from."""
+    a = a_recording()
+    rejected = replace(a, queries=(replace(a.queries[0], pose=None, status="REJECTED"), *a.queries[1:]))
+    other = replace(rejected, about=ABOUT | {"map_hash": "other"})
+    comparison = compared(rejected, other, profile="packed")
+    assert comparison.value("matches.kept").value == comparison.value("matches.agree").value == 100
+    nothing = replace(rejected, queries=rejected.queries[:1])
+    assert np.isnan(compared(nothing, replace(other, queries=other.queries[:1])).value("matches.agree").value)
+
+
 def test_a_map_in_another_frame_is_stale():
     a = a_recording()
     moved = replace(a, reference_poses={"a.jpg": np.array([1.0, 0, 0, 0, 1, 2, 3.01])})
