@@ -24,18 +24,18 @@ from rich.progress import track
 from rich.table import Table
 from scenes import RESULTS, Scene, Split, exported, hfnet, load_scenes
 
-from hfnet_edge.codecs import CodecName
-from hfnet_edge.container import Section
 from hfnet_edge.features import Features
 from hfnet_edge.localizer import localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_export.weights import BUNDLED
-from hfnet_maps.budget import choose
-from hfnet_maps.build import map_from_features
-from hfnet_maps.evaluation import pose_error
-from hfnet_maps.pack import Packer, Settings
+from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.map.container import Section
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_export.networks.weights import BUNDLED
+from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.budget import choose
+from hfnet_maps.pack.packer import Packer, Settings
+from hfnet_maps.pack.writer import Sections, in_file_order, lay_out, to_map
 from hfnet_maps.source import Source
-from hfnet_maps.writer import Sections, in_file_order, lay_out, to_map
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from hloc_files import write_hloc

@@ -11,10 +11,10 @@ from extractors import ANY_SCORE, KEYPOINTS, student
 from feature_metrics import Local
 from homography import SIZE
 
-import hfnet_edge.keypoints
-from hfnet_edge.model import Model
-from hfnet_export.targets import sample
-from hfnet_export.teachers import LocalTeacher
+import hfnet_edge.image.keypoints
+from hfnet_edge.networks.model import Model
+from hfnet_export.training.targets import sample
+from hfnet_export.training.teachers import LocalTeacher
 
 UPSCALED = (736, 960)  # holds the image at 1.5 times its size, in a multiple of 32
 OWN = "student"
@@ -68,14 +68,14 @@ def variants(model: Model, upscaled: Model, teacher: LocalTeacher) -> Callable[[
     return run
 
 
-def keypoints(scores: np.ndarray, radius: int = 4, refine: int = hfnet_edge.keypoints.REFINE) -> np.ndarray:
+def keypoints(scores: np.ndarray, radius: int = 4, refine: int = hfnet_edge.image.keypoints.REFINE) -> np.ndarray:
     """(N, 2) by the runtime's decoder, with the soft-argmax over a window of radius ``refine``."""
-    usual = hfnet_edge.keypoints.REFINE
-    hfnet_edge.keypoints.REFINE = refine
+    usual = hfnet_edge.image.keypoints.REFINE
+    hfnet_edge.image.keypoints.REFINE = refine
     try:
-        return hfnet_edge.keypoints.detect(scores, SIZE, KEYPOINTS, radius, ANY_SCORE)[0].astype(np.float64)
+        return hfnet_edge.image.keypoints.detect(scores, SIZE, KEYPOINTS, radius, ANY_SCORE)[0].astype(np.float64)
     finally:
-        hfnet_edge.keypoints.REFINE = usual
+        hfnet_edge.image.keypoints.REFINE = usual
 
 
 def averaged(dense: np.ndarray, cell: int) -> np.ndarray:

@@ -14,11 +14,11 @@ from homography import SIZE
 from scenes import CACHE
 
 from hfnet_edge.features import decode
-from hfnet_edge.image import Photo, fit
-from hfnet_edge.keypoints import detect
-from hfnet_edge.model import Model
-from hfnet_export.targets import sample
-from hfnet_export.teachers import local_teacher
+from hfnet_edge.image.keypoints import detect
+from hfnet_edge.image.photo import Photo, fit
+from hfnet_edge.networks.model import Model
+from hfnet_export.training.targets import sample
+from hfnet_export.training.teachers import local_teacher
 
 KEYPOINTS = 1000
 ANY_SCORE = 1e-30  # no threshold, so that all have as many keypoints, but nothing where the score is zero

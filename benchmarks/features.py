@@ -22,8 +22,8 @@ from rich.progress import track
 from rich.table import Table
 from scenes import DATA, RESULTS, exported
 
-from hfnet_export.teachers import local_teacher
-from hfnet_export.weights import BUNDLED, load_weights, weights_hash
+from hfnet_export.networks.weights import BUNDLED, load_weights, weights_hash
+from hfnet_export.training.teachers import local_teacher
 
 WARPS = 3  # viewpoints, and lights, of each held-out image
 TEACHERS = ("alike_n", "alike_l")

@@ -11,9 +11,9 @@ import numpy as np
 from rich.progress import track
 from scenes import CACHE, DATA
 
-from hfnet_export.calibration import image_files
-from hfnet_export.pca import PCA
-from hfnet_export.teachers import STRIDE, ImageNet
+from hfnet_export.tflite.calibration import image_files
+from hfnet_export.training.pca import PCA
+from hfnet_export.training.teachers import STRIDE, ImageNet
 
 SIDES = (640, 448, 320)  # longest sides of the image
 POWERS = (1, 2, 3, 5, np.inf)  # of the generalised mean: from the average to the maximum

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from scenes import DATA
 
-from hfnet_export.calibration import image_files
-from hfnet_export.distill import DistillConfig
+from hfnet_export.tflite.calibration import image_files
+from hfnet_export.training.distill import DistillConfig
 
 SIZE = (480, 640)
 GROUPS = ("viewpoint", "light", "real")

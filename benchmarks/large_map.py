@@ -27,14 +27,14 @@ from rich.console import Console
 from rich.table import Table
 from scenes import CACHE, RESULTS
 
-from hfnet_edge.codecs import Codec, CodecName
 from hfnet_edge.geometry import Pose
 from hfnet_edge.localizer import localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.matching import nearest_two
-from hfnet_maps.evaluation import pose_error
+from hfnet_edge.map.codecs import Codec, CodecName
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.methods.matching import nearest_two
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.writer import full_sections, lay_out, write_map
 from hfnet_maps.source import Source, read_source
-from hfnet_maps.writer import full_sections, lay_out, write_map
 
 BUDGET = "24MB"
 TIMES = 10
@@ -202,7 +202,7 @@ def rss() -> float:
 def match_speed() -> dict[str, float]:
     """1000 keypoints with 10,000 landmarks of 128 dimensions, the best of several runs in turn; and that every codec's
     matches are those of exact integer search."""
-    from hfnet_maps.codebooks import encode, fit_codec
+    from hfnet_maps.pack.codebooks import encode, fit_codec
 
     rng = np.random.default_rng(0)
     spectrum = 0.93 ** np.arange(128)

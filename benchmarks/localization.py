@@ -20,16 +20,16 @@ from rich.progress import track
 from rich.table import Table
 from scenes import OTHERS, RESULTS, Extractor, Scene, Split, described, exported, hfnet, load_scenes
 
-from hfnet_edge.description import Description
 from hfnet_edge.features import Features
 from hfnet_edge.localizer import localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
-from hfnet_export.weights import BUNDLED
-from hfnet_maps.build import BuildReport, map_from_features
-from hfnet_maps.evaluation import pose_error
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.model import Model
+from hfnet_export.networks.weights import BUNDLED
+from hfnet_maps.build.builder import BuildReport, map_from_features
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.writer import in_file_order, lay_out, write_map
 from hfnet_maps.source import Source
-from hfnet_maps.writer import in_file_order, lay_out, write_map
 
 STUDENTS = {"int8": "hfnet", "none": "hfnet_float"}  # precision to the name in the result
 THRESHOLDS = [(0.05, 2.0), (0.1, 2.0), (0.25, 2.0), (0.5, 5.0), (5.0, 10.0)]

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from hfnet_edge.codecs import UNIT
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import localize_features
+from hfnet_edge.map.codecs import UNIT
+from hfnet_maps.pack.writer import full_sections, to_map
 from hfnet_maps.source import Extractor, Photos, Source
-from hfnet_maps.writer import full_sections, to_map
 
 IMAGES, LANDMARKS, TRACK_LENGTH = 4328, 685_000, 5.87  # of Aachen
 SIDE, BLOCK = 1000.0, 250.0  # metres: of the town, between parallel streets

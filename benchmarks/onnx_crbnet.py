@@ -11,12 +11,12 @@ import onnx
 from onnx import TensorProto, helper
 from onnx_hfnet import Graph
 
-from hfnet_edge.description import PATCH_ROLE
-from hfnet_edge.patches import SIDE
+from hfnet_edge.image.patches import SIDE
+from hfnet_edge.networks.description import PATCH_ROLE
 
 
 def to_onnx(model: keras.Model) -> bytes:
-    """Serialised ONNX of an `hfnet_export.crbnet.build_crbnet` model: ``image`` (N, 32, 32, 1) to (N, D)."""
+    """Serialised ONNX of an `hfnet_export.networks.crbnet.build_crbnet` model: ``image`` (N, 32, 32, 1) to (N, D)."""
     g, tensors = Graph(), {}
     norms = {layer.input.name: layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
     for layer in model.layers:

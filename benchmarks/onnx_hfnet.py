@@ -30,7 +30,7 @@ class Graph:
 
 
 def to_onnx(model: keras.Model) -> bytes:
-    """Serialised ONNX of an `hfnet_export.hfnet.build_hfnet` model; input and outputs as the Keras model's, batch 1."""
+    """Serialised ONNX of a model of `build_hfnet`; input and outputs as the Keras model's, batch 1."""
     g, tensors = Graph(), {}
     norms = {layer.input.name: layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
     pads = {layer.output.name: layer for layer in model.layers if isinstance(layer, keras.layers.ZeroPadding2D)}

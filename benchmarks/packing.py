@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from scenes import RESULTS, SCENES, exported
 
-from hfnet_edge.lists import read_names
-from hfnet_export.weights import BUNDLED
-from hfnet_maps.build import build_map
+from hfnet_edge.shell.lists import read_names
+from hfnet_export.networks.weights import BUNDLED
+from hfnet_maps.build.builder import build_map
 from hfnet_maps.cli import parse_size
-from hfnet_maps.made_place import write_place
-from hfnet_maps.writer import full_sections, write_map
+from hfnet_maps.pack.writer import full_sections, write_map
+from hfnet_maps.synthetic_town.made_place import write_place
 
 PACKAGES = ("sdk", "export", "maps", "parity", "android_bridge")
 HERE = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def chosen_by(root: Path, path: Path, budget: int) -> dict:
 
 def choose_here(path: str, budget: int) -> None:
     """Prints the choice of the checkout that is imported."""
-    from hfnet_maps.budget import choose
+    from hfnet_maps.pack.budget import choose
     from hfnet_maps.source import read_source
 
     source = read_source(path)

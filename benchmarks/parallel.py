@@ -29,24 +29,24 @@ from rich.table import Table
 from scenes import DATA, RESULTS, Scene, Split, exported, load_scenes
 from stress import LEVELS, Change
 
-import hfnet_edge.matching
+import hfnet_edge.methods.matching
 from hfnet_edge.features import MAX_KEYPOINTS, Features, decode, extract_patches
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image import load_photo
+from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import WITH_TREES, LocalizationConfig, Localizer, Method, localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
 from hfnet_edge.pose import PoseConfig
-from hfnet_edge.random_trees import RandomTrees
 from hfnet_export.crbnet_export import export_crbnet
-from hfnet_export.weights import BUNDLED, BUNDLED_CRBNET
-from hfnet_maps.build import map_from_features
-from hfnet_maps.evaluation import pose_error
-from hfnet_maps.merge import merge
-from hfnet_maps.reference import read_reference
+from hfnet_export.networks.weights import BUNDLED, BUNDLED_CRBNET
+from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.build.merge import merge
+from hfnet_maps.build.reference import read_reference
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.writer import built_sections, in_file_order, lay_out, to_map
 from hfnet_maps.source import Source
-from hfnet_maps.writer import built_sections, in_file_order, lay_out, to_map
 
 NAMES = {
     Method.HIERARCHICAL: "HF-Net, hierarchical",
@@ -308,7 +308,7 @@ class Settings:
     """What validation varies; the defaults are the runtime's."""
 
     keypoints: int = MAX_KEYPOINTS
-    ratio_percent: int = hfnet_edge.matching.RATIO_PERCENT
+    ratio_percent: int = hfnet_edge.methods.matching.RATIO_PERCENT
     max_error: float = PoseConfig().max_error
     leaves: int = LocalizationConfig().prior_leaf_count
     frames: int = 20
@@ -351,7 +351,7 @@ def validation(bench: Bench) -> dict:
         table.add_column(column, justify="right" if column else "left")
     result = {}
     for label, settings in variants.items():
-        hfnet_edge.matching.RATIO_PERCENT = settings.ratio_percent
+        hfnet_edge.methods.matching.RATIO_PERCENT = settings.ratio_percent
         pose = PoseConfig(max_error=settings.max_error)
         config = LocalizationConfig(Method.PARALLEL, settings.frames, settings.leaves, pose)
         errors, inliers = [], []
@@ -373,7 +373,7 @@ def validation(bench: Bench) -> dict:
             "median_inliers": float(np.median(inliers)),
         }
         table.add_row(label, *(f"{v:.3g}" for v in result[label].values()))
-    hfnet_edge.matching.RATIO_PERCENT = base.ratio_percent
+    hfnet_edge.methods.matching.RATIO_PERCENT = base.ratio_percent
     bench.console.print(table)
     return result
 

@@ -29,14 +29,15 @@ from typing import Any
 
 import numpy as np
 
-from hfnet_edge import parallel_search, random_trees
 from hfnet_edge.features import Features, extract_patches
-from hfnet_edge.image import load_photo
-from hfnet_edge.lists import read_queries
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.retrieval import retrieve
+from hfnet_edge.image.photo import load_photo
+from hfnet_edge.map import random_trees
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.methods import parallel_search
+from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.shell.lists import read_queries
 
 STAGES, KINDS = ("trees", "own", "search"), ("wall_ms", "cpu_ms")
 RESULTS = Path(__file__).parent / "results"

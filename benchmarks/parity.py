@@ -27,18 +27,18 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from fragile import write_fragile_weights
 from hfnet_device.arm64 import CPUS, Arm64
 from hfnet_device.backends import Host
-from hfnet_edge.lists import read_names, read_queries
-from hfnet_edge.model import Model
-from hfnet_edge.recording import Recording
-from hfnet_export.convert import operators
+from hfnet_edge.networks.model import Model
+from hfnet_edge.record.recording import Recording
+from hfnet_edge.shell.lists import read_names, read_queries
 from hfnet_export.export import export_hfnet
-from hfnet_export.weights import BUNDLED
-from hfnet_maps.budget import choose
-from hfnet_maps.build import build_map
-from hfnet_maps.evaluation import Threshold
-from hfnet_maps.made_place import write_place
-from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import write_map
+from hfnet_export.networks.weights import BUNDLED
+from hfnet_export.tflite.convert import operators
+from hfnet_maps.build.builder import build_map
+from hfnet_maps.build.reference import read_reference
+from hfnet_maps.evaluation.errors import Threshold
+from hfnet_maps.pack.budget import choose
+from hfnet_maps.pack.writer import write_map
+from hfnet_maps.synthetic_town.made_place import write_place
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import Comparison, compare, errors_of, recalls_of
 from hfnet_parity.costs import STEPS, costs
@@ -221,7 +221,7 @@ def report(title: str, comparison: Comparison, console: Console) -> dict:
 
 
 def open_map(path: Path):
-    from hfnet_edge.map_file import LocalizationMap
+    from hfnet_edge.map.map_file import LocalizationMap
 
     return LocalizationMap.open(path)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hfnet_edge.patches import PATCH_SCALE, SIDE
+from hfnet_edge.image.patches import PATCH_SCALE, SIDE
 
 SETTINGS = {"RootSIFT": (2, 0.85), "ORB": (1, 1.0), "BRISK": (1, 1.0)}  # enlargement, size of what is described
 BLUR = 1.6  # pixels, sigma, of what TFeat sees; 0, 0.8, 1.2, 1.6, 2 and 2.5 were tried

@@ -31,14 +31,14 @@ from rich.console import Console
 from rich.table import Table
 from scenes import CACHE, DATA, RESULTS
 
-from hfnet_edge import patches as patches_module
-from hfnet_edge.patch_model import PatchModel
-from hfnet_export import patch_tracks, views
-from hfnet_export.calibration import image_files
+from hfnet_edge.image import patches as patches_module
+from hfnet_edge.networks.patch_model import PatchModel
 from hfnet_export.crbnet_export import export_crbnet
-from hfnet_export.crbnet_runs import EVERY, files_of
-from hfnet_export.patch_tracks import PatchTracks, of_photographs, of_scene
-from hfnet_export.weights import BUNDLED_CRBNET, crbnet_from_weights, load_crbnet_weights, weights_hash
+from hfnet_export.networks.weights import BUNDLED_CRBNET, crbnet_from_weights, load_crbnet_weights, weights_hash
+from hfnet_export.tflite.calibration import image_files
+from hfnet_export.training import patch_tracks, views
+from hfnet_export.training.crbnet_runs import EVERY, files_of
+from hfnet_export.training.patch_tracks import PatchTracks, of_photographs, of_scene
 
 RECALL = 0.95
 RESAMPLED = 1000

@@ -24,12 +24,12 @@ from rich.progress import track
 from rich.table import Table
 from scenes import CACHE, DATA, RESULTS, Scene, described, exported, hfnet, load_scenes, rootsift
 
-from hfnet_edge.image import load_photo
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.model import Model
-from hfnet_edge.retrieval import retrieve
-from hfnet_export.weights import BUNDLED
-from hfnet_maps.build import map_from_features
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.image.photo import load_photo
+from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.networks.model import Model
+from hfnet_export.networks.weights import BUNDLED
+from hfnet_maps.build.builder import map_from_features
 
 PLACES = ("sceaux", "lund_door", "cyprus", "monstree", "fox", "statue_liberty")
 FOLDS = 5

@@ -12,14 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hfnet_edge.description import Description
 from hfnet_edge.features import MAX_KEYPOINTS, Features, extract
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.image import load_photo
-from hfnet_edge.keypoints import detect, quantize
-from hfnet_edge.lists import read_names, read_queries
-from hfnet_edge.model import Model
-from hfnet_maps.reference import read_reference
+from hfnet_edge.image.keypoints import detect, quantize
+from hfnet_edge.image.photo import load_photo
+from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.model import Model
+from hfnet_edge.shell.lists import read_names, read_queries
+from hfnet_maps.build.reference import read_reference
 
 SCENES = Path(os.environ.get("HFNET_SCENES", Path(__file__).parents[2] / "shared" / "data" / "scenes"))
 DATA = SCENES.parent
@@ -126,8 +126,8 @@ def opencv(detector: cv2.Feature2D, normalise: Callable[[np.ndarray], np.ndarray
 def alike(global_of: Extractor) -> Extractor:
     """ALIKE-n, the local teacher, on the image at its longest side `LONGEST`, decoded as the runtime decodes; retrieval
     is that of ``global_of``."""
-    from hfnet_export.targets import sample
-    from hfnet_export.teachers import STRIDE, local_teacher
+    from hfnet_export.training.targets import sample
+    from hfnet_export.training.teachers import STRIDE, local_teacher
 
     teacher = local_teacher(DATA / "teachers" / "alike_n.npz")
 
@@ -161,7 +161,7 @@ OTHERS: dict[str, Callable[[Extractor], Extractor]] = {"rootsift": rootsift, "al
 
 
 def exported(weights: Path, precision: str, size: tuple[int, int] = (480, 640)) -> Model:
-    """HF-Net's ``weights`` at a precision of `hfnet_export.convert.RECIPES`, for images of ``size`` (height, width)."""
+    """HF-Net's weights at one of `hfnet_export.tflite.convert.RECIPES`, for images of ``size``: height, width."""
     from hfnet_export.export import export_hfnet
 
     with tempfile.TemporaryDirectory() as folder:

@@ -22,14 +22,14 @@ from rich.table import Table
 from scenes import RESULTS, load_scenes
 
 from hfnet_edge.features import extract
-from hfnet_edge.image import load_photo
+from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import Localizer
-from hfnet_edge.model import Model
+from hfnet_edge.networks.model import Model
 from hfnet_export.export import export_hfnet
-from hfnet_export.weights import BUNDLED, hfnet_from_weights
-from hfnet_maps.budget import choose
-from hfnet_maps.build import build_map
-from hfnet_maps.writer import write_map
+from hfnet_export.networks.weights import BUNDLED, hfnet_from_weights
+from hfnet_maps.build.builder import build_map
+from hfnet_maps.pack.budget import choose
+from hfnet_maps.pack.writer import write_map
 
 ROUNDS = 40
 SIZE = (480, 640)

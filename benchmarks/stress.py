@@ -24,10 +24,10 @@ from rich.progress import track
 from rich.table import Table
 from scenes import LONGEST, OTHERS, RESULTS, Extractor, Scene, described, exported, hfnet, load_scenes
 
-from hfnet_edge.description import Description
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_export.weights import BUNDLED
-from hfnet_maps.writer import in_file_order, lay_out, to_map
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.description import Description
+from hfnet_export.networks.weights import BUNDLED
+from hfnet_maps.pack.writer import in_file_order, lay_out, to_map
 
 SCENES = ("castle", "herzjesu")
 FULL_WELL = 6000.0  # electrons at white, of a small sensor's pixel at base gain

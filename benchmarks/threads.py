@@ -25,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from scenes import RESULTS
 
-from hfnet_edge.lists import read_queries
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.shell.lists import read_queries
 
 SHARERS = 8  # threads of the test for wrong answers
 COUNTS = (1, 2)  # threads of the rates

@@ -27,20 +27,20 @@ from rich.console import Console
 from rich.table import Table
 from scenes import CACHE, DATA, RESULTS
 
-from hfnet_edge.console import progress
-from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Pose
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.matching import nearest_two
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.random_trees import COUNT, Order, RandomTrees
-from hfnet_export.calibration import image_files
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import COUNT, Order, RandomTrees
+from hfnet_edge.methods.matching import nearest_two
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.shell.console import progress
+from hfnet_edge.shell.files import atomic_write
 from hfnet_export.crbnet_export import export_crbnet
-from hfnet_export.crbnet_runs import EVERY
-from hfnet_export.patch_tracks import PatchTracks, of_photographs, of_scene
-from hfnet_export.weights import BUNDLED_CRBNET
+from hfnet_export.networks.weights import BUNDLED_CRBNET
+from hfnet_export.tflite.calibration import image_files
+from hfnet_export.training.crbnet_runs import EVERY
+from hfnet_export.training.patch_tracks import PatchTracks, of_photographs, of_scene
+from hfnet_maps.pack.writer import Sections, lay_out, size_of, to_map, trees_of
 from hfnet_maps.source import Extractor, Source
-from hfnet_maps.writer import Sections, lay_out, size_of, to_map, trees_of
 
 HELD_OUT, TRAINED = ("sceaux", "cyprus"), ("fox", "lund_door", "monstree", "statue_liberty")
 SOME = 240  # photographs that it was trained on

@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.table import Table
 from scenes import RESULTS, SCENES
 
-import hfnet_edge.matching
+import hfnet_edge.methods.matching
 from hfnet_edge.features import Features, decode
-from hfnet_edge.image import load_photo
+from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import LocalizationConfig, localize_features
-from hfnet_edge.model import Model
+from hfnet_edge.networks.model import Model
 from hfnet_edge.pose import PoseConfig
-from hfnet_maps.build import map_from_features
-from hfnet_maps.evaluation import pose_error
-from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import lay_out, to_map
+from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.build.reference import read_reference
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.writer import lay_out, to_map
 
 PLACES = ("sceaux", "lund_door", "monstree", "fox")
 
@@ -106,7 +106,7 @@ def build(raw: dict, places, model: Model, settings: Settings) -> tuple[dict, di
 
 def evaluate(raw: dict, features: dict, maps: dict, settings: Settings) -> dict:
     """Localizes every query in its own place, and in the others, where it should not be found."""
-    hfnet_edge.matching.RATIO_PERCENT = settings.ratio_percent
+    hfnet_edge.methods.matching.RATIO_PERCENT = settings.ratio_percent
     config = LocalizationConfig(pose=PoseConfig(max_error=settings.max_error))
     queries = [(p, n) for place in maps for i, (p, n) in enumerate(k for k in raw if k[0] == place) if i % 5 == 2]
     errors, wrong = [], []

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hfnet_edge.patches import detect
-from hfnet_export.calibration import built_in_images
+from hfnet_edge.image.patches import detect
+from hfnet_export.tflite.calibration import built_in_images
 
 FOCAL, DEPTH = 200.0, 10.0
 HEIGHT, WIDTH = 192, 256

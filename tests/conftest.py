@@ -12,7 +12,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def no_progress(monkeypatch):
     """Commands that are run in this process print no progress on stderr, however busy the machine is."""
-    monkeypatch.setattr("hfnet_edge.console.EVERY", 3600.0)
+    monkeypatch.setattr("hfnet_edge.shell.console.EVERY", 3600.0)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnet_export.hfnet import HFNetConfig
-from hfnet_export.weights import BUNDLED, load_weights
+from hfnet_export.networks.hfnet import HFNetConfig
+from hfnet_export.networks.weights import BUNDLED, load_weights
 
 HUGE = 1024.0  # a power of two: the float network stays the same to the last bits
 GUILTY = ("/b0.proj_", "/b1.exp_")  # in the names of the operators that write and read the huge channel

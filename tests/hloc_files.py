@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pycolmap
 
-from hfnet_edge.codecs import UNIT
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
+from hfnet_edge.map.codecs import UNIT
 from hfnet_maps.source import Source
 
 

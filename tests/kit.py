@@ -8,20 +8,20 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfnet_edge.lists import read_names, read_queries
 from hfnet_edge.localizer import Method
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.recording import Recording
-from hfnet_edge.runner import IMAGES, MAP, MODEL, PATCHES, RecordJob
-from hfnet_edge.runner import record as run_record
-from hfnet_export import weights
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.record.recording import Recording
+from hfnet_edge.record.runner import IMAGES, MAP, MODEL, PATCHES, RecordJob
+from hfnet_edge.record.runner import record as run_record
+from hfnet_edge.shell.lists import read_names, read_queries
 from hfnet_export.crbnet_export import export_crbnet
 from hfnet_export.export import export_hfnet
-from hfnet_maps.build import build_map
-from hfnet_maps.made_place import made_place, write_place
-from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import built_sections, full_sections, write_map
+from hfnet_export.networks import weights
+from hfnet_maps.build.builder import build_map
+from hfnet_maps.build.reference import read_reference
+from hfnet_maps.pack.writer import built_sections, full_sections, write_map
+from hfnet_maps.synthetic_town.made_place import made_place, write_place
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.record import load_network, record
 from hfnet_parity.run import Verdict, judge

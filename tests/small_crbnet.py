@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hfnet_export import crbnet_export
-from hfnet_export.calibration import built_in_images
-from hfnet_export.crbnet import CRBNetConfig, FusedBatchNorm, build_crbnet
-from hfnet_export.weights import save_weights
+from hfnet_export.networks.crbnet import CRBNetConfig, FusedBatchNorm, build_crbnet
+from hfnet_export.networks.weights import save_weights
+from hfnet_export.tflite.calibration import built_in_images
 
 CONFIG = CRBNetConfig(dim=16, width=4)
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hfnet_edge.description import Description
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.description import Description
+from hfnet_maps.pack.writer import lay_out, to_map
 from hfnet_maps.source import Extractor, Photos, Source
-from hfnet_maps.writer import lay_out, to_map
 
 CAMERA = Camera("PINHOLE", 640, 480, (500.0, 505.0, 321.0, 239.0))
 EXTRACTOR = Description(

@@ -14,9 +14,9 @@ from PIL import Image
 
 from hfnet_edge import Localizer, Model, Status
 from hfnet_edge.features import extract
-from hfnet_edge.image import load_photo
-from hfnet_edge.lists import read_poses, read_queries
-from hfnet_maps.made_place import made_place, write_place
+from hfnet_edge.image.photo import load_photo
+from hfnet_edge.shell.lists import read_poses, read_queries
+from hfnet_maps.synthetic_town.made_place import made_place, write_place
 
 pytest.importorskip("tensorflow")
 BIN = Path(sys.executable).parent

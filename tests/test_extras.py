@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hfnet_maps.writer import full_sections, write_map
+from hfnet_maps.pack.writer import full_sections, write_map
 from synthetic import place
 
 EXPORT = ["tensorflow", "keras", "ai_edge_quantizer", "onnx", "onnxruntime"]

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from hfnet_device.cli import main as device
 from hfnet_edge.cli import app as localize
 from hfnet_edge.geometry import Pose
-from hfnet_edge.lists import write_poses
+from hfnet_edge.shell.lists import write_poses
 from hfnet_maps.cli import eval_main
 from hfnet_maps.cli import main as hfnet_map
-from hfnet_maps.writer import built_sections, write_map
+from hfnet_maps.pack.writer import built_sections, write_map
 from synthetic import place
 
 NAME = "\x1b]0;owned\x07\x1b[2J\u202egpj.[/]a.jpg"

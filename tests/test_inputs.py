@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hfnet_edge import runner
 from hfnet_edge.cli import app as localize_app
 from hfnet_edge.errors import HFNetEdgeError, InputError
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.record import runner
 from hfnet_export.cli import export_app
+from hfnet_maps.build.reference import read_reference
 from hfnet_maps.cli import eval_main
 from hfnet_maps.cli import main as map_app
-from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import full_sections, write_map
+from hfnet_maps.pack.writer import full_sections, write_map
 from hfnet_parity.bench_cli import app as bench_app
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.cli import main as parity_app

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hfnet_edge.lists import read_names
-from hfnet_maps.writer import full_sections, write_map
+from hfnet_edge.shell.lists import read_names
+from hfnet_maps.pack.writer import full_sections, write_map
 from synthetic import place as synthetic_place
 
 KEPT = 8  # reference images of the place; its queries besides
@@ -94,7 +94,7 @@ def test_from_the_example_to_the_map(shell, small, monkeypatch):
     def write_place(folder, progress):
         shutil.copytree(small, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr("hfnet_maps.made_place.write_place", write_place)
+    monkeypatch.setattr("hfnet_maps.synthetic_town.made_place.write_place", write_place)
     shell.then(shell("hfnet-map", "example", "-o", "it's a place"), "hfnet-map build")
     assert Path("it's a place/map.hfmap").is_file()
 
@@ -138,7 +138,7 @@ def test_of_the_patch_network(shell):
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["hfnet-distill", "hfnet-train-crbnet"])
 def test_of_the_training(shell, small, monkeypatch, program):
-    from hfnet_export import weights
+    from hfnet_export.networks import weights
 
     hfnet = program == "hfnet-distill"
     files = ("losses.png", "local.csv", "global.csv")
@@ -150,8 +150,8 @@ def test_of_the_training(shell, small, monkeypatch, program):
             (run / name).write_bytes(b"0")
         return Path(shutil.copy(weights.BUNDLED if hfnet else weights.BUNDLED_CRBNET, run / "weights.npz"))
 
-    monkeypatch.setattr("hfnet_export.runs.run_distillation", trained)
-    monkeypatch.setattr("hfnet_export.crbnet_runs.run_crbnet", trained)
+    monkeypatch.setattr("hfnet_export.training.runs.run_distillation", trained)
+    monkeypatch.setattr("hfnet_export.training.crbnet_runs.run_crbnet", trained)
     own = ["--local-teacher", "a", "--global-teacher", "b"] if hfnet else ["--scenes", "s", "--hold-out", "x"]
     shell.then(shell(program, "--images", small / "images", *own, "-o", "a run"), "hfnet-export")
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from hfnet_edge import Localizer, Model
-from hfnet_edge.lists import read_names, read_queries
+from hfnet_edge.shell.lists import read_names, read_queries
 from hfnet_export.export import export_hfnet
-from hfnet_maps.budget import choose
-from hfnet_maps.build import build_map
-from hfnet_maps.evaluation import pose_error
-from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import to_map
+from hfnet_maps.build.builder import build_map
+from hfnet_maps.build.reference import read_reference
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.budget import choose
+from hfnet_maps.pack.writer import to_map
 
 pytestmark = pytest.mark.slow
 

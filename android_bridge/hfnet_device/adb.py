@@ -27,9 +27,9 @@ from pathlib import Path
 from hfnet_device import debian
 from hfnet_device.arm64 import LIBRARIES, LOADER, PYTHON, SITE, prepared
 from hfnet_device.backends import ENVIRONMENT, OUT, RUNNER, RUNTIME, Transfer, ask, check, follow, stage
-from hfnet_edge.cache import MARKER, locked
-from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import BackendError
+from hfnet_edge.shell.cache import MARKER, locked
+from hfnet_edge.shell.console import Report, silent
 
 HOME = "/data/local/tmp/hfnet-edge"
 READY = "device"  # as `adb devices` calls it

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hfnet_device import debian
 from hfnet_device.backends import ENVIRONMENT, RUNNER, ask, check, follow, stage
-from hfnet_edge.cache import complete, kept, make_once
-from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import BackendError
+from hfnet_edge.shell.cache import complete, kept, make_once
+from hfnet_edge.shell.console import Report, silent
 
 CPUS = {"max": "with dot product", "cortex-a53": "without"}  # what qemu calls them, and what XNNPACK then uses
 QEMUS = ("qemu-aarch64-static", "qemu-aarch64")

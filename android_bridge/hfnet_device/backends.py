@@ -1,5 +1,5 @@
-"""Where a job runs. A job is a folder that `hfnet_edge.runner` understands: job.json, model.tflite, map.hfmap, images/,
-and patches.tflite where a patch network describes the map's landmarks.
+"""Where a job runs. A job is a folder that `hfnet_edge.record.runner` understands: job.json, model.tflite, map.hfmap,
+images/, and patches.tflite where a patch network describes the map's landmarks.
 
     Backend.run(JOB)    puts the runtime package of this checkout in JOB/runtime, runs it there or on a device, and
                         leaves what it wrote in JOB/out
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Protocol
 
 import hfnet_edge
-from hfnet_edge.console import Report, silent, size_text
 from hfnet_edge.errors import BackendError, InputError, OutputError
+from hfnet_edge.shell.console import Report, silent, size_text
 
 RUNTIME, OUT = "runtime", "out"
-RUNNER = ("-m", "hfnet_edge.runner")
+RUNNER = ("-m", "hfnet_edge.record.runner")
 ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUTF8": "1",

@@ -8,9 +8,9 @@ from rich.table import Table
 from hfnet_device.adb import READY, devices
 from hfnet_device.arm64 import CPUS, missing_tools, prepare, prepared
 from hfnet_device.debian import install_line
-from hfnet_edge.console import reports_errors, run, wrote
 from hfnet_edge.errors import BackendError
-from hfnet_edge.tables import show
+from hfnet_edge.shell.console import reports_errors, run, wrote
+from hfnet_edge.shell.tables import show
 
 main = typer.Typer(
     add_completion=False,

@@ -15,20 +15,20 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from hfnet_edge.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.errors import InputError
-from hfnet_edge.extras import needs
-from hfnet_edge.files import CommandFiles
-from hfnet_edge.tables import show
+from hfnet_edge.shell.console import command, progress, reports_errors, run, size_text, wrote
+from hfnet_edge.shell.extras import needs
+from hfnet_edge.shell.files import CommandFiles
+from hfnet_edge.shell.tables import show
 from hfnet_export.extra import export_extra, readers_of
-from hfnet_export.network_files import network_files
-from hfnet_export.roles import parse_outputs
-from hfnet_export.weights_card import is_crbnet
+from hfnet_export.networks.weights_card import is_crbnet
+from hfnet_export.sources.network_files import network_files
+from hfnet_export.sources.roles import parse_outputs
 
 if TYPE_CHECKING:
-    from hfnet_export.autopilot import Step
     from hfnet_export.crbnet_export import CRBNetReport
     from hfnet_export.export import ExportReport
+    from hfnet_export.tflite.autopilot import Step
     from hfnet_parity.gate import Gate
 
 MAX_LOSS = "1pt, 1.1x"
@@ -135,9 +135,9 @@ def export(
         files.reads_pictures(folder)
     files.writes(output)
     with export_extra(*readers_of(network)):
-        from hfnet_export.autopilot import GateError
         from hfnet_export.export import STEPS, export_hfnet, recipe_path
-        from hfnet_export.weights import BUNDLED
+        from hfnet_export.networks.weights import BUNDLED
+        from hfnet_export.tflite.autopilot import GateError
 
     if gate is not None:
         files.writes(recipe_path(output))
@@ -177,7 +177,7 @@ def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path 
     with export_extra():
         from hfnet_export.crbnet_export import export_crbnet
         from hfnet_export.export import STEPS
-        from hfnet_export.weights import BUNDLED_CRBNET
+        from hfnet_export.networks.weights import BUNDLED_CRBNET
 
     report = export_crbnet(
         BUNDLED_CRBNET if network == "crbnet" else Path(network),
@@ -295,8 +295,8 @@ def distill(
             --global-teacher mobilenetv2_1.0_imagenet.npz -o run
     """
     with export_extra("matplotlib", *readers_of(local_teacher)):
-        from hfnet_export.recipe import BUNDLED_RECIPE
-        from hfnet_export.runs import run_distillation
+        from hfnet_export.training.recipe import BUNDLED_RECIPE
+        from hfnet_export.training.runs import run_distillation
 
     try:
         with progress() as report:
@@ -328,8 +328,8 @@ def train_crbnet(
     """
     needs("maps", "pycolmap")
     with export_extra("matplotlib"):
-        from hfnet_export.crbnet_runs import run_crbnet
-        from hfnet_export.recipe import BUNDLED_CRBNET_RECIPE
+        from hfnet_export.training.crbnet_runs import run_crbnet
+        from hfnet_export.training.recipe import BUNDLED_CRBNET_RECIPE
 
     names = [name.strip() for name in hold_out.split(",") if name.strip()]
     try:

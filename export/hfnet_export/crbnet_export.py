@@ -16,20 +16,20 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from hfnet_edge.description import PATCH_ROLE, Description
 from hfnet_edge.errors import InputError, ModelError
-from hfnet_edge.files import atomic_write, check_writable
-from hfnet_edge.image import load_photo
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.patches import SIDE, cut, detect
-from hfnet_edge.quiet import quiet
-from hfnet_export import convert
-from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, evenly, image_files
-from hfnet_export.convert import FLOAT32, INT8_WEIGHTS, Operator, Rule, named
-from hfnet_export.crbnet import CRBNetConfig
+from hfnet_edge.image.patches import SIDE, cut, detect
+from hfnet_edge.image.photo import load_photo
+from hfnet_edge.networks.description import PATCH_ROLE, Description
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.shell.files import atomic_write, check_writable
+from hfnet_edge.shell.quiet import quiet
 from hfnet_export.export import THREADS, OnStep, interleaved
-from hfnet_export.hfnet import INPUT_RANGE
-from hfnet_export.weights import BUNDLED_CRBNET, crbnet_from_weights
+from hfnet_export.networks.crbnet import CRBNetConfig
+from hfnet_export.networks.hfnet import INPUT_RANGE
+from hfnet_export.networks.weights import BUNDLED_CRBNET, crbnet_from_weights
+from hfnet_export.tflite import convert
+from hfnet_export.tflite.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, evenly, image_files
+from hfnet_export.tflite.convert import FLOAT32, INT8_WEIGHTS, Operator, Rule, named
 
 IMAGE_SIZE = (480, 640)  # of the images made by code
 PHOTO_SIDE = 640  # pixels

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnet_edge.console import Report, silent
 from hfnet_edge.errors import InputError, ModelError
-from hfnet_edge.files import atomic_write, check_writable
-from hfnet_edge.model import Model
-from hfnet_edge.quiet import quiet
-from hfnet_export import convert
-from hfnet_export.autopilot import Judge, Step, autopilot
-from hfnet_export.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
-from hfnet_export.quantization_recipe import calibration_hash, read_recipe, write_recipe
-from hfnet_export.sources import check_input_size, read_source
-from hfnet_export.weights import BUNDLED
+from hfnet_edge.networks.model import Model
+from hfnet_edge.shell.console import Report, silent
+from hfnet_edge.shell.files import atomic_write, check_writable
+from hfnet_edge.shell.quiet import quiet
+from hfnet_export.networks.weights import BUNDLED
+from hfnet_export.sources.foreign import check_input_size, read_source
+from hfnet_export.tflite import convert
+from hfnet_export.tflite.autopilot import Judge, Step, autopilot
+from hfnet_export.tflite.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
+from hfnet_export.tflite.quantization_recipe import calibration_hash, read_recipe, write_recipe
 
 STEPS = 6
 COMPARED = 16  # images for the comparison with the float network
@@ -77,16 +77,16 @@ def export_hfnet(
         network: weights that `hfnet-distill` wrote, or another HF-Net: a Keras file (.keras, .h5), the folder of a
             SavedModel, or an .onnx file.
         output: the .tflite to write.
-        quantize: "none" (float32), "fp16", "dynamic" or "int8", see `hfnet_export.convert.RECIPES`.
+        quantize: "none" (float32), "fp16", "dynamic" or "int8", see `hfnet_export.tflite.convert.RECIPES`.
         input_size: height and width, multiples of 32.
         global_dim: keep this many dimensions of the global descriptor, the most important first; of weights only.
         pca: a folder of the map's reference photos, more than ``global_dim``: their PCA, folded into the projection,
             decides which dimensions are the most important.
         calibration: a folder of photos like those that will be localized; None: images made by code.
         input_range: what another HF-Net expects for grey levels 0 and 255.
-        outputs: role to name of an output of another HF-Net, where `hfnet_export.roles` cannot tell.
-        gate: of an int8 model: operators move to float until it passes, see `hfnet_export.autopilot`. The recipe is
-            written next to the model, `recipe_path`.
+        outputs: role to name of an output of another HF-Net, where `hfnet_export.sources.roles` cannot tell.
+        gate: of an int8 model: operators move to float until it passes, see `hfnet_export.tflite.autopilot`. The
+            recipe is written next to the model, `recipe_path`.
         recipe: a recipe file to repeat; the same network, input size and calibration give the same file.
 
     Raises:

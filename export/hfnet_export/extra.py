@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hfnet_edge.extras import needs
-from hfnet_edge.quiet import quiet
+from hfnet_edge.shell.extras import needs
+from hfnet_edge.shell.quiet import quiet
 
 
 @contextmanager

@@ -13,19 +13,19 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from hfnet_edge.codecs import CodecName
-from hfnet_edge.console import command, printable, progress, reports_errors, run, size_text, wrote
-from hfnet_edge.container import Section
 from hfnet_edge.errors import ImageError, InputError, OutputError
-from hfnet_edge.extras import needs
-from hfnet_edge.files import CommandFiles, atomic_folder, atomic_write, check_writable
-from hfnet_edge.lists import find_images, read_names, read_poses
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.tables import show
-from hfnet_maps.reference import model_files
+from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.map.container import Section
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.shell.console import command, printable, progress, reports_errors, run, size_text, wrote
+from hfnet_edge.shell.extras import needs
+from hfnet_edge.shell.files import CommandFiles, atomic_folder, atomic_write, check_writable
+from hfnet_edge.shell.lists import find_images, read_names, read_poses
+from hfnet_edge.shell.tables import show
+from hfnet_maps.build.reference import model_files
 
 if TYPE_CHECKING:
-    from hfnet_maps.budget import Choice
+    from hfnet_maps.pack.budget import Choice
 
 main = typer.Typer(
     help="Build maps for localization on the device, pack them, and look into them.",
@@ -82,10 +82,10 @@ def build(
     names = _reference_images(reference, images) if list_ is None else read_names(list_)
     inputs = (list_, model, patch_model, *model_files(reference), *(images / name for name in names))
     CommandFiles(*inputs).writes(output)
-    from hfnet_edge.model import Model
-    from hfnet_edge.patch_model import PatchModel
-    from hfnet_maps.build import build_map
-    from hfnet_maps.writer import built_sections, write_map
+    from hfnet_edge.networks.model import Model
+    from hfnet_edge.networks.patch_model import PatchModel
+    from hfnet_maps.build.builder import build_map
+    from hfnet_maps.pack.writer import built_sections, write_map
 
     with progress() as report:
         patches = None if patch_model is None else PatchModel(patch_model)
@@ -117,7 +117,7 @@ def build(
 
 def _reference_images(reference: Path, images: Path) -> list[str]:
     """All images of a COLMAP model. Raises InputError, ImageError: some are not in the folder."""
-    from hfnet_maps.reference import read_reference
+    from hfnet_maps.build.reference import read_reference
 
     names = list(read_reference(reference).poses)
     try:
@@ -178,19 +178,19 @@ def pack(
         _check_picture("--curve", curve, files)
     if source is None:
         needs("maps", "h5py")
-    from hfnet_maps.budget import Ladder, check_judged, choose
-    from hfnet_maps.budget import curve as trace_curve
-    from hfnet_maps.pictures import draw_curve
+    from hfnet_maps.evaluation.pictures import draw_curve
+    from hfnet_maps.pack.budget import Ladder, check_judged, choose
+    from hfnet_maps.pack.budget import curve as trace_curve
+    from hfnet_maps.pack.writer import write_map
     from hfnet_maps.source import Source, read_source
-    from hfnet_maps.writer import write_map
 
     with progress() as report:
         place: Source
         if source is not None:
             place = read_source(source)
         else:
-            from hfnet_edge.model import Model
-            from hfnet_maps.hloc import read_hloc
+            from hfnet_edge.networks.model import Model
+            from hfnet_maps.build.hloc import read_hloc
 
             assert sfm is not None and features is not None and global_features is not None
             description = None if model is None else Model(model).description
@@ -299,9 +299,9 @@ def merge(
     if len(sources) < 2:
         raise InputError("there is one map", "name the maps to merge")
     CommandFiles(*sources).writes(output)
-    from hfnet_maps.merge import merge as merge_sources
+    from hfnet_maps.build.merge import merge as merge_sources
+    from hfnet_maps.pack.writer import built_sections, write_map
     from hfnet_maps.source import read_source
-    from hfnet_maps.writer import built_sections, write_map
 
     merged = merge_sources([read_source(path) for path in sources], [str(path) for path in sources])
     with progress() as report:
@@ -391,7 +391,7 @@ def inspect(
         table.add_row(name, f"{length}", f"{100 * length / total:.1f} %", per_landmark, per_image)
     show(table)
     if picture is not None:
-        from hfnet_maps.pictures import draw_map
+        from hfnet_maps.evaluation.pictures import draw_map
 
         draw_map(m, picture)
         wrote(picture)
@@ -414,7 +414,7 @@ def example(
         raise OutputError(f"{output} is there already and not an empty folder", "name a new folder")
     check_writable(output, folder=True)
     needs("maps", "pycolmap")
-    from hfnet_maps.made_place import write_place
+    from hfnet_maps.synthetic_town.made_place import write_place
 
     with atomic_folder(output) as folder, progress() as report:
         write_place(folder, progress=lambda done, total: report("photographing", done, total))
@@ -446,12 +446,12 @@ def evaluate(
 
         hfnet-eval poses.txt --reference sparse/0 --queries queries_with_intrinsics.txt --picture above.png
     """
-    from hfnet_maps.alignment import align as fit
-    from hfnet_maps.alignment import differ_by_similarity
-    from hfnet_maps.evaluation import errors_text, parse_thresholds, plain
-    from hfnet_maps.evaluation import evaluate as evaluate_poses
-    from hfnet_maps.pictures import draw_from_above
-    from hfnet_maps.reference import read_reference
+    from hfnet_maps.build.reference import read_reference
+    from hfnet_maps.evaluation.alignment import align as fit
+    from hfnet_maps.evaluation.alignment import differ_by_similarity
+    from hfnet_maps.evaluation.errors import errors_text, parse_thresholds, plain
+    from hfnet_maps.evaluation.errors import evaluate as evaluate_poses
+    from hfnet_maps.evaluation.pictures import draw_from_above
 
     if map_ is not None and picture is None:
         raise InputError("--map is only for the picture", "give --picture F.png too")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnet_edge.codecs import Codec, CodecName
-from hfnet_edge.container import Section
-from hfnet_edge.description import Description
 from hfnet_edge.errors import CameraError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.map.codecs import Codec, CodecName
+from hfnet_edge.map.container import Section
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.description import Description
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from make import FIELDS
 
-from hfnet_edge.container import CHECKSUM_AT, ENTRY, HEADER, Section
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.observation_list import parameters
+from hfnet_edge.map.container import CHECKSUM_AT, ENTRY, HEADER, Section
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.observation_list import parameters
 from hfnet_edge.schema.description_generated import MapDescription
 
 Field = tuple[int, int, str]  # first byte, length, note

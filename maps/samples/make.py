@@ -20,17 +20,17 @@ from random import Random
 import flatbuffers
 import numpy as np
 
-from hfnet_edge.codecs import Codec, CodecName
-from hfnet_edge.container import BLOCK, CHECKSUM_AT, ENTRY, HEADER, Section, aligned, head_checksum
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.matching import nearest_two
-from hfnet_edge.retrieval import retrieve
+from hfnet_edge.map.codecs import Codec, CodecName
+from hfnet_edge.map.container import BLOCK, CHECKSUM_AT, ENTRY, HEADER, Section, aligned, head_checksum
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.methods.matching import nearest_two
+from hfnet_edge.methods.retrieval import retrieve
 from hfnet_edge.schema import description_generated as schema
-from hfnet_maps.codebooks import encode
-from hfnet_maps.pack import project
+from hfnet_maps.pack.codebooks import encode
+from hfnet_maps.pack.packer import project
+from hfnet_maps.pack.writer import Sections, full_sections, lay_out, write_map
 from hfnet_maps.source import Extractor, Photos, Source
-from hfnet_maps.writer import Sections, full_sections, lay_out, write_map
 
 GENERATOR = "hfnet-edge samples"  # instead of the package's version
 FIELDS = {

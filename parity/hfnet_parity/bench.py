@@ -18,19 +18,19 @@ import numpy as np
 from rich.table import Table
 
 from hfnet_device.backends import Backend
-from hfnet_edge.bench import BenchJob, BenchRun
-from hfnet_edge.console import Report, silent, size_text
 from hfnet_edge.errors import BackendError, InputError
-from hfnet_edge.files import parse_json, read_bytes
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image_file import open_image
+from hfnet_edge.image.image_file import open_image
 from hfnet_edge.localizer import WITH_TREES, Method, Status
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model, check_match
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.random_trees import RandomTrees
-from hfnet_edge.runner import BENCH, IMAGES, JOB, MAP, MODEL, OUT, PATCHES
-from hfnet_export.calibration import image_files
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.networks.model import Model, check_match
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.record.bench import BenchJob, BenchRun
+from hfnet_edge.record.runner import BENCH, IMAGES, JOB, MAP, MODEL, OUT, PATCHES
+from hfnet_edge.shell.console import Report, silent, size_text
+from hfnet_edge.shell.files import parse_json, read_bytes
+from hfnet_export.tflite.calibration import image_files
 
 THREADS = (1, 2)
 WHOLE = "whole"  # the query

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from hfnet_edge.console import printable, progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError
-from hfnet_edge.files import CommandFiles, atomic_write
-from hfnet_edge.lists import find_images, read_queries
 from hfnet_edge.localizer import Method
-from hfnet_edge.tables import show
+from hfnet_edge.shell.console import printable, progress, reports_errors, run, wrote
+from hfnet_edge.shell.files import CommandFiles, atomic_write
+from hfnet_edge.shell.lists import find_images, read_queries
+from hfnet_edge.shell.tables import show
 from hfnet_parity.options import MethodOption, PatchModelOption, check_method
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -1,13 +1,13 @@
 """A reference bundle: what the float pipeline made of a list of queries, and all that it takes to ask again elsewhere.
 
     reference.json    true poses, thresholds, the image file of each query
-    recording.zip     see `hfnet_edge.recording_file`
+    recording.zip     see `hfnet_edge.record.recording_file`
     map.hfmap, model.tflite, images/...      of the recording; hloc's results have no map and no model
     patches.tflite    the patch network, where one describes the map's landmarks
 
 One file, so that a gate of a CI needs nothing else. All but reference.json is stored as it is: a bundle unfolds to no
-more than its own size, whatever that is. reference.json has at most 16 MiB, an image what `hfnet_edge.image` reads; of
-the recording see there.
+more than its own size, whatever that is. reference.json has at most 16 MiB, an image what
+`hfnet_edge.image.photo` reads; of the recording see there.
 """
 
 from __future__ import annotations
@@ -19,15 +19,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfnet_edge.archive import add, member, open_archive
 from hfnet_edge.errors import OutputError, RecordingError
-from hfnet_edge.files import atomic_write, open_input, read_bytes
 from hfnet_edge.geometry import Pose
-from hfnet_edge.image_file import MAX_FILE
-from hfnet_edge.recording import Recording
-from hfnet_edge.recording_file import MAX_ARRAYS, MAX_MANIFEST, pose_from_json, pose_to_json, read_recording, to_bytes
-from hfnet_edge.runner import IMAGES, MAP, MODEL, PATCHES, RECORDING
-from hfnet_maps.evaluation import THRESHOLDS, Threshold
+from hfnet_edge.image.image_file import MAX_FILE
+from hfnet_edge.record.recording import Recording
+from hfnet_edge.record.recording_file import (
+    MAX_ARRAYS,
+    MAX_MANIFEST,
+    pose_from_json,
+    pose_to_json,
+    read_recording,
+    to_bytes,
+)
+from hfnet_edge.record.runner import IMAGES, MAP, MODEL, PATCHES, RECORDING
+from hfnet_edge.shell.archive import add, member, open_archive
+from hfnet_edge.shell.files import atomic_write, open_input, read_bytes
+from hfnet_maps.evaluation.errors import THRESHOLDS, Threshold
 
 FORMAT = 1
 MANIFEST = "reference.json"

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from hfnet_edge.image import fit
-from hfnet_edge.image_file import open_image
-from hfnet_edge.keypoints import CELL
+from hfnet_edge.image.image_file import open_image
+from hfnet_edge.image.keypoints import CELL
+from hfnet_edge.image.photo import fit
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import Comparison
 

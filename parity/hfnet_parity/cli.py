@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hfnet_edge.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.errors import InputError, InstallError
-from hfnet_edge.extras import needs
-from hfnet_edge.files import CommandFiles, atomic_write
 from hfnet_edge.geometry import Pose
-from hfnet_edge.lists import read_poses, read_queries
 from hfnet_edge.localizer import Method
-from hfnet_edge.tables import PrintableConsole
-from hfnet_export.network_files import network_files
-from hfnet_maps.reference import model_files
+from hfnet_edge.shell.console import command, progress, reports_errors, run, wrote
+from hfnet_edge.shell.extras import needs
+from hfnet_edge.shell.files import CommandFiles, atomic_write
+from hfnet_edge.shell.lists import read_poses, read_queries
+from hfnet_edge.shell.tables import PrintableConsole
+from hfnet_export.sources.network_files import network_files
+from hfnet_maps.build.reference import model_files
 from hfnet_parity.options import MethodOption, PatchModelOption, check_method
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def record(
         files.reads(*result_files(from_hloc))
     files.writes(output)
     from hfnet_export.cli import parse_range
-    from hfnet_export.roles import parse_outputs
-    from hfnet_maps.evaluation import parse_thresholds
+    from hfnet_export.sources.roles import parse_outputs
+    from hfnet_maps.evaluation.errors import parse_thresholds
     from hfnet_parity.record import load_network, record_hloc
     from hfnet_parity.record import record as record_bundle
 
@@ -249,7 +249,7 @@ def golden(
 def _true_poses(path: Path) -> dict[str, Pose]:
     """Of a COLMAP model's folder, or of a list of poses. Raises InputError."""
     if os.path.isdir(path):
-        from hfnet_maps.reference import read_reference
+        from hfnet_maps.build.reference import read_reference
 
         return dict(read_reference(path).poses)
     return read_poses(path)

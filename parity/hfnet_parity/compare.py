@@ -12,8 +12,8 @@ import numpy as np
 
 from hfnet_edge.errors import MismatchError, RecordingError
 from hfnet_edge.geometry import Pose
-from hfnet_edge.recording import Recording
-from hfnet_maps.evaluation import Threshold, pose_error, pose_errors, within
+from hfnet_edge.record.recording import Recording
+from hfnet_maps.evaluation.errors import Threshold, pose_error, pose_errors, within
 from hfnet_parity.measures import MEASURES, MEDIAN, RECALL, REFERENCES, Measure
 from hfnet_parity.pairs import MissingStage, Pair
 from hfnet_parity.tolerances import HLOC

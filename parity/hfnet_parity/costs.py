@@ -15,11 +15,11 @@ import numpy as np
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Pose
 from hfnet_edge.localizer import WITH_TREES, LocalizationConfig, localize_features
-from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import RandomTrees
 from hfnet_edge.pose import PoseConfig, solver_here
-from hfnet_edge.random_trees import RandomTrees
-from hfnet_edge.recording import QueryRecord
-from hfnet_maps.evaluation import pose_error
+from hfnet_edge.record.recording import QueryRecord
+from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.compare import Comparison
 from hfnet_parity.pairs import Pair
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from hfnet_device.backends import Host
-from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError, MismatchError, RecordingError
-from hfnet_edge.files import read_bytes
 from hfnet_edge.localizer import Method
-from hfnet_edge.recording import Recording, digest
-from hfnet_edge.runner import MAP
-from hfnet_maps.evaluation import Threshold
+from hfnet_edge.networks.description import Description
+from hfnet_edge.record.recording import Recording, digest
+from hfnet_edge.record.runner import MAP
+from hfnet_edge.shell.files import read_bytes
+from hfnet_maps.evaluation.errors import Threshold
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import check_kernels, errors_of, interval, median_ratio, recall_lost, recalls_of
 from hfnet_parity.run import run_on

@@ -26,29 +26,29 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from hfnet_edge.codecs import CodecName, project
-from hfnet_edge.console import Report, silent
-from hfnet_edge.covisibility import cluster
 from hfnet_edge.errors import ModelError, OutputError
 from hfnet_edge.features import MAX_KEYPOINTS, Features, decode, extract
-from hfnet_edge.files import atomic_folder, atomic_write, check_writable, parse_json, read_bytes
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.image import Photo, load_photo
-from hfnet_edge.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
+from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
+from hfnet_edge.image.patches import SIDE, cut
+from hfnet_edge.image.photo import Photo, load_photo
 from hfnet_edge.localizer import LocalizationConfig, Method, Status, localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.matching import Match2D3D, match, nearest_two
-from hfnet_edge.model import Model, RawOutputs
-from hfnet_edge.parallel_search import search, seen_by
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.patches import SIDE, cut
+from hfnet_edge.map.codecs import CodecName, project
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import Order, RandomTrees
+from hfnet_edge.methods.covisibility import cluster
+from hfnet_edge.methods.matching import Match2D3D, match, nearest_two
+from hfnet_edge.methods.parallel_search import search, seen_by
+from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.networks.model import Model, RawOutputs
+from hfnet_edge.networks.patch_model import PatchModel
 from hfnet_edge.pose import PoseConfig, available_solvers, estimate_pose
-from hfnet_edge.random_trees import Order, RandomTrees
-from hfnet_edge.retrieval import retrieve
-from hfnet_maps.build import map_from_features
-from hfnet_maps.made_place import MadePlace, PlaceView, made_place
-from hfnet_maps.pack import Packer, Settings
-from hfnet_maps.writer import to_map
+from hfnet_edge.shell.console import Report, silent
+from hfnet_edge.shell.files import atomic_folder, atomic_write, check_writable, parse_json, read_bytes
+from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.pack.packer import Packer, Settings
+from hfnet_maps.pack.writer import to_map
+from hfnet_maps.synthetic_town.made_place import MadePlace, PlaceView, made_place
 from hfnet_parity.golden_corners import CAMERA, corner_map, corner_queries
 from hfnet_parity.golden_trees import CAMERA as TREE_CAMERA
 from hfnet_parity.golden_trees import OTHERS, light, patch_keypoints, signed_vectors, tree_map, tree_query
@@ -338,7 +338,7 @@ def command() -> str:
 
 def made_with() -> dict[str, Any]:
     """What decides over the bytes: tools, and what the processor can do."""
-    from hfnet_export.convert import toolchain
+    from hfnet_export.tflite.convert import toolchain
 
     packages = ("numpy", "opencv-python-headless", "pillow", "pycolmap", "poselib")
     features = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hfnet_edge.codecs import UNIT
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.map.codecs import UNIT
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_maps.pack.writer import lay_out, to_map
 from hfnet_maps.source import Extractor, Source
-from hfnet_maps.writer import lay_out, to_map
 
 CAMERA = Camera("PINHOLE", 640, 480, (500.0, 505.0, 321.0, 239.0))
 PIXEL = 1.25  # of the network's input, in pixels of the image

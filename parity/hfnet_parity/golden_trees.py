@@ -6,11 +6,11 @@ import numpy as np
 
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.patches import PATCH_SCALE, SIDE, PatchKeypoints
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.image.patches import PATCH_SCALE, SIDE, PatchKeypoints
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_maps.pack.writer import built_sections, to_map
 from hfnet_maps.source import Extractor, Source
-from hfnet_maps.writer import built_sections, to_map
 
 CAMERA = Camera("PINHOLE", 640, 480, (500.0, 505.0, 321.0, 239.0))
 PIXEL = 1.25  # of the network's input, in pixels of the image

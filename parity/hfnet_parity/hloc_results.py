@@ -14,9 +14,9 @@ from pathlib import Path
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.hloc import open_features, read_features
-from hfnet_edge.lists import read_poses
 from hfnet_edge.localizer import Status
-from hfnet_edge.recording import QueryRecord, Recording
+from hfnet_edge.record.recording import QueryRecord, Recording
+from hfnet_edge.shell.lists import read_poses
 
 LOCAL, GLOBAL = ("features.h5", "feats-*.h5"), ("global-feats.h5", "global-feats-*.h5")
 

@@ -12,8 +12,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from hfnet_edge.console import printable
-from hfnet_edge.files import atomic_write
+from hfnet_edge.shell.console import printable
+from hfnet_edge.shell.files import atomic_write
 from hfnet_parity import report
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import CONFIDENCE, errors_of, recalls_of

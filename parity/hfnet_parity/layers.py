@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hfnet_edge.description import read_description
-from hfnet_edge.extras import needs
-from hfnet_edge.quiet import quiet
+from hfnet_edge.networks.description import read_description
+from hfnet_edge.shell.extras import needs
+from hfnet_edge.shell.quiet import quiet
 
 LISTED = 10
 NO_NOISE = 99.0  # dB, in place of infinity

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hfnet_maps.evaluation import pose_error
+from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.pairs import MissingStage, Pair
 
 STAGES = ("map", "input", "tensor", "keypoints", "descriptors", "retrieval", "matches", "pose")

@@ -8,7 +8,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from hfnet_edge.recording import QueryRecord
+from hfnet_edge.record.recording import QueryRecord
 
 NEAR = 1.0  # network pixels within which two keypoints are the same
 

@@ -12,10 +12,10 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from hfnet_edge.console import printable
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image_file import open_image
+from hfnet_edge.image.image_file import open_image
+from hfnet_edge.shell.console import printable
 from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.pairs import MissingStage, Pair
 from hfnet_parity.report import distance, inlier_count, inliers_text, of_query, remark, value_text

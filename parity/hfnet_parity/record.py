@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from hfnet_edge.console import Report, silent
-from hfnet_edge.description import Description
 from hfnet_edge.errors import InputError
-from hfnet_edge.files import CommandFiles, read_bytes
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.lists import find_images
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
-from hfnet_edge.model import Model, RawOutputs
-from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.model import Model, RawOutputs
+from hfnet_edge.networks.patch_model import PatchModel
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
-from hfnet_edge.recording import Recording
-from hfnet_edge.runner import about, record_queries, reference_poses
+from hfnet_edge.record.recording import Recording
+from hfnet_edge.record.runner import about, record_queries, reference_poses
+from hfnet_edge.shell.console import Report, silent
+from hfnet_edge.shell.files import CommandFiles, read_bytes
+from hfnet_edge.shell.lists import find_images
 from hfnet_export.extra import export_extra, readers_of
-from hfnet_maps.evaluation import THRESHOLDS, Threshold
+from hfnet_maps.evaluation.errors import THRESHOLDS, Threshold
 from hfnet_parity.bundle import write_bundle
 
 TFLITE = ".tflite"
@@ -48,7 +48,7 @@ class Network:
 
 
 class Original:
-    """A network in the framework that it was made with, on a GPU, in the shape of `hfnet_edge.model.Model`.
+    """A network in the framework that it was made with, on a GPU, in the shape of `hfnet_edge.networks.model.Model`.
 
     Args:
         description: of the network. reference: (1, H, W, 1) float32 to outputs by role, batch of 1 included.
@@ -71,7 +71,7 @@ def load_network(
     """Loads a float network for the fastest processor.
 
     Args:
-        name: a .tflite of hfnet-export, `hfnet`, or what `hfnet_export.sources.read_source` reads.
+        name: a .tflite of hfnet-export, `hfnet`, or what `hfnet_export.sources.foreign.read_source` reads.
         input_size, input_range, outputs: of the latter.
 
     Raises:
@@ -85,9 +85,9 @@ def load_network(
                 raise InputError(f"--{option} is not for a .tflite, which says it itself", "leave it out")
         return Network(Model(path), read_bytes(path), "CPU, LiteRT")
     with export_extra(*readers_of(path)):
-        from hfnet_export.convert import embed
-        from hfnet_export.sources import read_source
-        from hfnet_export.weights import BUNDLED
+        from hfnet_export.networks.weights import BUNDLED
+        from hfnet_export.sources.foreign import read_source
+        from hfnet_export.tflite.convert import embed
 
     network = BUNDLED if name == "hfnet" else path
     source = read_source(network, input_size or INPUT_SIZE, input_range=input_range, outputs=outputs)

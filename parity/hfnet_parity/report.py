@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hfnet_edge.console import printable
-from hfnet_edge.recording import QueryRecord, Recording
-from hfnet_edge.recording_file import pose_to_json
-from hfnet_edge.tables import PrintableConsole
+from hfnet_edge.record.recording import QueryRecord, Recording
+from hfnet_edge.record.recording_file import pose_to_json
+from hfnet_edge.shell.console import printable
+from hfnet_edge.shell.tables import PrintableConsole
 from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.costs import STEPS, Cost, costliest
 from hfnet_parity.layers import Layer

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfnet_device.backends import Backend
-from hfnet_edge.console import Report, printable, silent
-from hfnet_edge.description import read_description
 from hfnet_edge.errors import MismatchError
-from hfnet_edge.files import read_bytes
-from hfnet_edge.image import load_photo
+from hfnet_edge.image.patches import cut, detect
+from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import WITH_TREES, Method
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model, check_match
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.patches import cut, detect
-from hfnet_edge.random_trees import RandomTrees
-from hfnet_edge.recording import Recording
-from hfnet_edge.recording_file import read_recording
-from hfnet_edge.runner import IMAGES, JOB, MAP, MODEL, OUT, PATCHES, RECORDING, RecordJob
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.networks.description import read_description
+from hfnet_edge.networks.model import Model, check_match
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.record.recording import Recording
+from hfnet_edge.record.recording_file import read_recording
+from hfnet_edge.record.runner import IMAGES, JOB, MAP, MODEL, OUT, PATCHES, RECORDING, RecordJob
+from hfnet_edge.shell.console import Report, printable, silent
+from hfnet_edge.shell.files import read_bytes
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.causes import explain
 from hfnet_parity.compare import Comparison, compare

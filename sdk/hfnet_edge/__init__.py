@@ -8,8 +8,8 @@ result = localizer.localize("query.jpg", Camera.parse("PINHOLE 1024 683 919.8 92
 from hfnet_edge.errors import HFNetEdgeError
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.localizer import LocalizationResult, Localizer, Status
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.model import Model
 
 __all__ = [
     "Camera",

@@ -16,17 +16,17 @@ import cv2
 import typer
 from rich.table import Table
 
-from hfnet_edge.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
 from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, OutputError
-from hfnet_edge.extras import needs
-from hfnet_edge.files import CommandFiles, names_below, streamed_write
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
-from hfnet_edge.lists import find_images, pose_line, read_queries
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method, Status
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.tables import show
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.shell.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
+from hfnet_edge.shell.extras import needs
+from hfnet_edge.shell.files import CommandFiles, names_below, streamed_write
+from hfnet_edge.shell.lists import find_images, pose_line, read_queries
+from hfnet_edge.shell.tables import show
 
 PICTURES = "name another for --pictures"
 

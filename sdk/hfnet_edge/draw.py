@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hfnet_edge.files import atomic_write
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image_file import open_image
+from hfnet_edge.image.image_file import open_image
 from hfnet_edge.localizer import LocalizationResult, Status
+from hfnet_edge.shell.files import atomic_write
 
 DRAWABLE = 1e5  # pixels from the image's corner; OpenCV draws with 32 bits
 MAX_PIXELS = 1 << 25  # above which a JPEG is drawn on at a half, quarter or eighth
@@ -23,7 +23,7 @@ def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.nd
     landmarks, rejected matches as faint dots, and a caption. (H, W, 3) uint8 BGR.
 
     Raises:
-        ImageError, CameraError: see `hfnet_edge.image.load_photo`.
+        ImageError, CameraError: see `hfnet_edge.image.photo.load_photo`.
     """
     file = open_image(image)
     picture = cv2.cvtColor(file.rgb(camera, math.sqrt(camera.width * camera.height / MAX_PIXELS)), cv2.COLOR_RGB2BGR)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hfnet_edge.image import Photo
-from hfnet_edge.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
-from hfnet_edge.model import Model, RawOutputs
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.patches import cut
-from hfnet_edge.patches import detect as detect_patches
+from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
+from hfnet_edge.image.patches import cut
+from hfnet_edge.image.patches import detect as detect_patches
+from hfnet_edge.image.photo import Photo
+from hfnet_edge.networks.model import Model, RawOutputs
+from hfnet_edge.networks.patch_model import PatchModel
 
 MAX_KEYPOINTS = 2000
 

@@ -2,7 +2,7 @@
 
 Pixels: COLMAP's convention everywhere, the centre of the top-left pixel is (0.5, 0.5), so that a point at ``x`` in an
 image of width ``w`` lies at ``x * v / w`` after a resize to width ``v``. Array indices are pixels minus 0.5. This is
-the one place that says so; `hfnet_edge.image` and `hfnet_edge.keypoints` apply it.
+the one place that says so; `hfnet_edge.image.photo` and `hfnet_edge.image.keypoints` apply it.
 
 Poses: ``cam_from_world``, OpenCV axes (x right, y down, z forward), quaternions (w, x, y, z), metres where the map is
 metric.

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hfnet_edge.errors import InputError, MismatchError
-from hfnet_edge.extras import needs
 from hfnet_edge.features import Features
-from hfnet_edge.files import open_input
 from hfnet_edge.geometry import Camera
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import WITH_TREES, Clock, LocalizationConfig, LocalizationResult, localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.random_trees import RandomTrees
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.shell.extras import needs
+from hfnet_edge.shell.files import open_input
 
 if TYPE_CHECKING:
     import h5py

@@ -17,20 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnet_edge.covisibility import cluster
 from hfnet_edge.errors import CameraError, InputError, SearchLimitError
 from hfnet_edge.features import Features, decode, extract_patches
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.image import Photo, load_photo
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.matching import Match2D3D, match
-from hfnet_edge.model import Model, RawOutputs, check_match
-from hfnet_edge.one_thread import one_thread
-from hfnet_edge.parallel_search import search, seen_by
-from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.image.photo import Photo, load_photo
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import Order, RandomTrees
+from hfnet_edge.methods.covisibility import cluster
+from hfnet_edge.methods.matching import Match2D3D, match
+from hfnet_edge.methods.parallel_search import search, seen_by
+from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.networks.model import Model, RawOutputs, check_match
+from hfnet_edge.networks.patch_model import PatchModel
 from hfnet_edge.pose import PoseConfig, PoseEstimate, estimate_pose
-from hfnet_edge.random_trees import Order, RandomTrees
-from hfnet_edge.retrieval import retrieve
+from hfnet_edge.shell.one_thread import one_thread
 
 
 class Method(StrEnum):
@@ -133,7 +133,7 @@ class Localizer:
     """Localizes photos in one map with one model, or with two where a patch network describes the landmarks.
 
     Threads may share a localizer, a map and a model: every call answers for its own photo, with the bits that it gets
-    alone. Networks then run in an interpreter for each call, see `hfnet_edge.model.Network`.
+    alone. Networks then run in an interpreter for each call, see `hfnet_edge.networks.model.Network`.
 
     Args:
         m: a `.hfmap` file or an open map. model, patch_model: a `.tflite` file or a loaded model.

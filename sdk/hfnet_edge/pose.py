@@ -15,7 +15,7 @@ import numpy as np
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.matching import Match2D3D
+from hfnet_edge.methods.matching import Match2D3D
 
 try:
     import poselib

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import flatbuffers
 import numpy as np
 
-from hfnet_edge.container import Section
+from hfnet_edge.map.container import Section
 from hfnet_edge.schema.description_generated import MapDescription, MapDescriptionT
 
 MAGIC = b"HFMAP\r\n\x1a"

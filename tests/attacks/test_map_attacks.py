@@ -34,12 +34,12 @@ from attacks.tampering import (
     with_sections,
 )
 from attacks.victims import a_query, victim
-from hfnet_edge.container import BLOCK, Section
 from hfnet_edge.errors import MapFormatError, MapVersionError
 from hfnet_edge.localizer import localize_features
-from hfnet_edge.map_file import TILE, LocalizationMap
-from hfnet_edge.observation_list import TILE_SIZE
-from hfnet_maps.observation_list import encode
+from hfnet_edge.map.container import BLOCK, Section
+from hfnet_edge.map.map_file import TILE, LocalizationMap
+from hfnet_edge.map.observation_list import TILE_SIZE
+from hfnet_maps.pack.observation_list import encode
 from synthetic import CAMERA
 
 

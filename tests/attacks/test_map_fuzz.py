@@ -17,13 +17,13 @@ import pytest
 
 from attacks.tampering import assembled, at_most, parts, resealed, table, with_meta, with_sections
 from attacks.victims import KINDS, a_query, victim
-from hfnet_edge.container import Section
 from hfnet_edge.errors import HFNetEdgeError, MapFormatError
 from hfnet_edge.localizer import localize_features
-from hfnet_edge.map_file import TILE, LocalizationMap
-from hfnet_edge.model import check_match
-from hfnet_edge.observation_list import decode
-from hfnet_maps.observation_list import encode
+from hfnet_edge.map.container import Section
+from hfnet_edge.map.map_file import TILE, LocalizationMap
+from hfnet_edge.map.observation_list import decode
+from hfnet_edge.networks.model import check_match
+from hfnet_maps.pack.observation_list import encode
 from hfnet_maps.source import source_of
 from synthetic import CAMERA, EXTRACTOR
 
@@ -343,8 +343,8 @@ def test_a_file_is_read_like_bytes(tmp_path):
 
 def test_the_fuzzer_notices_what_it_should(monkeypatch):
     """A reader without its checks does not survive."""
-    monkeypatch.setattr("hfnet_edge.container.MapBytes.check", lambda *_: None)
-    monkeypatch.setattr("hfnet_edge.container.MapBytes.check_rows", lambda *_: None)
+    monkeypatch.setattr("hfnet_edge.map.container.MapBytes.check", lambda *_: None)
+    monkeypatch.setattr("hfnet_edge.map.container.MapBytes.check_rows", lambda *_: None)
     with pytest.raises(AssertionError) as caught:
         campaign(range(200))
     assert "mutant(" in caught.value.__notes__[0]

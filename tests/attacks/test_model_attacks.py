@@ -17,9 +17,9 @@ pytest.importorskip("tensorflow")
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from hfnet_edge.description import METADATA_NAME, UNSEALED, read_description, sealed
 from hfnet_edge.errors import ModelError
-from hfnet_edge.model import Model
+from hfnet_edge.networks.description import METADATA_NAME, UNSEALED, read_description, sealed
+from hfnet_edge.networks.model import Model
 from hfnet_edge.schema.description_generated import ModelDescriptionT, OutputT
 
 SCHEMA_MUTANTS, BLOCK_MUTANTS = 150, 300

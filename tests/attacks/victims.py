@@ -7,13 +7,13 @@ from functools import cache
 
 import numpy as np
 
-from hfnet_edge.codecs import CodecName
 from hfnet_edge.features import Features
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_maps.pack import ALL, Packer, Settings
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_maps.pack.packer import ALL, Packer, Settings
+from hfnet_maps.pack.writer import Sections, full_sections, in_file_order, lay_out, to_map
 from hfnet_maps.source import Source
-from hfnet_maps.writer import Sections, full_sections, in_file_order, lay_out, to_map
 from synthetic import looking_at, place
 
 LANDMARKS = 280  # two tiles, the second not full

@@ -88,7 +88,7 @@ def running():
 @pytest.fixture(scope="session")
 def real_job(tmp_path_factory, kit) -> Path:
     """A job of two queries for the bundled network in int8. Tests copy it."""
-    from hfnet_edge.runner import JOB
+    from hfnet_edge.record.runner import JOB
 
     folder, task = kit.job(tmp_path_factory.mktemp("real") / "job")
     # OpenCV's solver: there is no PoseLib for arm64, and the machines are compared.

@@ -12,8 +12,8 @@ import platform
 from pathlib import Path
 
 from hfnet_device.debian import unpack
-from hfnet_edge.cache import complete, kept, make_once
-from hfnet_edge.console import reports_errors, wrote
+from hfnet_edge.shell.cache import complete, kept, make_once
+from hfnet_edge.shell.console import reports_errors, wrote
 
 SUITES = ("bookworm", "bookworm-backports")
 BACKPORTED = ("adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog")

@@ -19,8 +19,8 @@ from hfnet_device.adb import HOME, Adb
 from hfnet_device.arm64 import CPUS, Arm64
 from hfnet_device.backends import Host
 from hfnet_edge.errors import BackendError
-from hfnet_edge.recording import Recording
-from hfnet_edge.recording_file import read_recording
+from hfnet_edge.record.recording import Recording
+from hfnet_edge.record.recording_file import read_recording
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 NAME = "hfnet-edge-test-arm64"

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from hfnet_device import arm64, cli, debian
 from hfnet_device.arm64 import Arm64
 from hfnet_device.backends import Host, follow
-from hfnet_edge.cache import complete, kept, make_once
 from hfnet_edge.errors import BackendError, InstallError
+from hfnet_edge.shell.cache import complete, kept, make_once
 
 
 def test_the_host_runs_the_code_of_this_checkout_in_an_environment_of_its_own(stand_in, monkeypatch):

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from hfnet_export import calibration, convert
-from hfnet_export.hfnet import HFNetConfig, build_hfnet
-from hfnet_export.weights import hfnet_from_weights, save_weights
+from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet
+from hfnet_export.networks.weights import hfnet_from_weights, save_weights
+from hfnet_export.tflite import calibration, convert
 
 SIZE = (96, 128)
 CONFIG = HFNetConfig(local_dim=16, global_dim=12, detector_width=32, descriptor_width=32)

@@ -16,17 +16,18 @@ from typer.testing import CliRunner
 
 from conftest import SIZE
 from fragile import GUILTY, write_fragile_weights
-from hfnet_edge.description import read_description
 from hfnet_edge.errors import InputError, MismatchError
-from hfnet_edge.model import Model, RawOutputs
-from hfnet_edge.recording import digest
-from hfnet_export import cli, convert
-from hfnet_export.autopilot import EVERYTHING, NOTHING, GateError, autopilot, find_groups
-from hfnet_export.calibration import built_in_images
-from hfnet_export.convert import Fidelity, Operator
+from hfnet_edge.networks.description import read_description
+from hfnet_edge.networks.model import Model, RawOutputs
+from hfnet_edge.record.recording import digest
+from hfnet_export import cli
 from hfnet_export.export import export_hfnet
-from hfnet_export.quantization_recipe import calibration_hash
-from hfnet_export.weights import BUNDLED, hfnet_from_weights
+from hfnet_export.networks.weights import BUNDLED, hfnet_from_weights
+from hfnet_export.tflite import convert
+from hfnet_export.tflite.autopilot import EVERYTHING, NOTHING, GateError, autopilot, find_groups
+from hfnet_export.tflite.calibration import built_in_images
+from hfnet_export.tflite.convert import Fidelity, Operator
+from hfnet_export.tflite.quantization_recipe import calibration_hash
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def test_a_gate_of_another_network(fragile, fast, tmp_path):
 def test_the_gate_of_a_bundle(fragile, tmp_path, monkeypatch):
     """Recall and medians of a place drawn by code, through the commands that users run."""
     pytest.importorskip("hfnet_parity.gate", reason="hfnet-parity is not installed")
-    from hfnet_maps.made_place import made_place, write_place
+    from hfnet_maps.synthetic_town.made_place import made_place, write_place
 
     def run(command: str, *arguments: str | Path) -> None:
         done = subprocess.run(
@@ -244,7 +245,7 @@ def test_a_gate_that_never_passes(fragile, fast, tmp_path, monkeypatch):
 
 def test_a_gate_that_passes_only_float(exported, monkeypatch):
     """Everything is tried that leaves something in int8; a float network is not called int8."""
-    monkeypatch.setattr("hfnet_export.autopilot.rank", lambda content, graph, *_: find_groups(graph, {}))
+    monkeypatch.setattr("hfnet_export.tflite.autopilot.rank", lambda content, graph, *_: find_groups(graph, {}))
     description = read_description(exported.described["int8"], "test")
     graph = convert.operators(exported.float_tflite)
     quantized = sum(convert.expected_precision(op, "int8") != convert.FLOAT32 for op in graph)

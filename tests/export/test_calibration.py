@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hfnet_edge.errors import ImageError, InputError
-from hfnet_export import calibration
+from hfnet_export.tflite import calibration
 
 
 def test_built_in_images_are_the_same_every_time():

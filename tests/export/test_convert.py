@@ -9,12 +9,12 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from conftest import CONFIG, SIZE
-from hfnet_edge.description import read_description
 from hfnet_edge.errors import ModelError
-from hfnet_edge.model import Model
-from hfnet_export import convert
-from hfnet_export.convert import FLOAT16_WEIGHTS, FLOAT32, INT8, INT8_WEIGHTS, RECIPES, Fidelity, Operator, Rule
-from hfnet_export.weights import hfnet_from_weights
+from hfnet_edge.networks.description import read_description
+from hfnet_edge.networks.model import Model
+from hfnet_export.networks.weights import hfnet_from_weights
+from hfnet_export.tflite import convert
+from hfnet_export.tflite.convert import FLOAT16_WEIGHTS, FLOAT32, INT8, INT8_WEIGHTS, RECIPES, Fidelity, Operator, Rule
 
 PRECISIONS = list(RECIPES)
 

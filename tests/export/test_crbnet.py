@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hfnet_export.crbnet import CRBNetConfig, FusedBatchNorm, build_crbnet
-from hfnet_export.crbnet_training import pairs
-from hfnet_export.patch_losses import MARGIN, crbnet_losses, second_order, triplet_margin, weighted_hamming
-from hfnet_export.patch_tracks import PatchTracks
+from hfnet_export.networks.crbnet import CRBNetConfig, FusedBatchNorm, build_crbnet
+from hfnet_export.training.crbnet_training import pairs
+from hfnet_export.training.patch_losses import MARGIN, crbnet_losses, second_order, triplet_margin, weighted_hamming
+from hfnet_export.training.patch_tracks import PatchTracks
 
 N, K, NEAREST = 14, 24, 8
 

@@ -11,15 +11,22 @@ from ai_edge_litert.interpreter import Interpreter
 from typer.testing import CliRunner
 
 from hfnet_edge.errors import InputError, ModelError
-from hfnet_edge.patch_model import PatchModel
-from hfnet_export import convert, crbnet_export
-from hfnet_export.calibration import built_in_images
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_export import crbnet_export
 from hfnet_export.cli import export_app
-from hfnet_export.crbnet import CRBNetConfig
 from hfnet_export.crbnet_export import PatchFidelity, export_crbnet, fidelity, some_patches
 from hfnet_export.export import STEPS
-from hfnet_export.weights import BUNDLED, BUNDLED_CRBNET, crbnet_from_weights, load_crbnet_weights, load_weights
-from hfnet_export.weights_card import is_crbnet
+from hfnet_export.networks.crbnet import CRBNetConfig
+from hfnet_export.networks.weights import (
+    BUNDLED,
+    BUNDLED_CRBNET,
+    crbnet_from_weights,
+    load_crbnet_weights,
+    load_weights,
+)
+from hfnet_export.networks.weights_card import is_crbnet
+from hfnet_export.tflite import convert
+from hfnet_export.tflite.calibration import built_in_images
 from small_crbnet import CONFIG, make_small_crbnet, unchecked
 
 

@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from colmap_scene import write_scene
 from hfnet_edge.errors import InputError, OutputError
-from hfnet_export import crbnet_runs
-from hfnet_export.calibration import built_in_images
 from hfnet_export.cli import train_crbnet_app
-from hfnet_export.crbnet import CRBNetConfig
-from hfnet_export.crbnet_training import CRBNetTraining
-from hfnet_export.recipe import BUNDLED_CRBNET_RECIPE, read_crbnet_recipe
-from hfnet_export.weights import crbnet_from_weights, load_crbnet_weights
+from hfnet_export.networks.crbnet import CRBNetConfig
+from hfnet_export.networks.weights import crbnet_from_weights, load_crbnet_weights
+from hfnet_export.tflite.calibration import built_in_images
+from hfnet_export.training import crbnet_runs
+from hfnet_export.training.crbnet_training import CRBNetTraining
+from hfnet_export.training.recipe import BUNDLED_CRBNET_RECIPE, read_crbnet_recipe
 
 RECIPE = """
 steps = 3

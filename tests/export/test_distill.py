@@ -11,13 +11,14 @@ import pytest
 import tensorflow as tf
 
 from hfnet_edge.errors import HFNetEdgeError, InputError
-from hfnet_export import losses, runs
-from hfnet_export.calibration import built_in_images
-from hfnet_export.distill import DistillConfig, GlobalConfig, LocalConfig, split
-from hfnet_export.hfnet import BOTTLENECKS, HFNetConfig, channels
-from hfnet_export.recipe import BUNDLED_RECIPE, read_recipe
-from hfnet_export.targets import Targets, find_peaks, make_targets, sample
-from hfnet_export.views import (
+from hfnet_export.networks.hfnet import BOTTLENECKS, HFNetConfig, channels
+from hfnet_export.networks.weights import load_weights
+from hfnet_export.tflite.calibration import built_in_images
+from hfnet_export.training import losses, runs
+from hfnet_export.training.distill import DistillConfig, GlobalConfig, LocalConfig, split
+from hfnet_export.training.recipe import BUNDLED_RECIPE, read_recipe
+from hfnet_export.training.targets import Targets, find_peaks, make_targets, sample
+from hfnet_export.training.views import (
     cells_inside,
     change_light,
     keypoint_labels,
@@ -26,7 +27,6 @@ from hfnet_export.views import (
     transform,
     warp,
 )
-from hfnet_export.weights import load_weights
 
 RECIPE = """
 held_out = 6

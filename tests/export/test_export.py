@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from conftest import SIZE
 from hfnet_edge.errors import InputError, ModelError, OutputError
-from hfnet_edge.model import Model
-from hfnet_export import convert
+from hfnet_edge.networks.model import Model
 from hfnet_export.cli import distill_app, export_app
 from hfnet_export.export import STEPS, export_hfnet
+from hfnet_export.tflite import convert
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_command(fast, weights, tmp_path):
 
 
 def convert_images():
-    from hfnet_export.calibration import built_in_images
+    from hfnet_export.tflite.calibration import built_in_images
 
     return built_in_images(SIZE, 4, seed=5)
 

@@ -10,10 +10,10 @@ pytest.importorskip("pycolmap")
 
 from colmap_scene import SHIFTS, write_scene
 from hfnet_edge.errors import CameraError, InputError
-from hfnet_edge.patches import PatchKeypoints, detect
-from hfnet_export import patch_tracks
-from hfnet_export.calibration import built_in_images
-from hfnet_export.patch_tracks import PatchTracks, of_photographs, of_scene, same_keypoints
+from hfnet_edge.image.patches import PatchKeypoints, detect
+from hfnet_export.tflite.calibration import built_in_images
+from hfnet_export.training import patch_tracks
+from hfnet_export.training.patch_tracks import PatchTracks, of_photographs, of_scene, same_keypoints
 
 
 def agreement(tracks: PatchTracks) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from conftest import SIZE
-from hfnet_edge.description import read_description
 from hfnet_edge.errors import InputError, ModelError
-from hfnet_export import convert
+from hfnet_edge.networks.description import read_description
 from hfnet_export.export import export_hfnet
-from hfnet_export.quantization_recipe import Recipe, ScopedRule, calibration_hash, read_recipe, write_recipe
+from hfnet_export.tflite import convert
+from hfnet_export.tflite.quantization_recipe import Recipe, ScopedRule, calibration_hash, read_recipe, write_recipe
 
 HASH, IMAGES = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 GATE = {"bundle": "07aa", "points": 1.0, "factor": 1.1}

@@ -20,16 +20,18 @@ from conftest import CONFIG, SIZE
 from hfnet_edge import Model
 from hfnet_edge.errors import InputError, InstallError, ModelError
 from hfnet_edge.features import extract
-from hfnet_edge.image import Photo
-from hfnet_edge.keypoints import detect, keypoint_scores, quantize, sample_descriptors
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_export import convert, onnx_env, sources
+from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample_descriptors
+from hfnet_edge.image.photo import Photo
+from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_export.cli import export_app
 from hfnet_export.export import export_hfnet
-from hfnet_export.roles import Found, Tensor, find_roles, image_shape, parse_outputs
-from hfnet_export.weights import hfnet_from_weights
+from hfnet_export.networks.weights import hfnet_from_weights
+from hfnet_export.sources import foreign as sources
+from hfnet_export.sources import onnx_env
+from hfnet_export.sources.roles import Found, Tensor, find_roles, image_shape, parse_outputs
+from hfnet_export.tflite import convert
+from hfnet_maps.pack.writer import full_sections, write_map
 from hfnet_maps.source import Extractor
-from hfnet_maps.writer import full_sections, write_map
 from synthetic import place
 
 H, W = SIZE

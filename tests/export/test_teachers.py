@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from hfnet_edge.errors import InputError
-from hfnet_export.targets import find_peaks, sample
-from hfnet_export.teachers import ImageNet, local_teacher
+from hfnet_export.training.targets import find_peaks, sample
+from hfnet_export.training.teachers import ImageNet, local_teacher
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hfnet_edge.codecs import UNIT
 from hfnet_edge.errors import ImageError, InputError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.matching import match
+from hfnet_edge.map.codecs import UNIT
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.methods.matching import match
 from hfnet_edge.pose import PoseConfig, estimate_pose
-from hfnet_maps import build
-from hfnet_maps.build import (
+from hfnet_maps.build import builder as build
+from hfnet_maps.build.builder import (
     agree_with_poses,
     build_map,
     make_view,
@@ -22,9 +22,9 @@ from hfnet_maps.build import (
     select_pairs,
     triangulate,
 )
-from hfnet_maps.evaluation import pose_error
-from hfnet_maps.reference import read_reference
-from hfnet_maps.writer import full_sections, to_map, write_map
+from hfnet_maps.build.reference import read_reference
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.writer import full_sections, to_map, write_map
 from synthetic import CAMERA, EXTRACTOR, looking_at, place
 
 DISTORTED = Camera("OPENCV", 640, 480, (500.0, 505.0, 321.0, 239.0, -0.3, 0.08, 0.002, -0.001))

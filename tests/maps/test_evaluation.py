@@ -9,9 +9,9 @@ import pytest
 
 from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.geometry import Pose
-from hfnet_maps.alignment import align, differ_by_similarity
-from hfnet_maps.evaluation import Threshold, evaluate, parse_thresholds, plain, pose_error, pose_errors
-from hfnet_maps.pictures import draw_from_above, draw_map, ground_plane, log_ticks
+from hfnet_maps.evaluation.alignment import align, differ_by_similarity
+from hfnet_maps.evaluation.errors import Threshold, evaluate, parse_thresholds, plain, pose_error, pose_errors
+from hfnet_maps.evaluation.pictures import draw_from_above, draw_map, ground_plane, log_ticks
 from synthetic import looking_at, place
 
 IDENTITY = Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
@@ -259,7 +259,7 @@ def test_a_point_is_read_off_in_any_frame():
 
 
 def test_both_pictures_of_a_map_have_one_plane(tmp_path, monkeypatch):
-    from hfnet_maps import pictures
+    from hfnet_maps.evaluation import pictures
 
     drawn = []
     monkeypatch.setattr(pictures, "_figure", lambda *a, f=pictures._figure: drawn.append(a[2]) or f(*a))

@@ -10,8 +10,8 @@ import pytest
 
 from hfnet_edge.errors import CameraError, InputError, MismatchError
 from hfnet_edge.geometry import Camera
-from hfnet_maps.build import map_from_features
-from hfnet_maps.hloc import read_hloc
+from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.build.hloc import read_hloc
 from hfnet_maps.source import Extractor
 from hloc_files import write_hloc
 from synthetic import CAMERA, EXTRACTOR, place

@@ -14,13 +14,13 @@ from hfnet_edge.cli import app
 from hfnet_edge.errors import InputError, InstallError, MapFormatError, MismatchError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import MAX_VALUES, HlocLocalizer, read_features
-from hfnet_edge.lists import read_poses
 from hfnet_edge.localizer import LocalizationConfig, Method, Status
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_maps.build import map_from_features
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.shell.lists import read_poses
+from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.build.hloc import read_hloc
 from hfnet_maps.cli import main
-from hfnet_maps.hloc import read_hloc
-from hfnet_maps.writer import full_sections, write_map
+from hfnet_maps.pack.writer import full_sections, write_map
 from hloc_files import write_features, write_hloc
 from synthetic import CAMERA, EXTRACTOR, looking_at, place
 

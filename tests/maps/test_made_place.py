@@ -9,7 +9,7 @@ import pycolmap
 import pytest
 
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_maps.made_place import MadePlace, PlaceView, made_place, write_place
+from hfnet_maps.synthetic_town.made_place import MadePlace, PlaceView, made_place, write_place
 
 
 @pytest.fixture(scope="module")

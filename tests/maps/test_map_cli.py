@@ -14,20 +14,20 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
-from hfnet_edge import console
-from hfnet_edge.codecs import CodecName
-from hfnet_edge.container import BLOCK, Section
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Pose
-from hfnet_edge.lists import write_poses
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_maps import build
-from hfnet_maps.budget import Choice
+from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.map.container import BLOCK, Section
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.shell import console
+from hfnet_edge.shell.lists import write_poses
+from hfnet_maps.build import builder as build
 from hfnet_maps.cli import _choices, eval_main, main, map_main, parse_size
-from hfnet_maps.pack import ALL, Settings
-from hfnet_maps.pictures import draw_curve
+from hfnet_maps.evaluation.pictures import draw_curve
+from hfnet_maps.pack.budget import Choice
+from hfnet_maps.pack.packer import ALL, Settings
+from hfnet_maps.pack.writer import full_sections, write_map
 from hfnet_maps.source import read_source
-from hfnet_maps.writer import full_sections, write_map
 from hloc_files import write_hloc
 from synthetic import CAMERA, EXTRACTOR, place
 
@@ -92,7 +92,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "map.txt").write_text("".join(f"{i}.jpg\n" for i in range(6)))
     (tmp_path / "queries.txt").write_text("".join(f"{i}.jpg {CAMERA}\n" for i in range(4)))
 
-    monkeypatch.setattr("hfnet_edge.model.Model", FakeModel)
+    monkeypatch.setattr("hfnet_edge.networks.model.Model", FakeModel)
     monkeypatch.setattr(build, "load_photo", lambda path, size, camera: path)
     monkeypatch.setattr(build, "extract", lambda model, path, patch_model: p.features(p.poses[int(path.stem)], 0.5, 20))
     (tmp_path / "m.tflite").write_bytes(b"")
@@ -244,7 +244,7 @@ def scene(made, tmp_path, monkeypatch):
     """A copy of `made` to work in: names are typed without folders."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hfnet_edge.model.Model", FakeModel)
+    monkeypatch.setattr("hfnet_edge.networks.model.Model", FakeModel)
     return tmp_path
 
 
@@ -339,7 +339,7 @@ def test_pack_with_a_curve(scene):
 
 
 def test_the_curves_axes_have_units_and_plain_decimals(tmp_path, monkeypatch):
-    from hfnet_maps import pictures
+    from hfnet_maps.evaluation import pictures
 
     drawn = []
     monkeypatch.setattr(pictures, "_save", lambda figure, _: drawn.append(figure))
@@ -650,7 +650,7 @@ def test_example_draws_a_place(tmp_path, monkeypatch):
         (directory / "map.txt").write_text("a.jpg\n")
         progress(1, 1)
 
-    monkeypatch.setattr("hfnet_maps.made_place.write_place", write_place)
+    monkeypatch.setattr("hfnet_maps.synthetic_town.made_place.write_place", write_place)
     result = run(main, "example", "-o", tmp_path / "place")
     assert result.exit_code == 0, result.output
     assert f"wrote {tmp_path / 'place'} (6 B)" in result.stdout
@@ -662,7 +662,7 @@ def test_example_draws_a_place(tmp_path, monkeypatch):
         directory.joinpath("images").mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hfnet_maps.made_place.write_place", no_space)
+    monkeypatch.setattr("hfnet_maps.synthetic_town.made_place.write_place", no_space)
     assert refused(run(main, "example", "-o", tmp_path / "other"), "No space left")
     assert [f.name for f in tmp_path.iterdir()] == ["place"]
 
@@ -804,7 +804,7 @@ def test_a_bug_keeps_its_traceback():
 
 
 def test_a_bar_on_a_terminal_and_nothing_in_a_pipe():
-    code = "from hfnet_edge.console import progress\nwith progress() as report:\n  report('matching', 2, 5)"
+    code = "from hfnet_edge.shell.console import progress\nwith progress() as report:\n  report('matching', 2, 5)"
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert piped.stdout == piped.stderr == ""
     pty = pytest.importorskip("pty")

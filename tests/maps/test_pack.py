@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hfnet_edge.codecs import UNIT, CodecName
-from hfnet_edge.container import Section
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.localizer import localize_features
-from hfnet_maps import budget as budgets
-from hfnet_maps.budget import Ladder, choose, curve
-from hfnet_maps.codebooks import encode, fit_codec
-from hfnet_maps.evaluation import pose_error
-from hfnet_maps.merge import merge
-from hfnet_maps.pack import Packer, Settings, all_settings, project_globals
-from hfnet_maps.selection import GRID, cells_of, cover, rank
+from hfnet_edge.map.codecs import UNIT, CodecName
+from hfnet_edge.map.container import Section
+from hfnet_maps.build.merge import merge
+from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack import budget as budgets
+from hfnet_maps.pack.budget import Ladder, choose, curve
+from hfnet_maps.pack.codebooks import encode, fit_codec
+from hfnet_maps.pack.packer import Packer, Settings, all_settings, project_globals
+from hfnet_maps.pack.selection import GRID, cells_of, cover, rank
+from hfnet_maps.pack.summary import summarise
+from hfnet_maps.pack.writer import full_sections, in_file_order, lay_out, size_of, spatial_order, to_map, write_map
 from hfnet_maps.source import read_source, source_of
-from hfnet_maps.summary import summarise
-from hfnet_maps.writer import full_sections, in_file_order, lay_out, size_of, spatial_order, to_map, write_map
 from synthetic import CAMERA, looking_at, place, toy_source
 
 OFFSET = np.array([1000.0, -2000.0, 50.0])
@@ -158,7 +158,7 @@ def test_one_descriptor_is_the_mean_and_several_tell_sides_apart():
 def test_summaries_of_a_place_do_not_depend_on_the_chunks(here, monkeypatch):
     _, source = here
     whole = summarise(source, 4, 0.97)
-    monkeypatch.setattr("hfnet_maps.summary.CHUNK", 100)
+    monkeypatch.setattr("hfnet_maps.pack.summary.CHUNK", 100)
     pieces = summarise(source, 4, 0.97)
     np.testing.assert_array_equal(whole.described, pieces.described)
     np.testing.assert_array_equal(whole.descriptors, pieces.descriptors)

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_maps import budget, writer
+from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_maps.cli import main, map_main
+from hfnet_maps.pack import budget, writer
+from hfnet_maps.pack.writer import full_sections, write_map
 from hfnet_maps.source import read_source
-from hfnet_maps.writer import full_sections, write_map
 from synthetic import place
 
 COMMAND = Path(sys.executable).with_name("hfnet-map")

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hfnet_edge.container import Section
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.localizer import LocalizationConfig, Method, Status, localize_features
-from hfnet_edge.model import check_match
-from hfnet_edge.random_trees import RandomTrees
-from hfnet_maps.budget import choose
-from hfnet_maps.build import map_from_features
-from hfnet_maps.merge import merge
+from hfnet_edge.map.container import Section
+from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.networks.model import check_match
+from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.build.merge import merge
+from hfnet_maps.pack.budget import choose
+from hfnet_maps.pack.writer import built_sections, size_of, to_map
 from hfnet_maps.source import Extractor, source_of
-from hfnet_maps.writer import built_sections, size_of, to_map
 from synthetic import CAMERA, EXTRACTOR, place
 
 PATCHES = replace(EXTRACTOR, architecture="patches", weights_hash="1" * 32, global_dim=0)

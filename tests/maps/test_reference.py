@@ -7,7 +7,7 @@ import pycolmap
 import pytest
 
 from hfnet_edge.errors import CameraError, InputError
-from hfnet_maps.reference import MODEL_IDS, read_reference
+from hfnet_maps.build.reference import MODEL_IDS, read_reference
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from spec_reader import FIELDS, Reader, decode_list
 
-from hfnet_edge import codecs, container, map_file, observation_list
-from hfnet_edge.container import ENTRY, HEADER, Section
 from hfnet_edge.errors import MapFormatError
-from hfnet_edge.map_file import TILE, LocalizationMap
-from hfnet_maps.observation_list import encode
-from hfnet_maps.writer import lay_out, to_map
+from hfnet_edge.map import codecs, container, map_file, observation_list
+from hfnet_edge.map.container import ENTRY, HEADER, Section
+from hfnet_edge.map.map_file import TILE, LocalizationMap
+from hfnet_maps.pack.observation_list import encode
+from hfnet_maps.pack.writer import lay_out, to_map
 
 MAPS = Path(__file__).parents[2] / "maps"
 SAMPLES = MAPS / "samples"

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-import hfnet_maps.trees
-from hfnet_edge.container import VERSION, Section, version_of
+import hfnet_maps.build.trees
 from hfnet_edge.errors import InputError
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.random_trees import LEAF, MAX_DEPTH, TREES, Order, RandomTrees
-from hfnet_maps.trees import CANDIDATES, COST_STEPS, FEW, TREE_COUNT, Perturbation, tree_sections
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.map.container import VERSION, Section, version_of
+from hfnet_edge.map.random_trees import LEAF, MAX_DEPTH, TREES, Order, RandomTrees
+from hfnet_maps.build.trees import CANDIDATES, COST_STEPS, FEW, TREE_COUNT, Perturbation, tree_sections
 
 HASH = "0123456789abcdef" * 2
 DIMS = 48
@@ -113,7 +113,7 @@ def test_the_order_of_landmarks_does_not_matter(observed, sections):
 
 
 def test_blocks_change_nothing(observed, sections, monkeypatch):
-    monkeypatch.setattr(hfnet_maps.trees, "BLOCK", 7)
+    monkeypatch.setattr(hfnet_maps.build.trees, "BLOCK", 7)
     assert same(tree_sections(*observed, 600, HASH), sections)
 
 
@@ -124,7 +124,7 @@ def test_the_best_candidate_is_chosen(observed):
     rows = np.arange(500, 560)
     rows = rows[np.lexsort((landmarks[rows], rows >= 530))]
     node = (rows >= 530).astype(np.int64)
-    best = hfnet_maps.trees._best_tests(descriptors, landmarks, soft, rows, node, np.random.default_rng(4))
+    best = hfnet_maps.build.trees._best_tests(descriptors, landmarks, soft, rows, node, np.random.default_rng(4))
     candidates = np.random.default_rng(4).integers(DIMS, size=(2, CANDIDATES))
 
     def h(p):

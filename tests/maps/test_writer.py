@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.map_file import LocalizationMap, check_description
+from hfnet_edge.map.map_file import LocalizationMap, check_description
+from hfnet_maps.pack.writer import built_sections, full_sections, to_map, write_map
 from hfnet_maps.source import read_source
-from hfnet_maps.writer import built_sections, full_sections, to_map, write_map
 from synthetic import CAMERA, place
 
 ODD_TEXT = st.one_of(

@@ -16,25 +16,16 @@ from unittest import mock
 
 import numpy as np
 
-from hfnet_edge import (
-    covisibility,
-    features,
-    image,
-    keypoints,
-    localizer,
-    matching,
-    model,
-    parallel_search,
-    patch_model,
-    patches,
-    pose,
-    random_trees,
-    retrieval,
-)
-from hfnet_edge.codecs import project
+from hfnet_edge import features, localizer, pose
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.map_file import LocalizationMap
+from hfnet_edge.image import keypoints, patches
+from hfnet_edge.image import photo as image
+from hfnet_edge.map import random_trees
+from hfnet_edge.map.codecs import project
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.methods import covisibility, matching, parallel_search, retrieval
+from hfnet_edge.networks import model, patch_model
 
 DTYPES = {"uint8": "u1", "int8": "i1", "int32": "<i4", "float32": "<f4", "float64": "<f8"}
 

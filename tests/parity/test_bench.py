@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfnet_edge.bench import BenchRun, peak_rss, stages_of
-from hfnet_edge.container import BLOCK
 from hfnet_edge.errors import BackendError, InputError, MismatchError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.lists import read_queries
 from hfnet_edge.localizer import Localizer, Method
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
-from hfnet_edge.runner import BENCH, JOB, OUT, run
+from hfnet_edge.map.container import BLOCK
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.model import Model
+from hfnet_edge.record.bench import BenchRun, peak_rss, stages_of
+from hfnet_edge.record.runner import BENCH, JOB, OUT, run
+from hfnet_edge.shell.lists import read_queries
 from hfnet_parity.bench import WHOLE, Measured, guess_cameras, is_busy, measure, tables, to_json
 from hfnet_parity.bench_cli import bench_main
 
@@ -126,7 +126,7 @@ def test_touching_everything_reads_the_whole_file(here):
 
 def test_peak_memory_is_of_this_process_alone():
     """Not of the one that started it, which has held more."""
-    program = "import numpy as np; from hfnet_edge.bench import peak_rss; print(peak_rss()); "
+    program = "import numpy as np; from hfnet_edge.record.bench import peak_rss; print(peak_rss()); "
     program += "np.ones(25_000_000); print(peak_rss())"
     mine = np.ones(50_000_000).nbytes
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -217,7 +217,7 @@ class NoMachine:
 
 
 def test_a_model_of_another_map_is_refused_before_anything_is_sent(here, tmp_path):
-    from hfnet_export.convert import embed
+    from hfnet_export.tflite.convert import embed
 
     content = (here / "float.tflite").read_bytes()
     other = replace(Model(here / "float.tflite").description, weights_hash="f" * 32)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from hfnet_edge.errors import ImageError, InputError, MismatchError, ModelError, OutputError, RecordingError
-from hfnet_edge.lists import read_queries
-from hfnet_edge.runner import MAP, MODEL
-from hfnet_maps.reference import read_reference
+from hfnet_edge.record.runner import MAP, MODEL
+from hfnet_edge.shell.lists import read_queries
+from hfnet_maps.build.reference import read_reference
 from hfnet_parity.bundle import Bundle, write_bundle
 from hfnet_parity.gate import Gate, parse_max_loss
 from hfnet_parity.record import load_network, record, record_hloc
@@ -206,7 +206,7 @@ def test_mismatched_inputs_are_found_before_anything_runs(kit, tmp_path):
     (tmp_path / "cut.tflite").write_bytes(kit.int8.read_bytes()[:5000])
     with pytest.raises(ModelError):
         run_on(Never(), kit.bundle, tmp_path / "cut.tflite", kit.map)
-    from hfnet_maps.writer import lay_out, write_map
+    from hfnet_maps.pack.writer import lay_out, write_map
     from synthetic import place
 
     write_map(lay_out(place().source()), tmp_path / "other.hfmap")
@@ -258,6 +258,6 @@ def test_a_bundle_of_many_queries_can_be_read_again(kit, tmp_path):
     images = {name: kit.root / "place/images" / source.queries[0].name for name in names}
     write_bundle(tmp_path / "many.bundle", replace(source, queries=queries), images, None, None, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfnet_edge.recording_file.MAX_ARRAY", 1 << 20)
+        patch.setattr("hfnet_edge.record.recording_file.MAX_ARRAY", 1 << 20)
         assert len(Bundle.read(tmp_path / "many.bundle").recording.queries) == 12
     assert (tmp_path / "many.bundle").stat().st_size > 1 << 21

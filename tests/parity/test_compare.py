@@ -10,10 +10,10 @@ import pytest
 from hfnet_edge.errors import InputError, MismatchError, RecordingError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Pose
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.recording import Matched, QueryRecord, Recording
-from hfnet_edge.recording_file import read_recording, to_bytes
-from hfnet_maps.evaluation import THRESHOLDS
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.record.recording import Matched, QueryRecord, Recording
+from hfnet_edge.record.recording_file import read_recording, to_bytes
+from hfnet_maps.evaluation.errors import THRESHOLDS
 from hfnet_parity.compare import compare, recall_lost
 from hfnet_parity.measures import MEASURES
 from hfnet_parity.tolerances import BUILT_IN, profile_of, read_tolerances

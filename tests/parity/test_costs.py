@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.recording import Matched, Recording
-from hfnet_maps.evaluation import pose_error
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.record.recording import Matched, Recording
+from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.compare import compare
 from hfnet_parity.costs import costliest, costs
 

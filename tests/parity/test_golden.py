@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,26 +18,15 @@ import pytest
 from golden_reader import DTYPES, STAGES, Golden, network_differences, network_is_near, possible
 from PIL import Image
 
-from hfnet_edge import (
-    codecs,
-    covisibility,
-    features,
-    image,
-    image_file,
-    keypoints,
-    localizer,
-    map_file,
-    matching,
-    parallel_search,
-    patch_model,
-    patches,
-    pose,
-    random_trees,
-    retrieval,
-)
-from hfnet_edge.description import Description
+from hfnet_edge import features, localizer, pose
 from hfnet_edge.errors import BackendError, HFNetEdgeError, ModelError, OutputError
-from hfnet_edge.model import Model
+from hfnet_edge.image import image_file, keypoints, patches
+from hfnet_edge.image import photo as image
+from hfnet_edge.map import codecs, map_file, random_trees
+from hfnet_edge.methods import covisibility, matching, parallel_search, retrieval
+from hfnet_edge.networks import patch_model
+from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.model import Model
 from hfnet_parity import golden as writer
 
 FOLDER = Path(__file__).parents[2] / "golden"
@@ -139,11 +129,7 @@ def test_readme_says_how_to_read_it(golden):
     assert set(golden.manifest["stages"]) == {*STAGES, "network"}
     for stage in golden.manifest["stages"].values():
         for name in stage["pins"]:
-            module, *path = name.removeprefix("hfnet_edge.").split(".")
-            found = __import__(f"hfnet_edge.{module}", fromlist=["x"])
-            for part in path:
-                found = getattr(found, part)
-            assert found.__doc__, name
+            assert pkgutil.resolve_name(name).__doc__, name
 
 
 def test_cases_hold_what_they_promise(golden):

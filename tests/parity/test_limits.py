@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from test_compare import a_recording, changed
 
-from hfnet_edge import archive
 from hfnet_edge.errors import RecordingError
-from hfnet_edge.recording_file import MAX_ARRAY, MAX_ROWS, read_recording, to_bytes
+from hfnet_edge.record.recording_file import MAX_ARRAY, MAX_ROWS, read_recording, to_bytes
+from hfnet_edge.shell import archive
 from hfnet_parity.bundle import Bundle, write_bundle
 
 MEMORY = 32 << 20  # bytes that a refusal may take, at most
@@ -175,7 +175,7 @@ def test_keypoints_beyond_what_can_be_compared():
     with pytest.raises(RecordingError, match="65537 rows"):
         to_bytes(recording)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfnet_edge.recording_file.MAX_ROWS", count)
+        patch.setattr("hfnet_edge.record.recording_file.MAX_ROWS", count)
         content = to_bytes(recording)
     with pytest.raises(RecordingError, match="65537 rows"):
         read_recording(content, "it")

@@ -11,19 +11,19 @@ import pytest
 from rich.console import Console
 from test_parity_cli import parity
 
-from hfnet_edge.bench import BenchJob, bench, stages_of
 from hfnet_edge.errors import MismatchError, RecordingError
-from hfnet_edge.image import Photo
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.image.photo import Photo
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
-from hfnet_edge.recording import Matched, Recording
-from hfnet_edge.recording_file import read_recording, to_bytes
-from hfnet_edge.runner import IMAGES, PATCHES, record
-from hfnet_export.convert import embed
-from hfnet_maps.evaluation import pose_error
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.record.bench import BenchJob, bench, stages_of
+from hfnet_edge.record.recording import Matched, Recording
+from hfnet_edge.record.recording_file import read_recording, to_bytes
+from hfnet_edge.record.runner import IMAGES, PATCHES, record
+from hfnet_export.tflite.convert import embed
+from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.compare import compare
 from hfnet_parity.costs import costs
 from hfnet_parity.gate import Gate

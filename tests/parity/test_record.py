@@ -11,8 +11,8 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from hfnet_edge.errors import ImageError, InputError
-from hfnet_edge.lists import read_queries
-from hfnet_export import sources
+from hfnet_edge.shell.lists import read_queries
+from hfnet_export.sources import foreign as sources
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.cli import main
 from hfnet_parity.compare import compare

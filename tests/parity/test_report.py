@@ -20,13 +20,13 @@ from rich.console import Console
 
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image import Photo
+from hfnet_edge.image.photo import Photo
 from hfnet_edge.localizer import LocalizationConfig, Stages, Status, localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.model import Model, RawOutputs
-from hfnet_edge.recording import QueryRecord, Recording, record_query
-from hfnet_export.calibration import built_in_images
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.model import Model, RawOutputs
+from hfnet_edge.record.recording import QueryRecord, Recording, record_query
 from hfnet_export.export import export_hfnet
+from hfnet_export.tflite.calibration import built_in_images
 from hfnet_parity.bundle import Bundle, write_bundle
 from hfnet_parity.causes import explain
 from hfnet_parity.compare import compare

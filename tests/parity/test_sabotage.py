@@ -11,17 +11,17 @@ import pytest
 from ai_edge_litert.tools import flatbuffer_utils
 from PIL import Image
 
-from hfnet_edge.codecs import CodecName
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image import Photo
-from hfnet_edge.lists import read_names
-from hfnet_edge.model import Model
-from hfnet_edge.runner import IMAGES
-from hfnet_edge.runner import record as run_record
-from hfnet_export.convert import embed
-from hfnet_maps.budget import choose
-from hfnet_maps.build import build_map
-from hfnet_maps.writer import full_sections, write_map
+from hfnet_edge.image.photo import Photo
+from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.networks.model import Model
+from hfnet_edge.record.runner import IMAGES
+from hfnet_edge.record.runner import record as run_record
+from hfnet_edge.shell.lists import read_names
+from hfnet_export.tflite.convert import embed
+from hfnet_maps.build.builder import build_map
+from hfnet_maps.pack.budget import choose
+from hfnet_maps.pack.writer import full_sections, write_map
 
 
 def test_the_honest_run_holds_at_every_stage(kit, tmp_path):

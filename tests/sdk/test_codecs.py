@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfnet_edge.codecs import CENTROIDS, UNIT, Codec, CodecName, project, rounded
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.map_file import MAX_LOCAL_DIM
-from hfnet_edge.matching import COLUMNS, nearest_two
-from hfnet_maps.codebooks import encode, fit_codec
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.map.codecs import CENTROIDS, UNIT, Codec, CodecName, project, rounded
+from hfnet_edge.map.map_file import MAX_LOCAL_DIM
+from hfnet_edge.methods.matching import COLUMNS, nearest_two
+from hfnet_maps.pack.codebooks import encode, fit_codec
 
 FITTED = [
     (CodecName.INT8, 32, 0),

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from hfnet_edge import console
+from hfnet_edge.shell import console
 
 COMMAND = """
 import sys
 import typer
 from rich.console import Console
 from rich.table import Table
-from hfnet_edge.console import reports_errors, run
+from hfnet_edge.shell.console import reports_errors, run
 from hfnet_edge.errors import InputError
 app = typer.Typer(add_completion=False)
 

@@ -3,8 +3,8 @@ import pytest
 
 from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.lists import read_poses
-from hfnet_edge.recording_file import pose_from_json
+from hfnet_edge.record.recording_file import pose_from_json
+from hfnet_edge.shell.lists import read_poses
 
 
 def random_pose(rng):

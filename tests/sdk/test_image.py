@@ -7,7 +7,7 @@ from PIL import Image
 
 from hfnet_edge.errors import CameraError, ImageError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image import fit, load_photo, shrink
+from hfnet_edge.image.photo import fit, load_photo, shrink
 
 SIZE = (480, 640)
 

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfnet_edge import image_file
 from hfnet_edge.draw import draw_query
 from hfnet_edge.errors import CameraError, ImageError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image import load_photo
-from hfnet_edge.image_file import open_image
+from hfnet_edge.image import image_file
+from hfnet_edge.image.image_file import open_image
+from hfnet_edge.image.photo import load_photo
 
 SIZE = (480, 640)
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -65,7 +65,7 @@ def test_no_program_is_started_for_a_photo(tmp_path, monkeypatch, name):
         subprocess.run([sys.executable, "-c", code, tmp_path / name], env=environment, capture_output=True, timeout=60)
         return trace.exists()
 
-    ours = "import sys; from hfnet_edge.image import load_photo; load_photo(sys.argv[1], (480, 640))"
+    ours = "import sys; from hfnet_edge.image.photo import load_photo; load_photo(sys.argv[1], (480, 640))"
     assert not runs(ours)
     assert runs("import sys; from PIL import Image; Image.open(sys.argv[1]).load()")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
@@ -275,7 +275,7 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
 PEAK = """
 import resource, sys, time
 import numpy as np
-from hfnet_edge.image import load_photo
+from hfnet_edge.image.photo import load_photo
 load_photo(sys.argv[1], (480, 640))
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 photo = load_photo(sys.argv[2], (480, 640))

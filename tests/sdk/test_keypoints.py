@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hfnet_edge.keypoints import detect, keypoint_scores, quantize, sample_descriptors
+from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample_descriptors
 
 
 def logits_of(scores):

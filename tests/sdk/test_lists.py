@@ -3,7 +3,7 @@ import pytest
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Pose
-from hfnet_edge.lists import read_names, read_poses, read_queries, write_poses
+from hfnet_edge.shell.lists import read_names, read_poses, read_queries, write_poses
 
 
 def test_poses_survive_the_file(tmp_path):

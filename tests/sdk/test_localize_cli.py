@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from hfnet_edge import cli
 from hfnet_edge.errors import ImageError, ModelError
 from hfnet_edge.geometry import Pose
-from hfnet_edge.image import load_photo
-from hfnet_edge.lists import read_poses
+from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import LocalizationResult, Status
+from hfnet_edge.shell.lists import read_poses
 
 CAMERA = "PINHOLE 64 48 60 60 32 24"
 POSE = Pose(np.array([1.0, 0, 0, 0]), np.array([1.0, 2, 3]))
@@ -232,9 +232,9 @@ def test_no_text_output_is_an_input(here, option, target):
 
 
 def test_a_run_says_in_a_pipe_that_it_is_alive(here, monkeypatch):
-    monkeypatch.setattr("hfnet_edge.console.EVERY", 0.0)
+    monkeypatch.setattr("hfnet_edge.shell.console.EVERY", 0.0)
     assert "localizing 0/2" in run(here, "a.png", "b.png").stderr
-    monkeypatch.setattr("hfnet_edge.console.EVERY", 60.0)
+    monkeypatch.setattr("hfnet_edge.shell.console.EVERY", 60.0)
     assert run(here, "a.png", "b.png").stderr == ""
 
 

@@ -8,7 +8,7 @@ import pytest
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.features import Features
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Status, localize_features
-from hfnet_edge.model import Model, check_match
+from hfnet_edge.networks.model import Model, check_match
 from hfnet_edge.pose import PoseConfig
 from synthetic import CAMERA, EXTRACTOR, looking_at, place
 

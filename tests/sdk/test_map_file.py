@@ -25,14 +25,14 @@ from attacks.tampering import (
     with_sections,
 )
 from attacks.victims import KINDS, a_large_map, a_query, victim, written
-from hfnet_edge.container import BLOCK, Section
 from hfnet_edge.errors import HFNetEdgeError, MapFormatError, MapVersionError, OutputError
 from hfnet_edge.localizer import Status, localize_features
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.observation_list import TILE_SIZE
+from hfnet_edge.map.container import BLOCK, Section
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.observation_list import TILE_SIZE
+from hfnet_maps.build.trees import tree_sections
+from hfnet_maps.pack.writer import in_file_order, lay_out, size_of, to_map, write_map
 from hfnet_maps.source import read_source
-from hfnet_maps.trees import tree_sections
-from hfnet_maps.writer import in_file_order, lay_out, size_of, to_map, write_map
 from synthetic import CAMERA, place, toy_source
 
 
@@ -402,7 +402,7 @@ def test_a_failed_write_leaves_the_old_map(tmp_path, monkeypatch):
     def full_disk(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hfnet_edge.files.os.fsync", full_disk)
+    monkeypatch.setattr("hfnet_edge.shell.files.os.fsync", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         write_map(sections, tmp_path / "m.hfmap")
     assert (tmp_path / "m.hfmap").read_bytes() == before

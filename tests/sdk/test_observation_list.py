@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hfnet_edge.observation_list import TILE_SIZE, decode
-from hfnet_maps.observation_list import encode
+from hfnet_edge.map.observation_list import TILE_SIZE, decode
+from hfnet_maps.pack.observation_list import encode
 
 LANDMARKS = 2**32  # of a map, at most
 NUMBERS = st.one_of(

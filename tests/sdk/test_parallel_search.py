@@ -7,16 +7,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hfnet_edge import parallel_search, random_trees
-from hfnet_edge.codecs import CodecName
 from hfnet_edge.errors import InputError, MismatchError
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, Status, localize_features
-from hfnet_edge.parallel_search import search, seen_by
-from hfnet_edge.random_trees import RandomTrees
-from hfnet_maps.merge import merge
-from hfnet_maps.pack import Packer, Settings
-from hfnet_maps.writer import built_sections, in_file_order, lay_out, to_map, trees_of
+from hfnet_edge.map import random_trees
+from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.methods import parallel_search
+from hfnet_edge.methods.parallel_search import search, seen_by
+from hfnet_maps.build.merge import merge
+from hfnet_maps.pack.packer import Packer, Settings
+from hfnet_maps.pack.writer import built_sections, in_file_order, lay_out, to_map, trees_of
 from synthetic import CAMERA, place
 
 NONE = np.zeros(0, np.int64)

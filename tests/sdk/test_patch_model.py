@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from hfnet_edge.errors import ModelError
-from hfnet_edge.model import Model
-from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.patch_model import PatchModel
 from small_crbnet import CONFIG, make_small_crbnet
 
 

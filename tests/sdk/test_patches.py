@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hfnet_edge.errors import ImageError, InputError
-from hfnet_edge.patches import DEVIATION, MEAN, PATCH_SCALE, PatchKeypoints, cut, detect
+from hfnet_edge.image.patches import DEVIATION, MEAN, PATCH_SCALE, PatchKeypoints, cut, detect
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import hfnet_edge.pose as pose_module
 from hfnet_edge import localizer
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
-from hfnet_edge.keypoints import quantize
+from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import LocalizationConfig, Status, localize_features
-from hfnet_edge.matching import Match2D3D
+from hfnet_edge.methods.matching import Match2D3D
 from hfnet_edge.pose import PoseConfig, estimate_pose
-from hfnet_maps.writer import lay_out, to_map
+from hfnet_maps.pack.writer import lay_out, to_map
 from synthetic import CAMERA, looking_at, place
 
 CAMERAS = [CAMERA, Camera("OPENCV", 640, 480, (500, 505, 321, 239, -0.08, 0.02, 0.001, -0.001))]

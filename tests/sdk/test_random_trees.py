@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hfnet_edge import random_trees
-from hfnet_edge.container import Section
 from hfnet_edge.errors import MapFormatError, MismatchError, SearchLimitError
-from hfnet_edge.keypoints import quantize
-from hfnet_edge.map_file import LocalizationMap
-from hfnet_edge.random_trees import BLOCK, LEAF, MAX_DEPTH, MAX_DIMS, NEVER, ROW, TREES, Order, RandomTrees
-from hfnet_maps.trees import tree_sections
-from hfnet_maps.writer import lay_out, to_map
+from hfnet_edge.image.keypoints import quantize
+from hfnet_edge.map import random_trees
+from hfnet_edge.map.container import Section
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import BLOCK, LEAF, MAX_DEPTH, MAX_DIMS, NEVER, ROW, TREES, Order, RandomTrees
+from hfnet_maps.build.trees import tree_sections
+from hfnet_maps.pack.writer import lay_out, to_map
 from synthetic import EXTRACTOR, place
 
 D = EXTRACTOR.local_dim

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hfnet_edge.covisibility import cluster
 from hfnet_edge.features import Features
-from hfnet_edge.matching import RATIO_PERCENT, match, nearest_two
-from hfnet_edge.retrieval import retrieve
-from hfnet_maps.writer import lay_out, to_map
+from hfnet_edge.methods.covisibility import cluster
+from hfnet_edge.methods.matching import RATIO_PERCENT, match, nearest_two
+from hfnet_edge.methods.retrieval import retrieve
+from hfnet_maps.pack.writer import lay_out, to_map
 from synthetic import place, toy_source
 
 

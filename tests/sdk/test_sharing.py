@@ -14,8 +14,8 @@ pytest.importorskip("tensorflow")
 
 from hfnet_edge.errors import ModelError
 from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
-from hfnet_edge.model import Model, Network
-from hfnet_edge.patch_model import PatchModel
+from hfnet_edge.networks.model import Model, Network
+from hfnet_edge.networks.patch_model import PatchModel
 
 THREADS = 8
 
@@ -99,7 +99,7 @@ def test_a_failure_of_litert_is_typed_and_the_next_call_runs(kit):
 LOAD = """
 import os, sys, threading
 sys.path[:0] = {path!r}
-from hfnet_edge.model import Model
+from hfnet_edge.networks.model import Model
 {setup}
 errors = []
 def load():
@@ -121,7 +121,7 @@ def loading(kit, setup: str = "", after: str = "", channel: int = 1) -> subproce
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("owner", ["", "from hfnet_edge.quiet import own_process; own_process()"])
+@pytest.mark.parametrize("owner", ["", "from hfnet_edge.shell.quiet import own_process; own_process()"])
 def test_loading_in_threads_leaves_stdout_and_stderr_where_they_are(kit, owner):
     done = loading(kit, owner, after="print('still here'); print('and here', file=sys.stderr); sys.stdout.flush()")
     assert done.returncode == 0 and done.stdout == "still here\n[]" and "and here" in done.stderr
@@ -130,7 +130,7 @@ def test_loading_in_threads_leaves_stdout_and_stderr_where_they_are(kit, owner):
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
-@pytest.mark.parametrize("owner", ["", "from hfnet_edge.quiet import own_process; own_process()"])
+@pytest.mark.parametrize("owner", ["", "from hfnet_edge.shell.quiet import own_process; own_process()"])
 def test_models_load_with_stdout_or_stderr_closed(kit, tmp_path, closed, owner):
     file = tmp_path / "said.txt"
     setup = f"channel = os.open({str(file)!r}, os.O_CREAT | os.O_WRONLY)\nos.dup2(channel, 9)\n"
@@ -145,7 +145,7 @@ import tempfile
 def full(*args, **kwargs):
     raise OSError(30, "Read-only file system")
 tempfile.TemporaryFile = full
-from hfnet_edge.quiet import own_process; own_process()
+from hfnet_edge.shell.quiet import own_process; own_process()
 """
     done = loading(kit, setup)
     assert done.returncode == 0 and done.stdout == "[]" and done.stderr == ""

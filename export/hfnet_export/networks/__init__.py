@@ -1,0 +1,1 @@
+"""The networks in Keras, and the weights that come with the package."""

@@ -1,0 +1,1 @@
+"""Networks of others: Keras files, SavedModels and ONNX files."""

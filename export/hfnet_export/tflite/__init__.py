@@ -1,0 +1,1 @@
+"""From a network to a .tflite that is quantized and checked."""

@@ -1,0 +1,1 @@
+"""Training: runs, stages, views, teachers and losses."""

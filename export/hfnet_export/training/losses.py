@@ -1,0 +1,71 @@
+"""What the student is taught, term by term; equation (1) weighs them, and the weights are learned too (section 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from hfnet_edge.image.keypoints import CELL
+
+TEMPERATURE = 0.05  # of the contrast among an image's descriptors
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss: a regression counts once in equation (1), a cross-entropy twice."""
+
+    name: str
+    factor: float
+
+
+KEYPOINTS = Term("keypoints", 2.0)
+DESCRIPTORS = Term("descriptors", 1.0)
+CONTRAST = Term("contrast", 2.0)
+FEATURES = Term("features", 1.0)
+GLOBAL = Term("global", 1.0)
+LOCAL_TERMS = {term.name: term for term in (KEYPOINTS, DESCRIPTORS, CONTRAST)}
+
+
+def total_loss(losses, weights, factors):
+    """Equation (1): each term scaled by its factor and exp(-w), plus the sum of the weights. All (T,) float32."""
+    return tf.reduce_sum(factors * tf.exp(-weights) * losses + weights)
+
+
+def keypoint_loss(logits, labels, inside):
+    """Cross-entropy with soft labels (N, h, w, 65), mean over the cells that are ``inside`` (N, h, w)."""
+    entropy = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_sum(entropy * inside) / (tf.reduce_sum(inside) + 1e-6)
+
+
+def descriptor_losses(dense, xy, valid, descriptors):
+    """The student's descriptors at ``xy`` (N, K, 2) against the teacher's (N, K, D), where ``valid`` (N, K).
+
+    Returns:
+        The mean squared distance, and the contrast: the cross-entropy of finding the teacher's descriptor of the same
+        keypoint among those of all keypoints of the view, which is what matching asks for.
+    """
+    sampled = tf.math.l2_normalize(bilinear(dense, xy / CELL - 0.5), axis=-1)
+    count = tf.reduce_sum(valid) + 1e-6
+    distance = tf.reduce_sum(tf.reduce_sum(tf.square(sampled - descriptors), -1) * valid) / count
+    similarity = tf.matmul(sampled, descriptors, transpose_b=True) / TEMPERATURE
+    similarity += (valid[:, None] - 1) * 1e4
+    labels = tf.tile(tf.range(tf.shape(xy)[1])[None], [tf.shape(xy)[0], 1])
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, similarity)
+    return distance, tf.reduce_sum(entropy * valid) / count
+
+
+def bilinear(dense, at):
+    """(N, h, w, D) sampled at (N, K, 2) positions in cells."""
+    shape = tf.shape(dense)
+    limit = tf.cast(tf.stack([shape[2] - 1, shape[1] - 1]), tf.float32)
+    at = tf.clip_by_value(at, 0.0, limit)
+    corner = tf.minimum(tf.floor(at), limit - 1)
+    f = at - corner
+    x, y = tf.unstack(tf.cast(corner, tf.int32), axis=-1)
+    fx, fy = f[..., 0:1], f[..., 1:2]
+
+    def get(dy, dx):
+        return tf.gather_nd(dense, tf.stack([y + dy, x + dx], -1), batch_dims=1)
+
+    return (get(0, 0) * (1 - fx) + get(0, 1) * fx) * (1 - fy) + (get(1, 0) * (1 - fx) + get(1, 1) * fx) * fy

@@ -1,0 +1,126 @@
+"""A training run in a folder, which a second start with the same recipe and files resumes.
+
+RUN_DIR/run.json      what was asked for
+RUN_DIR/targets/      what the teachers say of the images
+RUN_DIR/checkpoints/  of each stage: network, optimisers and step
+RUN_DIR/weights.npz   for `hfnet-export`; local.csv, global.csv and losses.png beside it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from hfnet_edge.errors import InputError, OutputError
+from hfnet_edge.shell.console import Report, silent
+from hfnet_edge.shell.files import atomic_write
+from hfnet_export.tflite.calibration import image_files
+from hfnet_export.tflite.convert import toolchain
+from hfnet_export.training import teachers
+from hfnet_export.training.distill import distill
+from hfnet_export.training.recipe import BUNDLED_RECIPE, read_recipe
+from hfnet_export.training.targets import make_targets
+
+
+def run_distillation(
+    images: Path,
+    local_teacher: Path,
+    global_teacher: Path,
+    output: Path,
+    recipe: Path = BUNDLED_RECIPE,
+    progress: Report = silent,
+    checkpoint_every: int = 200,
+) -> Path:
+    """Teaches HF-Net from two teachers, or goes on with what ``output`` holds. Returns the path of the weights.
+
+    Args:
+        images: folder of training images; sorted by name, then shuffled with the recipe's seed.
+        local_teacher: file of the local teacher (`alike_n.npz`); it decides the local descriptors' width.
+        global_teacher: file of the global teacher, whose weights the encoder starts from too.
+        output: folder of the run.
+        recipe: see `hfnet_export.training.recipe`.
+
+    Raises:
+        InputError: images, teachers or recipe are not usable, or ``output`` was started with others.
+        OutputError: ``output`` cannot be written.
+    """
+    config = read_recipe(recipe)
+    files = image_files(images)
+    random.Random(config.seed).shuffle(files)
+    local, global_ = teachers.local_teacher(local_teacher), teachers.ImageNet(global_teacher)
+    config = replace(config, network=replace(config.network, local_dim=local.descriptor_dim))
+    hashes = {
+        "images": sha256(files),
+        "local teacher": sha256([local_teacher]),
+        "global teacher": sha256([global_teacher]),
+    }
+    claim(output, {**hashes, "recipe": json.loads(json.dumps(asdict(config)))})
+    card = {
+        "local_teacher": local.name,
+        "local_teacher_licence": local.licence,
+        "global_teacher": global_.name,
+        "global_teacher_licence": global_.licence,
+        "image_folder": images.name,
+        "images": len(files),
+        "sha256": hashes,
+        "commit": commit(),
+        "toolchain": toolchain(),
+    }
+    targets = make_targets(files, local, global_, output / "targets", progress)
+    return distill(targets, config, output, global_.weights, card, progress, checkpoint_every)
+
+
+def sha256(files: list[Path]) -> str:
+    """SHA-256 over the names and contents of files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest() if file.is_file() else b"")
+    return digest.hexdigest()
+
+
+def commit() -> str:
+    """Of the checkout that this code runs from; empty for an installed package."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def claim(folder: Path, asked: dict) -> None:
+    """Writes run.json, or finds that a run with checkpoints was asked for the same."""
+    path = folder / "run.json"
+    started = (folder / "checkpoints").exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else None
+    except OSError as e:
+        raise OutputError(f"cannot write {folder}: {e.strerror or e}", "choose another folder") from e
+    except ValueError as e:
+        raise InputError(f"{path} is damaged", "delete it, or choose another folder") from e
+    if started and before is not None:
+        was, now = _flat(before), _flat(asked)
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                raise InputError(
+                    f"{folder} was started with {name} {was.get(name)}, not {now.get(name)}",
+                    "give the same, or another folder",
+                )
+    if before != asked:
+        with atomic_write(path) as file:
+            file.write(json.dumps(asked, indent=2).encode())
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} to {"a.b": 1}."""
+    out: dict = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out

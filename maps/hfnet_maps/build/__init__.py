@@ -1,0 +1,1 @@
+"""From reference images with known poses to landmarks and what they look like."""

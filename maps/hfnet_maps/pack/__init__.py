@@ -1,0 +1,1 @@
+"""From landmarks to a map file of so many bytes."""

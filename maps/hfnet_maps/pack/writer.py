@@ -1,0 +1,305 @@
+"""Lays a source out as the sections of a map file, and writes them. The format: maps/SPEC.md."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import BinaryIO
+
+import flatbuffers
+import numpy as np
+
+from hfnet_edge.errors import InputError, MapFormatError
+from hfnet_edge.map.codecs import Codec, CodecName
+from hfnet_edge.map.container import BLOCK, ENTRY, HEADER, MAGIC, Section, aligned, head_checksum, version_of
+from hfnet_edge.map.map_file import (
+    COUNT_BITS,
+    MAX_ORIGIN,
+    TILE,
+    LocalizationMap,
+    check_description,
+    check_image_names,
+    check_image_poses,
+)
+from hfnet_edge.map.observation_list import TILE_SIZE
+from hfnet_edge.schema.description_generated import MapDescriptionT
+from hfnet_edge.shell.console import Report, silent
+from hfnet_edge.shell.files import atomic_write
+from hfnet_maps.build.trees import tree_sections
+from hfnet_maps.pack.observation_list import encode as encode_list
+from hfnet_maps.source import Photos, Source, source_of
+
+FAR = 20
+
+Sections = Mapping[Section, np.ndarray | bytes]
+"""What a map file holds, without CHECKSUMS. Arrays are written as they are: little-endian, C order."""
+
+
+def in_file_order(source: Source) -> Source:
+    """Renumbers the landmarks so that neighbours share a tile. Every subset that keeps this order keeps that too."""
+    return source.take(spatial_order(source.positions))
+
+
+def full_sections(source: Source) -> Sections:
+    """Everything as it is, int8, an uncompacted map; with ``photos``, it can be packed later."""
+    return _full_sections(in_file_order(source))
+
+
+def built_sections(source: Source, progress: Report = silent) -> Sections:
+    """`full_sections`, and random trees where a patch network describes the landmarks."""
+    source = in_file_order(source)
+    sections = dict(_full_sections(source))
+    if source.extractor.global_weights_hash:
+        sections |= trees_of(source, progress)
+    return sections
+
+
+def _full_sections(source: Source) -> Sections:
+    """`full_sections` of a source that is `in_file_order`."""
+    sections = dict(lay_out(source))
+    if source.photos is not None:
+        sections |= _photo_sections(source, source.photos)
+    return sections
+
+
+def trees_of(source: Source, progress: Report = silent) -> Sections:
+    """The sections of random trees over a source `in_file_order`, from all its descriptors."""
+    landmarks = len(source.positions)
+    return tree_sections(
+        source.descriptors, source.described, landmarks, source.extractor.weights_hash, progress=progress
+    )
+
+
+def lay_out(source: Source) -> Sections:
+    """The sections that localization needs; not those for packing again.
+
+    Args:
+        source: its landmarks `in_file_order`, its descriptors encoded or not.
+
+    Raises:
+        InputError: the parts do not fit together.
+    """
+    _check(source)
+    poses = np.array([[*p.quaternion, *p.translation] for p in source.poses], "<f8").reshape(-1, 7)
+    origin = source.positions.mean(axis=0) if len(source.positions) else np.zeros(3)
+    tiles, positions = _positions(source, origin)
+    bits, counts = _counts(source)
+    codec = source.codec or Codec(CodecName.INT8, source.extractor.local_dim)
+    lists = [encode_list(source.landmarks[source.observed(image)]) for image in range(len(source.names))]
+    if sum(map(len, lists)) >= 1 << 32:
+        raise InputError(f"{len(source.images)} observations are too many for one map", "split it")
+
+    e, d = source.extractor, MapDescriptionT()
+    d.generator = f"hfnet-edge {version('hfnet-edge')}"
+    d.architecture, d.weightsHash, d.precision = e.architecture, e.weights_hash, e.precision
+    d.globalWeightsHash = e.global_weights_hash or None
+    d.localDim, d.extractorGlobalDim, d.globalDim = e.local_dim, e.global_dim, source.global_descriptors.shape[1]
+    d.imageCount, d.landmarkCount, d.observationCount = len(source.names), len(source.positions), len(source.images)
+    d.originX, d.originY, d.originZ = (float(v) for v in origin)
+    d.codec, d.codeDim, d.subspaces = str(codec.name), codec.dim, 0 if codec.codebook is None else len(codec.codebook)
+    d.countBits, d.descriptorCount = bits, len(source.descriptors)
+    try:  # what readers refuse, before hours of work
+        check_description(d)
+        check_image_names(source.names)
+        check_image_poses(poses)
+    except ValueError as e:
+        raise _refused(e) from e
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(d.Pack(builder))
+
+    sections: dict[Section, np.ndarray | bytes | None] = {
+        Section.META: bytes(builder.Output()),
+        Section.IMAGE_NAMES: "".join(f"{name}\n" for name in source.names).encode(),
+        Section.IMAGE_POSES: poses,
+        Section.GLOBAL_PROJECTION: source.global_projection,
+        Section.GLOBAL_DESCRIPTORS: source.global_descriptors,
+        Section.OBSERVATION_OFFSETS: np.cumsum([0, *map(len, lists)]).astype("<u4"),
+        Section.OBSERVATION_LISTS: b"".join(lists),
+        Section.TILES: tiles,
+        Section.LANDMARK_POSITIONS: positions,
+        Section.DESCRIPTOR_COUNTS: counts if bits else None,
+        Section.PROJECTION: codec.projection,
+        Section.THRESHOLDS: codec.thresholds,
+        Section.CODEBOOK: codec.codebook,
+        Section.DESCRIPTORS: source.descriptors,
+    }
+    return {kind: part for kind, part in sections.items() if part is not None}
+
+
+def write_map(sections: Sections, path: Path | str) -> int:
+    """Writes a map file atomically and returns its size in bytes.
+
+    Raises:
+        OutputError: it cannot be written.
+        InputError: no reader would accept it, SOURCE sections included. Nothing is left of it.
+    """
+    with atomic_write(path) as file:
+        size = _write(sections, file)
+        file.flush()
+        try:
+            source_of(LocalizationMap.read(mmap(file.fileno(), 0, access=ACCESS_READ)))
+        except MapFormatError as e:
+            raise _refused(e.problem.removeprefix("the map: ")) from e
+        return size
+
+
+def _refused(why: object) -> InputError:
+    return InputError(f"no reader would open the map: {why}", "correct it where the map comes from")
+
+
+def to_map(sections: Sections) -> LocalizationMap:
+    """The map without a file, exactly as if it had been written and opened."""
+    from io import BytesIO
+
+    file = BytesIO()
+    _write(sections, file)
+    return LocalizationMap.read(file.getvalue())
+
+
+def size_of(sections: Sections) -> int:
+    """Bytes of the file."""
+    return _table(sections)[2]
+
+
+def spatial_order(positions: np.ndarray) -> np.ndarray:
+    """An order of landmarks in which every 256 form a box: halves along the longest side, again and again.
+
+    Landmarks `FAR` times as far out as half of them come last, by distance: a tile's resolution is that of its farthest
+    landmark.
+
+    Args:
+        positions: (L, 3).
+    """
+    distance = np.linalg.norm(positions - np.median(positions, axis=0), axis=1) if len(positions) else np.zeros(0)
+    order = np.argsort(distance, kind="stable")
+    near = int(np.searchsorted(distance[order], FAR * np.median(distance), side="right")) if len(order) else 0
+    near = near if near == len(order) else near // TILE_SIZE * TILE_SIZE
+    order[:near] = np.sort(order[:near])
+    parts = [(0, near)]
+    while parts:
+        start, stop = parts.pop()
+        tiles = -(-(stop - start) // TILE_SIZE)
+        if tiles < 2:
+            continue
+        part = order[start:stop]
+        at = positions[part]
+        axis = int(np.argmax(np.percentile(at, 95, axis=0) - np.percentile(at, 5, axis=0)))
+        half = tiles // 2 * TILE_SIZE
+        order[start:stop] = part[np.argsort(at[:, axis], kind="stable")]
+        parts += [(start, start + half), (start + half, stop)]
+    return order
+
+
+def _positions(source: Source, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """TILES and LANDMARK_POSITIONS."""
+    local = source.positions - origin
+    first_descriptor = np.searchsorted(source.described, np.arange(0, len(local), TILE_SIZE))
+    tiles = np.zeros(-(-len(local) // TILE_SIZE), TILE)
+    steps = np.zeros((len(local), 3), "<u2")
+    for i in range(len(tiles)):
+        rows = slice(i * TILE_SIZE, (i + 1) * TILE_SIZE)
+        low = local[rows].min(axis=0).astype(np.float32)
+        low = np.where(low > local[rows].min(axis=0), np.nextafter(low, np.float32(-np.inf)), low)
+        size = float((local[rows].max(axis=0) - low).max())
+        step = np.nextafter(np.float32(size / 65535), np.float32(np.inf))
+        tiles[i] = low, step, first_descriptor[i]
+        steps[rows] = np.minimum(np.rint((local[rows] - low.astype(np.float64)) / np.float64(step)), 65535)
+    return tiles, steps
+
+
+def _counts(source: Source) -> tuple[int, np.ndarray]:
+    """META's count_bits and DESCRIPTOR_COUNTS."""
+    counts = np.bincount(source.described, minlength=len(source.positions)) - 1
+    most = int(counts.max(initial=0))
+    bits = next((b for b in COUNT_BITS if most < 1 << b), None)
+    if bits is None:
+        raise InputError(
+            f"a landmark has {most + 1} descriptors, a map file holds {1 << COUNT_BITS[-1]}", "leave images out"
+        )
+    if bits == 2:
+        padded = np.pad(counts, (0, -len(counts) % 4)).reshape(-1, 4).astype(np.uint8)
+        return bits, (padded << np.arange(0, 8, 2, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
+    return bits, counts.astype("<u2").view(np.uint8)
+
+
+def _photo_sections(source: Source, photos: Photos) -> dict[Section, np.ndarray | bytes]:
+    if not ((photos.other_offsets >= 0) & (photos.other_offsets < 1 << 32)).all():
+        raise _refused("SOURCE_OTHER_OFFSETS are not numbers of 32 bits")
+    lines = [f"{pixel!r} {camera}\n" for pixel, camera in zip(photos.pixels.tolist(), photos.cameras, strict=True)]
+    return {
+        Section.SOURCE_IMAGES: "".join(lines).encode(),
+        Section.SOURCE_OBSERVED: photos.keypoints.astype("<f4"),
+        Section.SOURCE_OTHER_OFFSETS: photos.other_offsets.astype("<u4"),
+        Section.SOURCE_OTHER_KEYPOINTS: photos.other_keypoints.astype("<f4"),
+        Section.SOURCE_OTHER_DESCRIPTORS: photos.other_descriptors,
+    }
+
+
+def _check(source: Source) -> None:
+    """What has to be so before sections can be laid out; the rest is for the reader's own checks."""
+    if not (np.abs(source.positions) < MAX_ORIGIN).all():
+        raise InputError(
+            f"the position of a landmark is not finite, or {MAX_ORIGIN:g} units or more from the origin",
+            "check the reference's poses",
+        )
+
+
+def _table(sections: Sections) -> tuple[list[tuple[Section, int, int]], int, int]:
+    """Kind, offset and length of every section, where the data begins, and the size of the file."""
+    lengths = {kind: part.nbytes if isinstance(part, np.ndarray) else len(part) for kind, part in sections.items()}
+    after_table = aligned(HEADER.size + (len(sections) + 1) * ENTRY.size)
+    offset = 0  # from where the data begins
+    rows = []
+    for kind in sorted(sections):
+        offset = aligned(offset)
+        rows.append((kind, offset, lengths[kind]))
+        offset += lengths[kind]
+    checksums = 4 * -(-offset // BLOCK)
+    start = aligned(after_table + checksums)
+    table = [(Section.CHECKSUMS, after_table, checksums), *((kind, start + at, length) for kind, at, length in rows)]
+    return table, start, start + offset
+
+
+def _write(sections: Sections, file: BinaryIO) -> int:
+    """Header and table first, then the data block by block, then the checksums in their place."""
+    table, start, size = _table(sections)
+    head = bytearray(start)
+    for i, row in enumerate(table):
+        ENTRY.pack_into(head, HEADER.size + i * ENTRY.size, *row)
+    file.write(head)
+    checksums: list[int] = []
+    pending = bytearray()  # data of the block that is not full yet
+
+    def put(data: memoryview | bytes) -> None:
+        view = memoryview(data)
+        while len(view):
+            taken = view[: BLOCK - len(pending)]
+            pending.extend(taken)
+            view = view[len(taken) :]
+            if len(pending) == BLOCK:
+                flush()
+
+    def flush() -> None:
+        checksums.append(zlib.crc32(pending))
+        file.write(pending)
+        pending.clear()
+
+    at = start
+    for (_, offset, length), kind in zip(table[1:], sorted(sections), strict=True):
+        put(bytes(offset - at))
+        part = sections[kind]
+        put(memoryview(np.ascontiguousarray(part)).cast("B") if isinstance(part, np.ndarray) and part.size else b"")
+        put(part if isinstance(part, bytes) else b"")
+        at = offset + length
+    if pending:
+        flush()
+    where = table[0][1]
+    head[where : where + table[0][2]] = np.array(checksums, "<u4").tobytes()
+    HEADER.pack_into(head, 0, MAGIC, *version_of(sections), len(table), size, 0)
+    HEADER.pack_into(head, 0, MAGIC, *version_of(sections), len(table), size, head_checksum(head))
+    file.seek(0)
+    file.write(head)
+    return size

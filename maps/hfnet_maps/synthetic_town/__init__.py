@@ -1,0 +1,1 @@
+"""A place made by code, so that everything runs without any data."""

@@ -1,0 +1,1 @@
+"""A map file, read in place. The format: maps/SPEC.md."""

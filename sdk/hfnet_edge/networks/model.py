@@ -1,0 +1,228 @@
+"""A network: a .tflite file that carries its own description, run by LiteRT.
+
+`ai_edge_litert` is used where it is installed, else `tflite_runtime`, which has the same Interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Semaphore
+from typing import Any
+
+import numpy as np
+
+from hfnet_edge.errors import MismatchError, ModelError
+from hfnet_edge.image.keypoints import CELL, keypoint_scores
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.description import PATCH_ROLE, Description, read_description
+from hfnet_edge.shell.files import read_bytes
+from hfnet_edge.shell.quiet import quiet
+
+
+@dataclass(frozen=True)
+class RawOutputs:
+    """What the network returns for one image, dequantized to float32; h = H / 8, w = W / 8.
+
+    Attributes:
+        keypoint_logits: (h, w, 65), or None where the network returns ``keypoint_scores``: (H, W) in [0, 1], before
+            or after non-maximum suppression.
+        local_descriptors: (h, w, D), not normalised.
+        global_descriptor: (G,), normalised or not.
+    """
+
+    local_descriptors: np.ndarray
+    global_descriptor: np.ndarray
+    keypoint_logits: np.ndarray | None = None
+    keypoint_scores: np.ndarray | None = None
+
+    def scores(self) -> np.ndarray:
+        """(H, W) float32 keypoint scores, whichever of the two the network returns."""
+        if self.keypoint_logits is not None:
+            return keypoint_scores(self.keypoint_logits)
+        assert self.keypoint_scores is not None, "read_description demands one of them"
+        return self.keypoint_scores
+
+
+class Network:
+    """A loaded .tflite file with its description: what `Model` and `hfnet_edge.networks.patch_model.PatchModel` share.
+
+    Threads may share a network. A call runs in an interpreter that no other call uses meanwhile, and returns arrays of
+    its own. The interpreters lie over one copy of the file; there are as many as calls have run at once, but not more
+    than cores: further calls wait.
+
+    Args:
+        path: a .tflite file that `hfnet-export` wrote.
+        threads: of an interpreter. The results do not depend on it.
+        content: what the file would hold, where it is not written yet.
+
+    Raises:
+        ModelError: missing, truncated, damaged, not TFLite, without our description, or a network of the other kind;
+            also by a call that LiteRT fails in.
+    """
+
+    of_patches = False
+    batch = 1  # of the interpreter's input
+
+    def __init__(self, path: Path | str, threads: int = 2, content: bytes | None = None):
+        self.path, self.threads = Path(path), threads
+        if not 1 <= threads <= 64:  # LiteRT crashes on absurd numbers
+            raise ModelError(f"{threads} threads are not between 1 and 64", "give the number of cores")
+        try:
+            content = read_bytes(self.path) if content is None else content
+        except OSError as e:
+            raise ModelError(f"cannot read the model {path}: {e.strerror}", "export one with `hfnet-export`") from e
+        self.description = read_description(content, str(path))
+        if self.description.of_patches != self.of_patches:
+            kind = "a patch network" if self.description.of_patches else "an HF-Net"
+            raise ModelError(
+                f"{path} is {kind} ({self.description.architecture})",
+                "--model takes an HF-Net, --patch-model a patch network (`hfnet-export crbnet`)",
+            )
+        self._content = content
+        self._slots = Semaphore(os.cpu_count() or 1)
+        first = self._open()
+        self._idle: deque[_Interpreter] = deque([first])
+        self.kernels = first.kernels
+
+    def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """The network's outputs by role, float32, the batch first.
+
+        Args:
+            pixels: (batch, H, W) uint8.
+
+        Raises:
+            ModelError: LiteRT fails.
+        """
+        with self._slots:
+            try:
+                interpreter = self._idle.pop()  # the one that ran last: its memory is warm
+            except IndexError:
+                interpreter = self._open()
+            try:
+                outputs = interpreter.run(self.description.scale(pixels))
+            except (RuntimeError, ValueError, MemoryError) as e:  # the interpreter is not used again
+                raise ModelError(f"{self.path} failed on an image: {e}", "export it again with `hfnet-export`") from e
+            self._idle.append(interpreter)
+        return {role: outputs[name] for role, name in self.description.outputs.items()}
+
+    def _open(self) -> _Interpreter:
+        """One more interpreter over the file. Raises ModelError."""
+        interpreter_class = _interpreter_class()
+        h, w = self.description.input_size
+        try:
+            with quiet():
+                interpreter = interpreter_class(model_content=self._content, num_threads=self.threads)
+                (given,) = interpreter.get_input_details()
+                if given["shape"][0] != self.batch:
+                    interpreter.resize_tensor_input(given["index"], (self.batch, *given["shape"][1:]))
+                interpreter.allocate_tensors()
+            opened = _Interpreter(interpreter)
+        except Exception as e:  # the interpreter raises whatever it likes
+            raise ModelError(f"{self.path} cannot be run: {e}", "export it again with `hfnet-export`") from e
+        expected = output_shapes(self.description, self.batch)
+        if opened.input_shape != (self.batch, h, w, 1):
+            raise ModelError(f"{self.path} takes {opened.input_shape}, and says {h}x{w} of itself", "export it again")
+        for role, name in self.description.outputs.items():
+            if opened.output_shapes.get(name) != expected[role]:
+                raise ModelError(f"{self.path}: no output of shape {expected[role]} is its {role}", "export it again")
+        return opened
+
+
+class _Interpreter:
+    """One of LiteRT, of the file's default signature."""
+
+    def __init__(self, interpreter: Any):
+        self._runner = interpreter.get_signature_runner()
+        ((self._input, given),) = self._runner.get_input_details().items()
+        self.input_shape = tuple(int(side) for side in given["shape"])
+        self.output_shapes = {name: tuple(d["shape"]) for name, d in self._runner.get_output_details().items()}
+        nodes = interpreter._get_ops_details()
+        # Convolutions that the interpreter handed to XNNPACK; its int8 differs from the builtin one by 2 steps.
+        self.kernels = "XNNPACK" if any(node["op_name"] == "DELEGATE" for node in nodes) else "builtin"
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name, copies."""
+        return self._runner(**{self._input: image})
+
+
+class Model(Network):
+    """A loaded HF-Net; arguments, errors and use by threads as of `Network`."""
+
+    def __call__(self, pixels: np.ndarray) -> RawOutputs:
+        """Runs the network on one grey image (H, W) uint8 of the model's input size."""
+        if pixels.shape != self.description.input_size or pixels.dtype != np.uint8:
+            raise ValueError(f"expected {self.description.input_size} uint8, not {pixels.shape} {pixels.dtype}")
+        return RawOutputs(**{role: value[0] for role, value in self.run(pixels[None]).items()})
+
+
+def output_shapes(description: Description, batch: int = 1) -> dict[str, tuple[int, ...]]:
+    """The shape of each role's output, with the batch; also of the roles that this network lacks."""
+    height, width = description.input_size
+    h, w = height // CELL, width // CELL
+    return {
+        "keypoint_logits": (batch, h, w, CELL * CELL + 1),
+        "keypoint_scores": (batch, height, width),
+        "local_descriptors": (batch, h, w, description.local_dim),
+        "global_descriptor": (batch, description.global_dim),
+        PATCH_ROLE: (batch, description.local_dim),
+    }
+
+
+def check_match(model: Description, m: LocalizationMap, patches: Description | None = None) -> None:
+    """The model may query this map: the same weights and widths; another precision is fine.
+
+    Args:
+        patches: of the patch network, for a map whose landmarks one describes.
+
+    Raises:
+        MismatchError: says which of them differs.
+    """
+    d, where = m.description, f"the map {m.path or ''}"
+    if not d.weightsHash:
+        raise MismatchError(
+            f"{where} does not say which weights its features are of",
+            "localize with hloc's --features and --global-features, or pack it again and name the model with --model",
+        )
+    if d.globalWeightsHash and patches is None:
+        raise MismatchError(
+            f"the landmarks of {where} are described by the patch network {d.architecture}",
+            "name it too: --patch-model",
+        )
+    if patches is not None and not d.globalWeightsHash:
+        raise MismatchError(
+            f"{where} was built without a patch network",
+            "leave --patch-model out, or build the map with `hfnet-map build --method parallel`",
+        )
+    local = patches or model
+    for what, ours, theirs in (
+        ("model", model.weights_hash, d.globalWeightsHash or d.weightsHash),
+        ("patch model", local.weights_hash, d.weightsHash),
+    ):
+        if ours != theirs:
+            raise MismatchError(
+                f"{where} was built with weights {theirs}, the {what} has {ours}",
+                "localize with the model that built the map, or build the map again with this one",
+            )
+    for name, a, b in (
+        ("local", local.local_dim, d.localDim),
+        ("global", model.global_dim, d.extractorGlobalDim),
+    ):
+        if a != b:
+            raise MismatchError(
+                f"{where} has {b}-D {name} descriptors, the model {a}-D",
+                f"export the model with {b}-D {name} descriptors, or build the map again",
+            )
+
+
+def _interpreter_class():
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError as e:
+            raise ModelError("no TFLite runtime is installed", "pip install ai-edge-litert") from e
+    return Interpreter

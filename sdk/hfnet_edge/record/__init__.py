@@ -1,0 +1,1 @@
+"""What one machine makes of a list of queries, kept and timed."""

@@ -1,0 +1,151 @@
+"""What one machine made of a list of queries, stage by stage: the unit that parity compares.
+
+    input ─> tensor ─> keypoints ─> descriptors ─> retrieval ─> matches ─> pose
+
+Where a patch network describes the landmarks, keypoints are SIFT's, the local descriptors are the patch network's, and
+of HF-Net's outputs only the global descriptor is kept: the others are not used. Stages that a recording lacks (hloc
+keeps neither network outputs nor matches) are None or empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hfnet_edge.features import Features
+from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.image.keypoints import CELL
+from hfnet_edge.image.photo import Photo
+from hfnet_edge.localizer import LocalizationResult, Method, Stages, Status
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.model import RawOutputs
+
+SKETCH = 8  # one cell of eight of the dense outputs is kept, on a lattice that meets every row and column
+HASH_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The matches of the place that a pose was sought in; N of them.
+
+    Attributes:
+        keypoints: (N,) int64 rows of the query's features. landmarks: (N,) int64 rows of the map's landmarks.
+        xyz: (N, 3) float64 landmarks in the world. inliers: (N,) bool.
+    """
+
+    keypoints: np.ndarray
+    landmarks: np.ndarray
+    xyz: np.ndarray
+    inliers: np.ndarray
+
+
+@dataclass(frozen=True)
+class QueryRecord:
+    """One query.
+
+    Attributes:
+        name: as listed. camera: that its pose is of.
+        input_hash: 32 hex digits over the network's input pixels, "" where unknown.
+        thumbnail: (H / 8, W / 8) uint8, one pixel of each cell of the input.
+        output_hashes: role to 32 hex digits over the float32 output, of those that the method uses.
+        outputs: role to float32 rows of the `SKETCH`, or the global descriptor.
+        features: None where there are none.
+        prior_frames: names of the retrieved reference images, most similar first; None: not known.
+        matched: None where nothing was matched, or it is not known.
+        status: a name of `Status`. pose: cam_from_world or None.
+    """
+
+    name: str
+    camera: Camera
+    input_hash: str = ""
+    thumbnail: np.ndarray | None = None
+    output_hashes: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    features: Features | None = None
+    prior_frames: tuple[str, ...] | None = None
+    matched: Matched | None = None
+    status: str = Status.REJECTED.value
+    pose: Pose | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All queries on one machine.
+
+    Attributes:
+        about: what ran where: "method", "processor", "kernels", "solver", "model_hash" (of the file), "weights_hash",
+            "precision", "map_hash" (of the file), versions; of a patch network "patch_kernels", "patch_model_hash",
+            "patch_weights_hash", "patch_precision".
+        reference_poses: name of each reference image of the map to its cam_from_world, (7,) float64.
+        queries: in the order of the list.
+    """
+
+    about: dict[str, str]
+    reference_poses: dict[str, np.ndarray]
+    queries: tuple[QueryRecord, ...]
+
+    @property
+    def method(self) -> Method:
+        """How it localized; recordings of before there were several methods do not say."""
+        return Method(self.about.get("method", Method.HIERARCHICAL))
+
+    @property
+    def of_patches(self) -> bool:
+        """A patch network made the local descriptors."""
+        return "patch_weights_hash" in self.about
+
+
+def record_query(name: str, camera: Camera, m: LocalizationMap, stages: Stages) -> QueryRecord:
+    """Keeps what parity needs of a localized query."""
+    result, roles = stages.result, ("global_descriptor",) if m.description.globalWeightsHash else None
+    return QueryRecord(
+        name,
+        camera,
+        input_hash(stages.photo),
+        stages.photo.pixels[CELL // 2 :: CELL, CELL // 2 :: CELL].copy(),
+        *sketch(stages.raw, roles),
+        stages.features,
+        tuple(m.image_names[i] for i in result.prior_frames),
+        _matched(result),
+        result.status.value,
+        result.pose,
+    )
+
+
+def _matched(result: LocalizationResult) -> Matched | None:
+    matches, inliers = result.matches, result.inlier_mask
+    if matches is None:
+        return None
+    inliers = np.zeros(len(matches), bool) if inliers is None else inliers
+    return Matched(matches.keypoints, matches.landmarks, matches.xyz, inliers)
+
+
+def input_hash(photo: Photo) -> str:
+    """32 hex digits over the pixels that the network sees, and which of them are the image."""
+    return digest(np.array([*photo.valid, *photo.pixels.shape], "<i4").tobytes() + photo.pixels.tobytes())
+
+
+def sketch(raw: RawOutputs, roles: Collection[str] | None = None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Hashes of the network's outputs, of all or of some roles, and the rows that are kept of them."""
+    outputs = {role: v for role, v in vars(raw).items() if v is not None and (roles is None or role in roles)}
+    hashes = {role: digest(np.ascontiguousarray(value, "<f4").tobytes()) for role, value in outputs.items()}
+    return hashes, {role: _rows(value) for role, value in outputs.items()}
+
+
+def _rows(output: np.ndarray) -> np.ndarray:
+    """Cells of a dense output whose column + 3 row is a multiple of `SKETCH`, (N, channels); others whole."""
+    if output.ndim == 1:
+        return output.astype(np.float32)
+    if output.ndim == 2:  # scores of pixels: the 64 of a cell are its channels
+        h, w = (side // CELL for side in output.shape)
+        output = output.reshape(h, CELL, w, CELL).transpose(0, 2, 1, 3).reshape(h, w, CELL * CELL)
+    h, w = output.shape[:2]
+    return output[(np.arange(w) + 3 * np.arange(h)[:, None]) % SKETCH == 0].astype(np.float32)
+
+
+def digest(content: bytes) -> str:
+    """32 hex digits of SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:HASH_DIGITS]

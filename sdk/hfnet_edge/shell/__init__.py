@@ -1,0 +1,1 @@
+"""What commands share: consoles, files, lists, tables, extras."""
