@@ -19,18 +19,21 @@ from rich.table import Table
 from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, OutputError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
-from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method, Status
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.localizer import Localizer
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.by_role import Networks
+from hfnet_edge.result import LocalizationResult, Status
+from hfnet_edge.shell.command_files import CommandFiles, names_below
 from hfnet_edge.shell.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
 from hfnet_edge.shell.extras import needs
-from hfnet_edge.shell.files import CommandFiles, names_below, streamed_write
 from hfnet_edge.shell.lists import find_images, pose_line, read_queries
+from hfnet_edge.shell.options import MethodOption
 from hfnet_edge.shell.tables import show
+from hfnet_edge.shell.writing import streamed_write
 
 PICTURES = "name another for --pictures"
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -38,7 +41,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def localize(
     map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The place, from `hfnet-map build`.")],
     model: Annotated[
-        Path | None, typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`; or --features.")
+        list[Path] | None,
+        typer.Option(metavar="M.tflite", help="A network of `hfnet-export`; again for each further. Or --features."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that the names in --queries are in.")
@@ -58,13 +62,7 @@ def localize(
     ] = None,
     pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each query with its inliers.")] = None,
     threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1, max=64)] = 2,
-    method: Annotated[
-        Method,
-        typer.Option(help="Trees and parallel need a map of `hfnet-map build --method parallel`."),
-    ] = Method.HIERARCHICAL,
-    patch_model: Annotated[
-        Path | None, typer.Option(metavar="P.tflite", help="The patch network that built such a map.")
-    ] = None,
+    method: MethodOption = "hierarchical",
     features: Annotated[
         Path | None, typer.Option(metavar="features.h5", help="In place of --model: hloc's local features, ...")
     ] = None,
@@ -81,19 +79,19 @@ def localize(
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image a.jpg \\
             --camera "PINHOLE 640 480 500 500 320 240"
 
-        hfnet-localize --method parallel --map scene.hfmap --model hfnet_int8.tflite --patch-model crbnet_int8.tflite \\
+        hfnet-localize --method parallel --map scene.hfmap --model hfnet_int8.tflite --model crbnet_int8.tflite \\
             --images photos --queries q.txt -o poses.txt
 
         hfnet-localize --map packed.hfmap --features features.h5 --global-features global-feats.h5 --queries q.txt \\
             -o poses.txt
     """
     by_features = features is not None or global_features is not None
-    if by_features and (features is None or global_features is None or model is not None or patch_model is not None):
+    networks = model or []
+    if by_features and (features is None or global_features is None or networks):
         raise InputError(
-            "--features and --global-features go together, without --model and --patch-model",
-            "give hloc's two files, or the networks",
+            "--features and --global-features go together, without --model", "give hloc's two files, or the networks"
         )
-    if not by_features and model is None:
+    if not by_features and not networks:
         raise InputError("there is no --model", "name the network, or hloc's files with --features, --global-features")
     if by_features and (image is not None or (images is None) != (pictures is None)):
         raise InputError(
@@ -116,7 +114,7 @@ def localize(
         if images is not None and not os.path.isdir(images):
             raise InputError(f"there is no folder {images}", "check --images")
         todo, folder = read_queries(queries or Path()), images or Path()
-    files = CommandFiles(map_, model, patch_model, queries, features, global_features)
+    files = CommandFiles(map_, *networks, queries, features, global_features)
     if image is not None or images is not None:
         files.reads(*(folder / name for name, _ in todo))
     for path in (output, report):
@@ -132,9 +130,7 @@ def localize(
         needs("maps", "h5py")
         localizer = HlocLocalizer(map_, features, global_features, config)
     else:
-        assert model is not None
-        patches = None if patch_model is None else PatchModel(patch_model, threads)
-        localizer = Localizer(map_, Model(model, threads), config, patches)
+        localizer = Localizer(map_, *Networks(*networks, threads=threads), config=config)
 
     def pose_of(name: str, one_camera: Camera) -> LocalizationResult:
         """Of one query, whichever way its features come."""

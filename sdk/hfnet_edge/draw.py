@@ -1,4 +1,4 @@
-"""Pictures of a localization: the query with its inliers."""
+"""This module draws a localization: the query with its inliers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.image_file import open_image
-from hfnet_edge.localizer import LocalizationResult, Status
-from hfnet_edge.shell.files import atomic_write
+from hfnet_edge.result import LocalizationResult, Status
+from hfnet_edge.shell.writing import atomic_write
 
 DRAWABLE = 1e5  # pixels from the image's corner; OpenCV draws with 32 bits
 MAX_PIXELS = 1 << 25  # above which a JPEG is drawn on at a half, quarter or eighth

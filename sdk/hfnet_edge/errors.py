@@ -1,4 +1,4 @@
-"""One typed error per cause. Every message says what was wrong; ``remedy`` says what to do about it.
+"""Every cause has one typed error. Its message says what was wrong; ``remedy`` says what to do about it.
 
 The commands print both on one line and exit with code 2.
 """

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hfnet_edge.clock import Clock
 from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.image.patches import cut
 from hfnet_edge.image.patches import detect as detect_patches
 from hfnet_edge.image.photo import Photo
-from hfnet_edge.networks.model import Model, RawOutputs
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.networks.by_role import Networks
+from hfnet_edge.networks.description import GLOBAL_ROLE
+from hfnet_edge.networks.hfnet import RawOutputs
+from hfnet_edge.networks.network import Network
+from hfnet_edge.networks.patches import PatchModel
 
 MAX_KEYPOINTS = 2000
 
@@ -53,29 +57,37 @@ def decode(
     )
 
 
-def extract(
-    model: Model, photo: Photo, max_keypoints: int = MAX_KEYPOINTS, patch_model: PatchModel | None = None
-) -> Features:
-    """Runs the network and decodes: ``extract(model, load_photo(path, model.description.input_size))``.
+def look(
+    networks: Networks, photo: Photo, clock: Clock | None = None, max_keypoints: int = MAX_KEYPOINTS
+) -> tuple[Features, dict[str, np.ndarray]]:
+    """What networks make of a photo, and the outputs that went into it, by role.
 
-    Args:
-        patch_model: makes the local features in place of ``model``, see `extract_patches`.
+    Where a patch network is among them it describes the keypoints, see `describe`, and of the other network only the
+    global descriptor is used.
     """
-    raw = model(photo.pixels)
-    if patch_model is not None:
-        return extract_patches(patch_model, raw, photo, max_keypoints)
-    return decode(raw, photo, model.description.nms_radius, max_keypoints)
+    clock, model, patches = clock or Clock(), networks.image, networks.patches
+    with clock("extract"):
+        raw = model(photo.pixels)
+    if patches is not None:
+        with clock("describe"):
+            features = describe(patches, raw.global_descriptor, photo, max_keypoints)
+        return features, {GLOBAL_ROLE: raw.global_descriptor}
+    with clock("decode"):
+        features = decode(raw, photo, model.description.nms_radius, max_keypoints)
+    return features, {role: output for role, output in vars(raw).items() if output is not None}
 
 
-def extract_patches(
-    patch_model: PatchModel, raw: RawOutputs, photo: Photo, max_keypoints: int = MAX_KEYPOINTS
+def extract(networks: Networks | Network, photo: Photo, max_keypoints: int = MAX_KEYPOINTS) -> Features:
+    """The features alone: ``extract(model, load_photo(path, model.description.input_size))``."""
+    return look(networks if isinstance(networks, Networks) else Networks(networks), photo, None, max_keypoints)[0]
+
+
+def describe(
+    patch_model: PatchModel, global_descriptor: np.ndarray, photo: Photo, max_keypoints: int = MAX_KEYPOINTS
 ) -> Features:
-    """Features of two networks: SIFT keypoints with the patch network's descriptors, and HF-Net's global descriptor.
+    """SIFT keypoints with the patch network's descriptors, and HF-Net's global descriptor (G,) float32.
 
     Keypoints whose patch leaves the image are not used (paper 002, section 5.1). Scores are the detector's responses.
-
-    Args:
-        raw: HF-Net's outputs for the photo.
     """
     image = photo.image
     found = detect_patches(image, max_keypoints)
@@ -83,6 +95,6 @@ def extract_patches(
         keypoints=photo.to_camera(found.xy),
         scores=found.scores,
         descriptors=patch_model(cut(image, found)),
-        global_descriptor=quantize(raw.global_descriptor[None])[0],
+        global_descriptor=quantize(global_descriptor[None])[0],
         pixel=max(photo.scale),
     )

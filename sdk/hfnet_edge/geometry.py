@@ -1,4 +1,4 @@
-"""Cameras, poses and the pixel convention.
+"""Cameras, poses and the pixel convention are defined here.
 
 Pixels: COLMAP's convention everywhere, the centre of the top-left pixel is (0.5, 0.5), so that a point at ``x`` in an
 image of width ``w`` lies at ``x * v / w`` after a resize to width ``v``. Array indices are pixels minus 0.5. This is

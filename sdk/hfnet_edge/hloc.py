@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hfnet_edge.clock import Clock
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.keypoints import quantize
-from hfnet_edge.localizer import WITH_TREES, Clock, LocalizationConfig, LocalizationResult, localize_features
+from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, localize_query
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.methods.method import Query
+from hfnet_edge.methods.registry import open_method
 from hfnet_edge.shell.extras import needs
-from hfnet_edge.shell.files import open_input
+from hfnet_edge.shell.reading import open_input
 
 if TYPE_CHECKING:
     import h5py
@@ -37,23 +39,23 @@ class HlocLocalizer:
     """Localizes images by the features that hloc extracted of them.
 
     Args:
-        m: a `.hfmap` file or an open map, packed from hloc's files of the same networks.
+        map_: a `.hfmap` file or an open map, packed from hloc's files of the same networks.
         features, global_features: hloc's HDF5 files; they stay open.
 
     Raises:
         InputError: a file is missing or not HDF5. InstallError: h5py is not installed. MapFormatError: the map is
             missing or damaged.
-        MismatchError: the map was built with a network that is known, or lacks the trees that the method walks.
+        MismatchError: the map was built with a network that is known, or lacks what the method searches in.
     """
 
     def __init__(
         self,
-        m: LocalizationMap | Path | str,
+        map_: LocalizationMap | Path | str,
         features: Path,
         global_features: Path,
         config: LocalizationConfig | None = None,
     ):
-        self.map = m if isinstance(m, LocalizationMap) else LocalizationMap.open(m)
+        self.map = map_ if isinstance(map_, LocalizationMap) else LocalizationMap.open(map_)
         d = self.map.description
         if d.weightsHash:
             raise MismatchError(
@@ -62,7 +64,7 @@ class HlocLocalizer:
                 "name that network with --model, or pack the map from hloc's files without --model",
             )
         self.config = config or LocalizationConfig()
-        self.trees = RandomTrees.of(self.map) if self.config.method in WITH_TREES else None
+        self.method = open_method(self.map, None, self.config)
         self.features, self.global_features = opened(features), opened(global_features)
 
     def localize(self, name: str, camera: Camera) -> LocalizationResult:
@@ -85,7 +87,7 @@ class HlocLocalizer:
                 f"{d.localDim} and {d.extractorGlobalDim}",
                 "extract them with the networks that the map's are of",
             )
-        return localize_features(self.map, query, camera, self.config, clock, self.trees)
+        return localize_query(self.method, Query(query.pixel, query), camera, clock)
 
 
 def read_features(features: h5py.File, global_features: h5py.File, name: str, camera: Camera) -> Features:

@@ -1,4 +1,4 @@
-"""Camera pose from 2D-3D matches: PnP in RANSAC, and the decision whether to believe it.
+"""This module finds a camera's pose from 2D-3D matches by PnP in RANSAC, and decides whether to believe it.
 
 PoseLib where it is installed, else OpenCV's USAC (there is no PoseLib wheel for aarch64). Both are seeded, so that the
 same matches give the same pose.
@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.methods.matching import Match2D3D
 
 try:
     import poselib
@@ -81,11 +81,16 @@ def estimate_pose(matches: Match2D3D, camera: Camera, max_error: float, config: 
     if pose is None or not np.isfinite([*pose.quaternion, *pose.translation]).all():
         return None
     pose = Pose(pose.quaternion, pose.translation / scale)
-    # Counted here, the same way for both solvers.
-    seen = pose.transform(matches.xyz)
-    error = np.linalg.norm(camera.project(seen) - matches.xy, axis=1)
-    inliers = np.nan_to_num(error, nan=np.inf) < max_error
-    return PoseEstimate(pose if holds(seen[inliers], max_error / min(camera.focal)) else None, inliers)
+    inliers = inliers_of(pose, matches, camera, max_error)
+    seen = pose.transform(matches.xyz)[inliers]
+    return PoseEstimate(pose if holds(seen, max_error / min(camera.focal)) else None, inliers)
+
+
+def inliers_of(pose: Pose, matches: Match2D3D, camera: Camera, max_error: float) -> np.ndarray:
+    """The matches that support a pose, (N,) bool, counted in the same way for every solver: their landmarks are in
+    front of the camera and project nearer than ``max_error`` pixels to their keypoints."""
+    error = np.linalg.norm(camera.project(pose.transform(matches.xyz)) - matches.xy, axis=1)
+    return np.nan_to_num(error, nan=np.inf) < max_error
 
 
 def holds(xyz: np.ndarray, tolerance: float) -> bool:

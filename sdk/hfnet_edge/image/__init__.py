@@ -1,1 +1,1 @@
-"""From an image file to pixels, and from pixels to keypoints, descriptors and patches."""
+"""This package makes pixels of an image file, and keypoints, descriptors and patches of pixels."""

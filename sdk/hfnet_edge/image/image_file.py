@@ -1,4 +1,4 @@
-"""Image files: which are read, how they are turned, and what decoding one may take.
+"""This module says which image files are read, how they are turned, and what decoding one may take.
 
 JPEG, PNG, TIFF, WebP, BMP and binary PGM and PPM are read, and HEIC where pillow-heif is installed. A file is what its
 first bytes say, whatever its name; no program outside is ever asked, as Pillow does with PostScript.
@@ -30,7 +30,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from hfnet_edge.errors import CameraError, ImageError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.shell.files import read_bytes
+from hfnet_edge.shell.reading import read_bytes
 
 MIN_SIDE = 32  # below this the encoder's last layer has no pixel of its own
 MAX_PIXELS = 1 << 28

@@ -1,4 +1,4 @@
-"""From the network's dense outputs to keypoints and integer descriptors.
+"""This module makes keypoints and integer descriptors of the network's dense outputs.
 
 All arithmetic that could round differently on another processor is kept exact: exponentials come from an integer table,
 sums of integers in float32 are exact whatever their order, everything else is elementwise IEEE or reduced in float64

@@ -1,4 +1,4 @@
-"""Keypoints with scale and orientation, and the upright patches around them (paper 002, section 5.1).
+"""Keypoints with scale and orientation are found here, and upright patches cut around them (paper 002, section 5.1).
 
 The detector is OpenCV's SIFT. A patch is a square of `PATCH_SCALE` times the keypoint's scale, turned by its
 orientation, sampled to 32x32, with its light taken out: mean 128, standard deviation 42.

@@ -1,4 +1,4 @@
-"""From an image file to the pixels that the network sees, and back.
+"""A `Photo` leads from an image file to the pixels that the network sees, and back.
 
 An image is turned upright by its EXIF orientation, made grey, resized to fit the network's input with its aspect ratio
 kept, and mirrored into what is left. `Photo.to_camera` takes keypoints back to the pixels that the camera describes, so

@@ -1,1 +1,1 @@
-"""A map file, read in place. The format: maps/SPEC.md."""
+"""This package reads a map file in place. maps/SPEC.md defines the format."""

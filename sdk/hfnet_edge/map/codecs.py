@@ -1,4 +1,5 @@
-"""How a map keeps its landmarks' descriptors. Every codec decodes to int8 vectors, compared by squared distance.
+"""A codec is how a map keeps its landmarks' descriptors. Every one decodes to int8 vectors, compared by squared
+distance.
 
     int8     the vectors themselves, projected to fewer dimensions or not
     pq       product quantization (Jegou et al., PAMI 2011): one of 256 sub-vectors in each subspace, a byte each

@@ -1,4 +1,5 @@
-"""The outside of a map file: header, section table, checksums. What the sections hold is `hfnet_edge.map.map_file`'s.
+"""This module reads the outside of a map file: header, section table, checksums. What the sections hold
+is `hfnet_edge.map.map_file`'s.
 
     ┌────────────────────┐ 0
     │ header, 64 bytes   │  magic, version, section count, file size, checksum of all up to the data

@@ -1,4 +1,4 @@
-"""A map, read in place: reference images, landmarks, who observes what, and what landmarks look like.
+"""A `LocalizationMap` is read in place: reference images, landmarks, who observes what, and what landmarks look like.
 
 Landmarks are numbered in tiles of 256 neighbours. All that a query asks of a landmark (position, number of
 descriptors, descriptors) lies at a place that follows from its number, so a query touches the lists of the images that
@@ -22,6 +22,7 @@ from hfnet_edge.map import observation_list
 from hfnet_edge.map.codecs import CENTROIDS, Codec, CodecName, project, rounded
 from hfnet_edge.map.container import MapBytes, Section, open_file
 from hfnet_edge.map.observation_list import TILE_SIZE
+from hfnet_edge.map.random_trees import RandomTrees
 from hfnet_edge.schema.description_generated import MapDescription, MapDescriptionT
 
 TILE = np.dtype([("origin", "<f4", 3), ("step", "<f4"), ("first_descriptor", "<u4")])
@@ -41,7 +42,7 @@ class LocalizationMap:
     Attributes:
         description: what META says (`weightsHash`, `localDim`, counts, ...).
         codec: of the landmarks' descriptors.
-        origin: (3,) float64, the world position of the landmarks' frame.
+        origin: (3,) float64, the world position of the landmarks' frame, applied by `in_world` and `from_world` alone.
         file: the sections.
         path: where it was read from, or None.
     """
@@ -109,6 +110,12 @@ class LocalizationMap:
         return Pose(row[:4].copy(), row[4:].copy())
 
     @cached_property
+    def trees(self) -> RandomTrees:
+        """The random trees of a map that has some, all of them checked. Raises MismatchError, MapFormatError: see
+        `RandomTrees.read`."""
+        return RandomTrees.read(self.file, self.description)
+
+    @cached_property
     def global_descriptors(self) -> np.ndarray:
         """(M, G) int8."""
         return self.file.array(Section.GLOBAL_DESCRIPTORS, "i1", self.image_count, self.description.globalDim)
@@ -141,6 +148,14 @@ class LocalizationMap:
         tiles = self._tiles_of(landmarks // TILE_SIZE)
         steps = self._positions[landmarks] * tiles["step"].astype(np.float64)[:, None]
         return tiles["origin"].astype(np.float64) + steps
+
+    def in_world(self, xyz: np.ndarray) -> np.ndarray:
+        """Points (N, 3) relative to `origin`, as `positions` returns them, in the world."""
+        return xyz + self.origin
+
+    def from_world(self, pose: Pose) -> Pose:
+        """cam_from_world of a pose that was found among points relative to `origin`."""
+        return Pose(pose.quaternion, pose.translation - pose.rotation @ self.origin)
 
     def descriptors(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What landmarks look like.
@@ -202,10 +217,8 @@ class LocalizationMap:
         if total != self.description.descriptorCount:
             raise self.file.fail(f"{total} descriptors, META says {self.description.descriptorCount}")
         if any(Section.RANDOM_TREES <= kind <= Section.TREE_LANDMARKS for kind in self.file.sections):
-            from hfnet_edge.map.random_trees import RandomTrees  # which reads this module
-
             try:
-                RandomTrees.of(self)
+                _ = self.trees
             except MismatchError as e:  # trees of another map
                 raise MapFormatError(e.problem, e.remedy) from e
 

@@ -1,4 +1,4 @@
-"""Which landmarks a reference image observes, in four to five bits each.
+"""A list says which landmarks a reference image observes, in four to five bits each.
 
 Landmarks are numbered so that neighbours in space are neighbours in number, in tiles of 256. An image sees few tiles,
 and many landmarks of each. So a list is

@@ -11,6 +11,7 @@ Costs are small integers from a table in the map, so every device finds the same
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,8 +19,8 @@ from enum import StrEnum
 import numpy as np
 
 from hfnet_edge.errors import MismatchError, SearchLimitError
-from hfnet_edge.map.container import Section
-from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.container import MapBytes, Section
+from hfnet_edge.schema.description_generated import MapDescriptionT
 
 TREES = np.dtype(
     [
@@ -61,6 +62,33 @@ class Order(StrEnum):
     ABSOLUTE = "absolute"  # the query's own bit nothing, the other one the value's size (the paper's RT)
 
 
+def cheapest_first(trees: RandomTrees, descriptor: np.ndarray, count: int, order: Order) -> list[int]:
+    """The definition of prior leaves, as SPEC.md has it: a queue of nodes, cheapest first, equals by lower number.
+
+    `RandomTrees.prior_leaves` finds the same for many descriptors at once, a level at a time.
+
+    Args:
+        descriptor: (D,) int8.
+
+    Returns:
+        ``count`` numbers of leaves, or as many as the trees have.
+    """
+    zero, one = trees.edge_costs(order).tolist()
+    queue = [(0, int(root)) for root in trees.roots]
+    found: list[int] = []
+    heapq.heapify(queue)
+    while queue and len(found) < count:
+        cost, node = heapq.heappop(queue)
+        second = int(trees.children[node])
+        if second < 0:
+            found.append(second & LEAF)
+            continue
+        byte = int(descriptor[trees.tests[node]]) & 0xFF
+        heapq.heappush(queue, (cost + zero[byte], node + 1))
+        heapq.heappush(queue, (cost + one[byte], second))
+    return found
+
+
 @dataclass(frozen=True)
 class RandomTrees:
     """The trees of a map of L landmarks: N nodes, K leaves, E entries. Arrays are those of the file, checked.
@@ -83,21 +111,21 @@ class RandomTrees:
     entries: np.ndarray
 
     @staticmethod
-    def of(m: LocalizationMap) -> RandomTrees:
-        """Opens the trees of a map and checks all of them.
+    def read(file: MapBytes, description: MapDescriptionT) -> RandomTrees:
+        """Opens the trees of a map's file and checks all of them.
 
         Raises:
             MismatchError: the map has none, or they are of other descriptors or landmarks than the map's.
             MapFormatError: they are truncated, damaged, or lead out of range or back.
         """
-        where, build = m.file.where, REMEDY
-        if Section.RANDOM_TREES not in m.file.sections:
+        where, build = file.where, REMEDY
+        if Section.RANDOM_TREES not in file.sections:
             raise MismatchError(f"{where} has no random trees", build)
-        head = m.file.array(Section.RANDOM_TREES, TREES, 1)[0]
+        head = file.array(Section.RANDOM_TREES, TREES, 1)[0]
         for what, ours, theirs in (
-            ("weights", bytes(head["weights_hash"]), m.description.weightsHash.encode()),
-            ("landmarks", int(head["landmarks"]), m.landmark_count),
-            ("dimensions", int(head["dims"]), m.description.localDim),
+            ("weights", bytes(head["weights_hash"]), description.weightsHash.encode()),
+            ("landmarks", int(head["landmarks"]), description.landmarkCount),
+            ("dimensions", int(head["dims"]), description.localDim),
         ):
             if ours != theirs:
                 raise MismatchError(
@@ -105,18 +133,18 @@ class RandomTrees:
                 )
         trees, depth, dims, nodes, leaves, entries = head.item()[:6]
         if not (1 <= trees <= MAX_TREES and depth <= MAX_DEPTH and dims <= MAX_DIMS and nodes <= MAX_NODES):
-            raise m.file.fail(f"{trees} random trees of depth {depth}, {dims} dimensions and {nodes} nodes")
+            raise file.fail(f"{trees} random trees of depth {depth}, {dims} dimensions and {nodes} nodes")
         opened = RandomTrees(
-            m.file.array(Section.TREE_COSTS, "<u2", 2, 256),
-            m.file.array(Section.TREE_ROOTS, "<u4", trees),
-            m.file.array(Section.TREE_TESTS, "u1", nodes),
-            m.file.array(Section.TREE_CHILDREN, "<i4", nodes),
-            m.file.array(Section.TREE_LEAVES, "<u4", leaves + 1),
-            m.file.array(Section.TREE_LANDMARKS, "<u4", entries),
+            file.array(Section.TREE_COSTS, "<u2", 2, 256),
+            file.array(Section.TREE_ROOTS, "<u4", trees),
+            file.array(Section.TREE_TESTS, "u1", nodes),
+            file.array(Section.TREE_CHILDREN, "<i4", nodes),
+            file.array(Section.TREE_LEAVES, "<u4", leaves + 1),
+            file.array(Section.TREE_LANDMARKS, "<u4", entries),
         )
-        wrong = opened._what_is_wrong(depth, dims, m.landmark_count)
+        wrong = opened._what_is_wrong(depth, dims, description.landmarkCount)
         if wrong:
-            raise m.file.fail(wrong)
+            raise file.fail(wrong)
         return opened
 
     def prior_leaves(self, descriptors: np.ndarray, count: int = COUNT, order: Order = Order.PROBABILITY) -> np.ndarray:
@@ -139,7 +167,8 @@ class RandomTrees:
 
     def _prior_leaves(self, descriptors: np.ndarray, count: int, order: Order, exact: bool) -> np.ndarray:
         """As `prior_leaves`; not ``exact``: all nodes that are followed count, which is faster."""
-        costs = self._edge_costs(order)
+        zero, one = self.edge_costs(order).astype(np.uint32)
+        costs = zero | one << np.uint32(16)  # of both bits in one number
         found = np.full((len(descriptors), count), -1, np.int32)
         left = WALK * found.size + BESIDES
         for start in range(0, len(descriptors), BLOCK):
@@ -196,13 +225,12 @@ class RandomTrees:
         at = np.repeat(stop - np.cumsum(size), size) + np.arange(size.sum())
         return np.repeat(rows + row, size), self.entries[at].astype(np.int64)
 
-    def _edge_costs(self, order: Order) -> np.ndarray:
-        """(256,) uint32 by the byte of a query's value: the cost of bit 0, and in the upper 16 bits that of bit 1."""
-        zero, one = self.costs
-        if order is Order.ABSOLUTE:
-            values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
-            zero, one = np.maximum(values, 0), np.maximum(-values, 0)
-        return zero.astype(np.uint32) | one.astype(np.uint32) << np.uint32(16)
+    def edge_costs(self, order: Order) -> np.ndarray:
+        """(2, 256) int64 of bit 0 and bit 1, by the byte of a query's value."""
+        if order is Order.PROBABILITY:
+            return self.costs.astype(np.int64)
+        values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
+        return np.stack([np.maximum(values, 0), np.maximum(-values, 0)])
 
     def _cheapest(self, costs: np.ndarray, count: int, most: int, exact: bool) -> tuple[np.ndarray, int]:
         """The ``count`` cheapest leaves of each query as keys in order, (Q, up to ``count``) int64, and how many inner
@@ -213,7 +241,7 @@ class RandomTrees:
         which is a bound. Then what the beam left out below the bound is followed too.
 
         Args:
-            costs: (Q, D) uint32, see `_edge_costs`.
+            costs: (Q, D) uint32 of each value: of bit 0, and in the upper 16 bits of bit 1.
 
         Raises:
             SearchLimitError: there are more than ``most``.

@@ -22,7 +22,7 @@ class Place:
     landmarks: np.ndarray
 
 
-def cluster(m: LocalizationMap, prior_frames: np.ndarray) -> list[Place]:
+def cluster(map_: LocalizationMap, prior_frames: np.ndarray) -> list[Place]:
     """Connected components of the prior frames in the covisibility graph.
 
     Args:
@@ -34,7 +34,7 @@ def cluster(m: LocalizationMap, prior_frames: np.ndarray) -> list[Place]:
     Raises:
         MapFormatError: the observations of a frame are damaged.
     """
-    observed = [m.observed(int(image)) for image in prior_frames]
+    observed = [map_.observed(int(image)) for image in prior_frames]
     landmarks = np.concatenate([*observed, np.zeros(0, np.int64)])
     frames = np.repeat(np.arange(len(prior_frames)), [len(ids) for ids in observed])
     order = np.argsort(landmarks, kind="stable")

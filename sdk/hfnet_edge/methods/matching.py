@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.map.map_file import LocalizationMap
 
@@ -13,28 +12,7 @@ COLUMNS = 1024  # landmarks at a time, so that their similarities stay in the ca
 RATIO_PERCENT = 95
 
 
-@dataclass(frozen=True)
-class Match2D3D:
-    """Correspondences of query keypoints and landmarks; N of them, in order of the query's keypoints.
-
-    Attributes:
-        keypoints: (N,) int64, rows of the query's `Features`.
-        landmarks: (N,) int64, rows of the map's landmarks.
-        xy: (N, 2) float64, query pixels.
-        xyz: (N, 3) float64, landmark positions: relative to the map's origin from `match` and `search`, as the solver
-            wants them; in the world in a `LocalizationResult`.
-    """
-
-    keypoints: np.ndarray
-    landmarks: np.ndarray
-    xy: np.ndarray
-    xyz: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.keypoints)
-
-
-def match(query: Features, m: LocalizationMap, landmarks: np.ndarray) -> Match2D3D:
+def match(query: Features, map_: LocalizationMap, landmarks: np.ndarray) -> Match2D3D:
     """Nearest landmarks of a place, with the paper's modified ratio test (section 5.2).
 
     A match is kept when its distance is below 0.95 of the second nearest's (the paper: 0.9), or when the two nearest
@@ -47,21 +25,21 @@ def match(query: Features, m: LocalizationMap, landmarks: np.ndarray) -> Match2D
     Raises:
         MapFormatError: the map is damaged there.
     """
-    descriptors, owners = m.descriptors(landmarks)
+    descriptors, owners = map_.descriptors(landmarks)
     if len(descriptors) < 2 or len(query.keypoints) == 0:
         return no_matches()
-    first, second, d1, d2 = nearest_two(m.codec.query(query.descriptors), descriptors)
-    return distinct_matches(query, m, landmarks[owners[first]], landmarks[owners[second]], d1, d2)
+    first, second, d1, d2 = nearest_two(map_.codec.query(query.descriptors), descriptors)
+    return distinct_matches(query, map_, landmarks[owners[first]], landmarks[owners[second]], d1, d2)
 
 
 def no_matches() -> Match2D3D:
     """None at all."""
     empty = np.zeros(0, np.int64)
-    return Match2D3D(empty, empty, np.zeros((0, 2)), np.zeros((0, 3)))
+    return Match2D3D(np.zeros((0, 2)), np.zeros((0, 3)), empty, empty)
 
 
 def distinct_matches(
-    query: Features, m: LocalizationMap, first: np.ndarray, second: np.ndarray, d1: np.ndarray, d2: np.ndarray
+    query: Features, map_: LocalizationMap, first: np.ndarray, second: np.ndarray, d1: np.ndarray, d2: np.ndarray
 ) -> Match2D3D:
     """The ratio test, and one keypoint a landmark; see `match`.
 
@@ -75,7 +53,7 @@ def distinct_matches(
     best = np.concatenate([[True], owned[1:] != owned[:-1]])[: len(owned)]
     keypoints = np.sort(keypoints[best])
     ids = first[keypoints]
-    return Match2D3D(keypoints, ids, query.keypoints[keypoints], m.positions(ids))
+    return Match2D3D(query.keypoints[keypoints], map_.positions(ids), keypoints, ids)
 
 
 def nearest_two(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

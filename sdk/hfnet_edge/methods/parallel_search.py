@@ -16,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.methods.matching import Match2D3D, distinct_matches, nearest_two
+from hfnet_edge.methods.matching import distinct_matches, nearest_two
 
 LANDMARK_BITS = 32
 LANDMARK = (1 << LANDMARK_BITS) - 1
@@ -31,13 +32,13 @@ FEW = 16  # descriptors of a piece: of more, the two nearest are partitioned off
 THREADS = min(2, os.cpu_count() or 1)
 
 
-def seen_by(m: LocalizationMap, frames: np.ndarray) -> np.ndarray:
+def seen_by(map_: LocalizationMap, frames: np.ndarray) -> np.ndarray:
     """The landmarks that some reference images observe, (P,) int64, increasing. Raises MapFormatError."""
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *(m.observed(int(frame)) for frame in frames)]))
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *(map_.observed(int(frame)) for frame in frames)]))
 
 
 def search(
-    query: Features, m: LocalizationMap, shared: np.ndarray, own: Iterable[tuple[np.ndarray, np.ndarray]] = ()
+    query: Features, map_: LocalizationMap, shared: np.ndarray, own: Iterable[tuple[np.ndarray, np.ndarray]] = ()
 ) -> Match2D3D:
     """Matches each keypoint among its candidates, with the ratio test of `hfnet_edge.methods.matching`.
 
@@ -49,11 +50,11 @@ def search(
     Raises:
         MapFormatError: the map is damaged there. SearchLimitError: from ``own``.
     """
-    queries = m.codec.query(query.descriptors)
-    pairs = [*_nearest_shared(queries, m, shared).T, *_nearest_own(queries, m, shared, own).T]
+    queries = map_.codec.query(query.descriptors)
+    pairs = [*_nearest_shared(queries, map_, shared).T, *_nearest_own(queries, map_, shared, own).T]
     best = np.sort(np.stack(pairs, axis=1), axis=1)[:, :2]
     (first, second), (d1, d2) = np.where(best == NONE, -1, best & LANDMARK).T, (best >> LANDMARK_BITS).T
-    return distinct_matches(query, m, first, second, d1, d2)
+    return distinct_matches(query, map_, first, second, d1, d2)
 
 
 def _keys(squared_distances: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -61,10 +62,10 @@ def _keys(squared_distances: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return squared_distances << LANDMARK_BITS | landmarks
 
 
-def _nearest_shared(queries: np.ndarray, m: LocalizationMap, shared: np.ndarray) -> np.ndarray:
+def _nearest_shared(queries: np.ndarray, map_: LocalizationMap, shared: np.ndarray) -> np.ndarray:
     """The two nearest descriptors of each keypoint among ``shared``, as `_keys`, (N, 2) int64; `NONE`: no more."""
     best = np.full((len(queries), 2), NONE)
-    descriptors, owners = m.descriptors(shared)
+    descriptors, owners = map_.descriptors(shared)
     if len(descriptors) >= 2:
         first, second, d1, d2 = nearest_two(queries, descriptors)
         best[:, 0], best[:, 1] = _keys(d1, shared[owners[first]]), _keys(d2, shared[owners[second]])
@@ -75,12 +76,12 @@ def _nearest_shared(queries: np.ndarray, m: LocalizationMap, shared: np.ndarray)
 
 
 def _nearest_own(
-    queries: np.ndarray, m: LocalizationMap, shared: np.ndarray, own: Iterable[tuple[np.ndarray, np.ndarray]]
+    queries: np.ndarray, map_: LocalizationMap, shared: np.ndarray, own: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """The two nearest descriptors of each keypoint among its own candidates that are not ``shared``, as `_keys`,
     (N, 2) int64; `NONE`: no more."""
     best = np.full((len(queries), 2), NONE)
-    others = np.ones(m.landmark_count, bool)
+    others = np.ones(map_.landmark_count, bool)
     others[shared] = False
     length = np.square(queries.astype(np.int64)).sum(axis=1)
     for rows, landmarks in own:
@@ -94,7 +95,7 @@ def _nearest_own(
         if not len(pairs):
             continue
         rows = pairs & LANDMARK
-        near, next_ = _scores(queries, m, rows, landmarks)
+        near, next_ = _scores(queries, map_, rows, landmarks)
 
         # Of each keypoint the nearest landmark; then, without its nearest descriptor, the nearest again.
         def keys(score: np.ndarray, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -114,7 +115,7 @@ def _nearest_own(
     return best
 
 
-def _scores(queries: np.ndarray, m: LocalizationMap, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def _scores(queries: np.ndarray, map_: LocalizationMap, rows: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """How near the two nearest descriptors of a landmark are to a keypoint.
 
     The measure is ``q c - c c / 2``, exact in float32 as in `hfnet_edge.methods.matching.nearest_two`.
@@ -126,8 +127,8 @@ def _scores(queries: np.ndarray, m: LocalizationMap, rows: np.ndarray, landmarks
         (2, P) float32, the nearer one first; -inf: the landmark has only one.
     """
     starts = np.flatnonzero(np.diff(landmarks, prepend=-1))
-    stored, owners = m.descriptor_rows(landmarks[starts])
-    m.file.check_rows(Section.DESCRIPTORS, stored, m.codec.row_bytes)
+    stored, owners = map_.descriptor_rows(landmarks[starts])
+    map_.file.check_rows(Section.DESCRIPTORS, stored, map_.codec.row_bytes)
     counts = np.bincount(owners, minlength=len(starts))
     asking = np.diff(starts, append=len(landmarks))
 
@@ -149,7 +150,7 @@ def _scores(queries: np.ndarray, m: LocalizationMap, rows: np.ndarray, landmarks
         for start in range(0, number, piece):
             numbers = first[tasks, None] + np.arange(start, min(start + piece, number))
             size = numbers.shape[1]
-            codes = m.codec.decode(m.codes[stored[numbers.ravel()]]).reshape(len(tasks), size, -1)
+            codes = map_.codec.decode(map_.codes[stored[numbers.ravel()]]).reshape(len(tasks), size, -1)
             descriptors = np.zeros((len(tasks), max(2, size), codes.shape[2]), np.float32)  # one would not be a matrix
             descriptors[:, :size] = codes
             score = descriptors @ asked

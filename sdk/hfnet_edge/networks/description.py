@@ -21,7 +21,7 @@ from hfnet_edge.schema.description_generated import ModelDescription, ModelDescr
 
 METADATA_NAME = "HFNET_EDGE"
 KEYPOINT_ROLES = ("keypoint_logits", "keypoint_scores")  # a network has one of them, and both of the others
-DESCRIPTOR_ROLES = ("local_descriptors", "global_descriptor")
+LOCAL_ROLE, GLOBAL_ROLE = DESCRIPTOR_ROLES = ("local_descriptors", "global_descriptor")
 PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
 PRECISIONS = ("none", "fp16", "dynamic", "int8")
 TFLITE_IDENTIFIER = b"TFL3"
@@ -63,8 +63,8 @@ class Description:
     toolchain: tuple[str, ...]
 
     @property
-    def of_patches(self) -> bool:
-        """It is a patch network, for `hfnet_edge.networks.patch_model.PatchModel`, not an HF-Net."""
+    def describes_patches(self) -> bool:
+        """It is a patch network, for `hfnet_edge.networks.patches.PatchModel`, not an HF-Net."""
         return PATCH_ROLE in self.outputs
 
     def scale(self, pixels: np.ndarray) -> np.ndarray:
@@ -175,13 +175,13 @@ def _what_is_wrong(d: Description) -> str:
         )
     if not all(CELL <= side <= MAX_SIDE and side % CELL == 0 for side in d.input_size):
         return f"its input is {d.input_size[0]}x{d.input_size[1]}, not multiples of {CELL} up to {MAX_SIDE}"
-    if d.of_patches and d.input_size != (SIDE, SIDE):
+    if d.describes_patches and d.input_size != (SIDE, SIDE):
         return f"it takes patches of {d.input_size[0]}x{d.input_size[1]}, not {SIDE}x{SIDE}"
     low, high = d.input_range
     if not (math.isfinite(high - low) and -MAX_LEVEL <= low < high <= MAX_LEVEL):
         return f"its input range is {low} to {high}"
-    least = 0 if d.of_patches else 1
-    most = 0 if d.of_patches else MAX_GLOBAL_DIM
+    least = 0 if d.describes_patches else 1
+    most = 0 if d.describes_patches else MAX_GLOBAL_DIM
     if not (1 <= d.local_dim <= MAX_LOCAL_DIM and least <= d.global_dim <= most):
         return f"its descriptors have {d.local_dim} (local) and {d.global_dim} (global) dimensions"
     if not 0 <= d.nms_radius <= MAX_NMS_RADIUS:

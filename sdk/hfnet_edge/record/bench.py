@@ -9,39 +9,21 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hfnet_edge.features import extract
+from hfnet_edge.clock import Clock
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.photo import load_photo
-from hfnet_edge.localizer import (
-    WITH_FRAMES,
-    WITH_TREES,
-    Clock,
-    LocalizationConfig,
-    Localizer,
-    Method,
-    localize_features,
-)
+from hfnet_edge.localizer import LocalizationConfig, Localizer, localize_query
 from hfnet_edge.map.container import MapBytes
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.record.recording_file import camera_from_json, camera_to_json
 
 PROCESSOR_KEYS = ("model name", "hardware", "model")  # of /proc/cpuinfo: x86, Android, Raspberry Pi
-
-
-def stages_of(method: Method, of_patches: bool) -> tuple[str, ...]:
-    """The stages of a query that becomes a pose, in order; ``of_patches``: a patch network describes landmarks."""
-    found = ["load", "extract", "describe" if of_patches else "decode"]
-    found += ["retrieve"] if method in WITH_FRAMES else []
-    found += ["cluster"] if method is Method.HIERARCHICAL else []
-    found += ["trees"] if method in WITH_TREES else []
-    return (*found, "match", "pose")
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class BenchJob:
 
     queries: tuple[tuple[str, str, Camera], ...]
     threads: int
-    method: Method = Method.HIERARCHICAL
+    method: str = "hierarchical"
 
     def to_json(self) -> dict:
         """For job.json."""
@@ -71,7 +53,7 @@ class BenchJob:
     def from_json(cls, fields: dict) -> BenchJob:
         """Reads what `to_json` made."""
         queries = tuple((name, file, camera_from_json(camera)) for name, file, camera in fields["queries"])
-        return cls(queries, fields["threads"], Method(fields["method"]))
+        return cls(queries, fields["threads"], str(fields["method"]))
 
 
 @dataclass(frozen=True)
@@ -79,7 +61,7 @@ class QueryCost:
     """What one query took.
 
     Attributes:
-        name, status: of the query; status as in `hfnet_edge.localizer.Status`.
+        name, status: of the query; status as in `hfnet_edge.result.Status`.
         milliseconds: by stage, of those that it came to, with all blocks of the map checked before.
         whole: milliseconds of the query, what lies between the stages included.
         bytes: by stage: the size of the image's file, and of the map's blocks that no earlier query touched.
@@ -99,12 +81,12 @@ class BenchRun:
     Attributes:
         processor, machine: name and architecture. cores: of it.
         load: average number of programs that wanted a core in the minute before; None where that is not told.
-        precision, kernels, solver: see `Description`, `Model.kernels` and `PoseConfig`.
+        precision, kernels, solver: see `Description`, `Network.kernels` and `PoseConfig`.
         threads: of the networks.
         model_bytes: of the file. map_bytes: that opening the map reads, its trees included where the method walks them.
         peak_rss: bytes, of the whole process with Python and its libraries.
         queries: in the order of the job.
-        method: see `hfnet_edge.localizer.Method`.
+        method: that localized. stages: of a query that becomes a pose, in order.
         patch_precision, patch_bytes: of the patch network's file; "" and 0 where there is none.
     """
 
@@ -120,14 +102,10 @@ class BenchRun:
     map_bytes: int
     peak_rss: int
     queries: tuple[QueryCost, ...]
-    method: str = Method.HIERARCHICAL.value
+    method: str
+    stages: tuple[str, ...]
     patch_precision: str = ""
     patch_bytes: int = 0
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Of `stages_of`."""
-        return stages_of(Method(self.method), bool(self.patch_precision))
 
     def to_json(self) -> dict:
         """For bench.json."""
@@ -136,7 +114,8 @@ class BenchRun:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BenchRun:
         """Reads what `to_json` made. Raises KeyError or TypeError: it is something else."""
-        return cls(**fields | {"queries": tuple(QueryCost(**query) for query in fields["queries"])})
+        queries = tuple(QueryCost(**query) for query in fields["queries"])
+        return cls(**fields | {"queries": queries, "stages": tuple(str(stage) for stage in fields["stages"])})
 
 
 class ReadingClock(Clock):
@@ -156,26 +135,24 @@ class ReadingClock(Clock):
 
 
 def bench(
-    model: Path,
-    m: Path,
+    networks: Sequence[Path],
+    map_: Path,
     images: Path,
     job: BenchJob,
     on_query: Callable[[int, int], None] = lambda *_: None,
-    patches: Path | None = None,
 ) -> BenchRun:
     """Measures on this machine. It must be the only one of its process.
 
     Args:
-        model, m: the .tflite and the .hfmap. images: folder of the job's files.
+        networks, map_: the .tflite files and the .hfmap. images: folder of the job's files.
         on_query: called with the number of localized queries and of all; each counts twice.
-        patches: the patch network's .tflite, for a map whose landmarks one describes.
 
     Raises:
         HFNetEdgeError: a file is missing or damaged, or they do not belong together.
     """
     load = _load_average()
-    patch_model = patches and PatchModel(patches, job.threads)
-    localizer = Localizer(m, Model(model, job.threads), LocalizationConfig(job.method), patch_model)
+    config = LocalizationConfig(job.method)
+    localizer = Localizer(map_, *(open_network(file, job.threads) for file in networks), config=config)
     map_bytes = localizer.map.file.touched
     steps = 2 * len(job.queries)
     reads: list[dict[str, int]] = []
@@ -189,22 +166,25 @@ def bench(
         whole = (time.perf_counter() - start) * 1e3
         costs.append(QueryCost(name, result.status.value, result.milliseconds, whole, read))
         on_query(len(reads) + len(costs), steps)
+    patches = localizer.networks.patches
+    others = [network for network in localizer.networks if network is not patches]
     return BenchRun(
         _processor(),
         platform.machine(),
         os.cpu_count() or 1,
         load,
-        localizer.model.description.precision,
-        localizer.model.kernels,
-        localizer.config.pose.solver,
+        " and ".join(network.description.precision for network in others),
+        " and ".join(dict.fromkeys(network.kernels for network in localizer.networks)),
+        config.pose.solver,
         job.threads,
-        model.stat().st_size,
+        sum(network.path.stat().st_size for network in others),
         map_bytes,
         peak_rss(),
         tuple(costs),
-        job.method.value,
-        patch_model.description.precision if patch_model else "",
-        patches.stat().st_size if patches else 0,
+        job.method,
+        localizer.method.stages,
+        "" if patches is None else patches.description.precision,
+        0 if patches is None else patches.path.stat().st_size,
     )
 
 
@@ -221,10 +201,10 @@ def peak_rss() -> int:
 
 def _bytes_read(localizer: Localizer, file: Path, camera: Camera) -> dict[str, int]:
     """By stage, of one query."""
-    photo = load_photo(file, localizer.model.description.input_size, camera)
-    features = extract(localizer.model, photo, patch_model=localizer.patch_model)
+    method = localizer.method
+    query = method.look(load_photo(file, method.input_size, camera), Clock())
     clock = ReadingClock(localizer.map.file)
-    localize_features(localizer.map, features, camera, localizer.config, clock, localizer.trees)
+    localize_query(method, query, camera, clock)
     return {"load": file.stat().st_size, **clock.bytes}
 
 

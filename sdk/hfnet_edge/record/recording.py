@@ -10,7 +10,7 @@ keeps neither network outputs nor matches) are None or empty.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,9 +19,9 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image.keypoints import CELL
 from hfnet_edge.image.photo import Photo
-from hfnet_edge.localizer import LocalizationResult, Method, Stages, Status
+from hfnet_edge.localizer import LocalizationResult, Stages
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.networks.model import RawOutputs
+from hfnet_edge.result import Status
 
 SKETCH = 8  # one cell of eight of the dense outputs is kept, on a lattice that meets every row and column
 HASH_DIGITS = 32
@@ -32,12 +32,13 @@ class Matched:
     """The matches of the place that a pose was sought in; N of them.
 
     Attributes:
-        keypoints: (N,) int64 rows of the query's features. landmarks: (N,) int64 rows of the map's landmarks.
-        xyz: (N, 3) float64 landmarks in the world. inliers: (N,) bool.
+        keypoints: (N,) int64 rows of the query's features. landmarks: (N,) int64 rows of the map's landmarks. None
+            where the method has none.
+        xyz: (N, 3) float64 points in the world. inliers: (N,) bool.
     """
 
-    keypoints: np.ndarray
-    landmarks: np.ndarray
+    keypoints: np.ndarray | None
+    landmarks: np.ndarray | None
     xyz: np.ndarray
     inliers: np.ndarray
 
@@ -88,27 +89,27 @@ class Recording:
     queries: tuple[QueryRecord, ...]
 
     @property
-    def method(self) -> Method:
+    def method(self) -> str:
         """How it localized; recordings of before there were several methods do not say."""
-        return Method(self.about.get("method", Method.HIERARCHICAL))
+        return self.about.get("method", "hierarchical")
 
     @property
-    def of_patches(self) -> bool:
+    def has_patch_network(self) -> bool:
         """A patch network made the local descriptors."""
         return "patch_weights_hash" in self.about
 
 
-def record_query(name: str, camera: Camera, m: LocalizationMap, stages: Stages) -> QueryRecord:
+def record_query(name: str, camera: Camera, map_: LocalizationMap, stages: Stages) -> QueryRecord:
     """Keeps what parity needs of a localized query."""
-    result, roles = stages.result, ("global_descriptor",) if m.description.globalWeightsHash else None
+    result, query = stages.result, stages.query
     return QueryRecord(
         name,
         camera,
         input_hash(stages.photo),
         stages.photo.pixels[CELL // 2 :: CELL, CELL // 2 :: CELL].copy(),
-        *sketch(stages.raw, roles),
-        stages.features,
-        tuple(m.image_names[i] for i in result.prior_frames),
+        *sketch(query.outputs),
+        query.features,
+        tuple(map_.image_names[i] for i in result.prior_frames),
         _matched(result),
         result.status.value,
         result.pose,
@@ -128,20 +129,20 @@ def input_hash(photo: Photo) -> str:
     return digest(np.array([*photo.valid, *photo.pixels.shape], "<i4").tobytes() + photo.pixels.tobytes())
 
 
-def sketch(raw: RawOutputs, roles: Collection[str] | None = None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Hashes of the network's outputs, of all or of some roles, and the rows that are kept of them."""
-    outputs = {role: v for role, v in vars(raw).items() if v is not None and (roles is None or role in roles)}
+def sketch(outputs: Mapping[str, np.ndarray]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Hashes of networks' outputs by role, and the rows that are kept of them."""
     hashes = {role: digest(np.ascontiguousarray(value, "<f4").tobytes()) for role, value in outputs.items()}
     return hashes, {role: _rows(value) for role, value in outputs.items()}
 
 
 def _rows(output: np.ndarray) -> np.ndarray:
-    """Cells of a dense output whose column + 3 row is a multiple of `SKETCH`, (N, channels); others whole."""
+    """Cells of a dense output whose column + 3 row is a multiple of `SKETCH`, (N, channels); a vector whole."""
     if output.ndim == 1:
         return output.astype(np.float32)
     if output.ndim == 2:  # scores of pixels: the 64 of a cell are its channels
         h, w = (side // CELL for side in output.shape)
-        output = output.reshape(h, CELL, w, CELL).transpose(0, 2, 1, 3).reshape(h, w, CELL * CELL)
+        output = output[: h * CELL, : w * CELL].reshape(h, CELL, w, CELL)
+        output = output.transpose(0, 2, 1, 3).reshape(h, w, CELL * CELL)
     h, w = output.shape[:2]
     return output[(np.arange(w) + 3 * np.arange(h)[:, None]) % SKETCH == 0].astype(np.float32)
 

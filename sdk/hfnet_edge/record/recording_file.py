@@ -22,8 +22,9 @@ import numpy as np
 from hfnet_edge.errors import CameraError, RecordingError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.localizer import Method, Status
+from hfnet_edge.methods.registry import METHODS
 from hfnet_edge.record.recording import Matched, QueryRecord, Recording
+from hfnet_edge.result import Status
 from hfnet_edge.shell.archive import add, check_directory, member, open_archive
 
 FORMAT = 1
@@ -33,7 +34,8 @@ MAX_ARRAY = 1 << 24  # bytes
 MAX_ARRAYS = 1 << 32  # bytes of all members together
 MAX_ROWS = 1 << 16  # keypoints or matches of a query: parity compares each with each
 FEATURES = {"keypoints": ("f8", 2), "scores": ("f4", 1), "descriptors": ("i1", 2), "global_descriptor": ("i1", 1)}
-MATCHED = {"keypoints": ("i8", 1), "landmarks": ("i8", 1), "xyz": ("f8", 2), "inliers": ("b1", 1)}
+MATCHED = {"xyz": ("f8", 2), "inliers": ("b1", 1)}
+ROWS = {"keypoints": ("i8", 1), "landmarks": ("i8", 1)}  # of the matches, where the method has them
 WIDTHS = {"references": 7, "features/keypoints": 2, "matched/xyz": 3}  # of the last axis
 
 
@@ -48,7 +50,8 @@ def to_bytes(recording: Recording) -> bytes:
         if q.features is not None:
             arrays |= {f"{i}/features/{key}": getattr(q.features, key) for key in FEATURES}
         if q.matched is not None:
-            arrays |= {f"{i}/matched/{key}": getattr(q.matched, key) for key in MATCHED}
+            fields = {key: getattr(q.matched, key) for key in (*ROWS, *MATCHED)}
+            arrays |= {f"{i}/matched/{key}": value for key, value in fields.items() if value is not None}
         queries.append(
             {
                 "name": q.name,
@@ -101,7 +104,7 @@ def read_recording(content: bytes, where: str) -> Recording:
                 raise RecordingError(f"{where} is of format {found}, not {FORMAT}", "update hfnet-edge")
             names = set(file.namelist())
 
-            def array(name: str, dtype: str, axes: int) -> np.ndarray:
+            def array(name: str, dtype: str, axes: int | None) -> np.ndarray:
                 value = _array(member(file, f"{name}.npy", MAX_ARRAY), name, dtype, axes)
                 if value.dtype.kind == "f" and "outputs/" not in name and not np.isfinite(value).all():
                     raise ValueError(f"{name} is not finite")
@@ -124,12 +127,15 @@ def read_recording(content: bytes, where: str) -> Recording:
                         raise ValueError(f"a pixel of {q['name']} is of size {features.pixel}")
                     if not len(parts["keypoints"]) == len(parts["scores"]) == len(parts["descriptors"]):
                         raise ValueError(f"the features of {q['name']} are not of equal length")
-                if f"{i}/matched/keypoints.npy" in names:
-                    matched = Matched(**{key: array(f"{i}/matched/{key}", *kind) for key, kind in MATCHED.items()})
-                    if len({len(value) for value in vars(matched).values()}) != 1:
+                if f"{i}/matched/xyz.npy" in names:
+                    there = MATCHED | {key: kind for key, kind in ROWS.items() if f"{i}/matched/{key}.npy" in names}
+                    rows_of = {key: array(f"{i}/matched/{key}", *kind) for key, kind in there.items()}
+                    keypoints, landmarks = (rows_of.get(key) for key in ROWS)
+                    matched = Matched(keypoints, landmarks, rows_of["xyz"], rows_of["inliers"])
+                    if len({len(value) for value in rows_of.values()}) != 1:
                         raise ValueError(f"the matches of {q['name']} are not of equal length")
                     count = 0 if features is None else len(features.keypoints)
-                    if len(matched.keypoints) and not 0 <= matched.keypoints.min() <= matched.keypoints.max() < count:
+                    if keypoints is not None and len(keypoints) and not 0 <= keypoints.min() <= keypoints.max() < count:
                         raise ValueError(f"the matches of {q['name']} are of keypoints that are not there")
                 if f"{i}/thumbnail.npy" in names:
                     thumbnail = array(f"{i}/thumbnail", "u1", 2)
@@ -140,10 +146,7 @@ def read_recording(content: bytes, where: str) -> Recording:
                         str(q["input_hash"]),
                         thumbnail,
                         {str(role): str(value) for role, value in q["output_hashes"].items()},
-                        {
-                            role: array(f"{i}/outputs/{role}", "f4", 1 if role == "global_descriptor" else 2)
-                            for role in q["output_hashes"]
-                        },
+                        {role: array(f"{i}/outputs/{role}", "f4", None) for role in q["output_hashes"]},
                         features,
                         None if q["prior_frames"] is None else tuple(str(name) for name in q["prior_frames"]),
                         matched,
@@ -152,8 +155,8 @@ def read_recording(content: bytes, where: str) -> Recording:
                     )
                 )
         about = {str(key): str(value) for key, value in manifest["about"].items()}
-        if about.get("method", Method.HIERARCHICAL) not in list(Method):
-            raise RecordingError(f"{where} is of the method {about['method']}, not known here", "update hfnet-edge")
+        if (method := about.get("method", "hierarchical")) not in METHODS and ":" not in method:
+            raise RecordingError(f"{where} is of the method {method}, not known here", "update hfnet-edge")
         if any((q.status == Status.LOCALIZED.value) != (q.pose is not None) for q in queries):
             raise ValueError("a query is localized without a pose, or has a pose and is not")
     except RecordingError:
@@ -169,13 +172,14 @@ def _check_rows(name: str, array: np.ndarray) -> None:
         raise ValueError(f"{name} has {len(array)} rows, at most {MAX_ROWS} are read")
 
 
-def _array(content: bytes, name: str, dtype: str, axes: int) -> np.ndarray:
-    """A read-only array of a file in numpy's format. Raises ValueError: not of this type, or not of this length."""
+def _array(content: bytes, name: str, dtype: str, axes: int | None) -> np.ndarray:
+    """A read-only array of a file in numpy's format; ``axes`` None: one or two. Raises ValueError: not of this type, or
+    not of this length."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, found = read_header(file)
-    if found != np.dtype(dtype) or len(shape) != axes or fortran:
+    if found != np.dtype(dtype) or len(shape) not in ((1, 2) if axes is None else (axes,)) or fortran:
         raise ValueError(f"{name} is {len(shape)}-D {found}")
     if max(shape) > MAX_ARRAY or math.prod(shape) * found.itemsize != len(content) - file.tell():
         raise ValueError(f"{name} is of shape {shape} and has {len(content)} bytes")

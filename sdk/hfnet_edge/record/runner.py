@@ -2,7 +2,8 @@
 all run this module, so that what they return can be compared.
 
     JOB/job.json       what to do: "task" and the fields of `RecordJob` or `hfnet_edge.record.bench.BenchJob`
-    JOB/model.tflite, JOB/map.hfmap, JOB/images/, and for some maps JOB/patches.tflite
+    JOB/*.tflite       the networks, see `network_names`
+    JOB/map.hfmap, JOB/images/, and the modules of a method that does not come with this package
     JOB/out/           what came of it
 
 Prints ``done/total`` after each query. Exit code 2 and one line on stderr for an error that is ours.
@@ -24,17 +25,19 @@ import numpy as np
 
 from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
+from hfnet_edge.localizer import LocalizationConfig, Localizer
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.methods.registry import method_name
+from hfnet_edge.networks.by_role import open_network
+from hfnet_edge.networks.description import Description
 from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.record.bench import BenchJob, bench
 from hfnet_edge.record.recording import QueryRecord, Recording, digest, record_query
 from hfnet_edge.record.recording_file import camera_from_json, camera_to_json, to_bytes
 from hfnet_edge.shell.console import EXIT_ERROR, error_line
-from hfnet_edge.shell.files import atomic_write, parse_json, read_bytes
 from hfnet_edge.shell.quiet import own_process
+from hfnet_edge.shell.reading import parse_json, read_bytes
+from hfnet_edge.shell.writing import atomic_write
 
 JOB, MODEL, PATCHES, MAP, IMAGES, OUT = "job.json", "model.tflite", "patches.tflite", "map.hfmap", "images", "out"
 RECORDING, BENCH = "recording.zip", "bench.json"
@@ -56,7 +59,7 @@ class RecordJob:
     queries: tuple[tuple[str, str, Camera], ...]
     solver: str | None = None
     threads: int = 2
-    method: Method = Method.HIERARCHICAL
+    method: str = "hierarchical"
 
     def to_json(self) -> dict:
         """For job.json."""
@@ -72,7 +75,7 @@ class RecordJob:
     def from_json(cls, fields: dict) -> RecordJob:
         """Reads what `to_json` made."""
         queries = tuple((name, file, camera_from_json(camera)) for name, file, camera in fields["queries"])
-        return cls(queries, fields["solver"], fields["threads"], Method(fields["method"]))
+        return cls(queries, fields["solver"], fields["threads"], str(fields["method"]))
 
 
 def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) -> Recording:
@@ -81,29 +84,37 @@ def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) ->
     Raises:
         HFNetEdgeError: a file is missing or damaged, or they do not belong together.
     """
-    patches = patches_of(folder)
+    files = networks_of(folder)
     localizer = Localizer(
         folder / MAP,
-        Model(folder / MODEL, job.threads),
-        LocalizationConfig(job.method, pose=PoseConfig(solver=solver_here(job.solver))),
-        patches and PatchModel(patches, job.threads),
+        *(open_network(file, job.threads) for file in files),
+        config=LocalizationConfig(job.method, pose=PoseConfig(solver=solver_here(job.solver))),
     )
     queries = [(name, folder / IMAGES / file, camera) for name, file, camera in job.queries]
     return Recording(
-        about(
-            localizer,
-            read_bytes(folder / MODEL),
-            read_bytes(folder / MAP),
-            patches=None if patches is None else read_bytes(patches),
-        ),
+        about(localizer, [read_bytes(file) for file in files], read_bytes(folder / MAP)),
         reference_poses(localizer.map),
         record_queries(localizer, queries, on_query),
     )
 
 
-def patches_of(folder: Path) -> Path | None:
-    """The patch network of a job's folder; None: it has none."""
-    return folder / PATCHES if (folder / PATCHES).exists() else None
+def networks_of(folder: Path) -> list[Path]:
+    """The networks of a job's folder."""
+    return sorted(folder.glob("*.tflite"))
+
+
+def network_names(descriptions: Sequence[Description]) -> list[str]:
+    """What networks are called in a job and in a bundle: `MODEL`, a patch network `PATCHES`, further ones numbered."""
+    names: list[str] = []
+    for description in descriptions:
+        name = PATCHES if description.describes_patches else MODEL
+        names.append(name if name not in names else f"{Path(name).stem}{len(names) + 1}.tflite")
+    return names
+
+
+def prefix_of(name: str) -> str:
+    """What the keys of `about` start with that speak of the network of this name."""
+    return {MODEL: "", PATCHES: "patch_"}.get(name, f"{Path(name).stem}_")
 
 
 def record_queries(
@@ -122,27 +133,24 @@ def record_queries(
 
 
 def about(
-    localizer: Localizer, model: bytes, m: bytes, processor: str = "CPU, LiteRT", patches: bytes | None = None
+    localizer: Localizer, networks: Sequence[bytes], map_: bytes, processor: str = "CPU, LiteRT"
 ) -> dict[str, str]:
-    """What ran where; ``model``, ``m`` and ``patches`` are the files of HF-Net, the map and the patch network."""
-    description = localizer.model.description
+    """What ran where; ``networks`` are the files of the localizer's, in its order, ``map_`` the map's."""
     found = {
-        "method": str(localizer.config.method),
+        "method": method_name(localizer.config.method),
         "processor": processor,
         "machine": platform.machine(),
-        "kernels": localizer.model.kernels,
         "solver": localizer.config.pose.solver,
-        "precision": description.precision,
-        "weights_hash": description.weights_hash,
-        "model_hash": digest(model),
-        "map_hash": digest(m),
+        "map_hash": digest(map_),
     }
-    if localizer.patch_model is not None and patches is not None:
+    names = network_names([network.description for network in localizer.networks])
+    for network, content, name in zip(localizer.networks, networks, names, strict=True):
+        prefix = prefix_of(name)
         found |= {
-            "patch_kernels": localizer.patch_model.kernels,
-            "patch_precision": localizer.patch_model.description.precision,
-            "patch_weights_hash": localizer.patch_model.description.weights_hash,
-            "patch_model_hash": digest(patches),
+            f"{prefix}kernels": network.kernels,
+            f"{prefix}precision": network.description.precision,
+            f"{prefix}weights_hash": network.description.weights_hash,
+            f"{prefix}model_hash": digest(content),
         }
     found |= {
         "numpy": np.__version__,
@@ -154,9 +162,9 @@ def about(
     return found
 
 
-def reference_poses(m: LocalizationMap) -> dict[str, np.ndarray]:
+def reference_poses(map_: LocalizationMap) -> dict[str, np.ndarray]:
     """Name of each reference image to its cam_from_world, (7,) float64."""
-    return dict(zip(m.image_names, np.array(m.image_poses), strict=True))
+    return dict(zip(map_.image_names, np.array(map_.image_poses), strict=True))
 
 
 def run(folder: Path, on_query: OnQuery = lambda *_: None) -> None:
@@ -170,7 +178,7 @@ def run(folder: Path, on_query: OnQuery = lambda *_: None) -> None:
         raise InputError(f"{folder / JOB} is not a job ({type(e).__name__}: {e})", "make it with hfnet-parity") from e
     (folder / OUT).mkdir(exist_ok=True)
     if isinstance(job, BenchJob):
-        measured = bench(folder / MODEL, folder / MAP, folder / IMAGES, job, on_query, patches_of(folder))
+        measured = bench(networks_of(folder), folder / MAP, folder / IMAGES, job, on_query)
         name, content = BENCH, json.dumps(measured.to_json()).encode()
     else:
         name, content = RECORDING, to_bytes(record(folder, job, on_query))

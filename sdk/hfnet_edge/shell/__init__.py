@@ -1,1 +1,1 @@
-"""What commands share: consoles, files, lists, tables, extras."""
+"""This package holds what commands share: consoles, files, lists, tables, extras."""

@@ -1,4 +1,4 @@
-"""A zip that may come from anywhere, read within limits: its directory is checked before any member is unpacked.
+"""A zip that may come from anywhere is read within limits: its directory is checked before any member is unpacked.
 
 A member of a few kilobytes can unfold to gigabytes, claim another size than it has, or lie in the same bytes as a
 thousand others. So members may not overlap, are stored or deflated, and together unfold to a limit that the caller

@@ -1,4 +1,4 @@
-"""Folders in the user's cache that are made once, each named by a hash of what it is made of.
+"""Folders in the user's cache are made once, each named by a hash of what it is made of.
 
 A marker is written last: what a killed run left behind lacks it, and is made again.
 """

@@ -1,4 +1,5 @@
-"""What every command shares: errors on one line, progress, an output that may break, and what was written.
+"""Every command shares what is here: errors on one line, `--version`, progress, an output that may break, and what was
+written.
 
 A command looks like this:
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import shlex
 import sys
 import time
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
 
 from hfnet_edge.errors import HFNetEdgeError, OutputError
+from hfnet_edge.shell.printing import printable
 from hfnet_edge.shell.quiet import own_process
 
 EXIT_ERROR = 2
@@ -73,20 +74,6 @@ def error_line(error: HFNetEdgeError) -> str:
     return printable(f"error: {line if len(line) <= LONGEST else line[:LONGEST] + ' ...'}")
 
 
-# Control characters, marks that turn the direction of text, separators of lines and halves of characters.
-_STEERS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str, kept: str = "") -> str:
-    """Text that others wrote, as one line that cannot steer a terminal: what could is shown as ``\\x1b`` or
-    ``\\u202e``. Letters of all languages stay. So do the characters ``kept``."""
-    return _STEERS.sub(lambda c: c[0] if c[0] in kept else _escaped(c[0]), text)
-
-
-def _escaped(character: str) -> str:
-    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
-
-
 class PrintableOutput:
     """stdout or stderr that makes all text `printable`, tabs and ends of lines apart.
 
@@ -123,14 +110,19 @@ def printable_output() -> Iterator[None]:
         yield
 
 
-def run(app: Any) -> None:
-    """Runs a typer app: wrong options, and an output that is full or closed, are one line on stderr too, and an
-    interruption is no traceback. Exits with 0, with the command's own code, with 2 or with 130."""
+def run(app: Any, given: Any = None) -> None:
+    """Runs a typer app, with `--version` besides its own options. Wrong options, and an output that is full or closed,
+    are one line on stderr too, and an interruption is no traceback. Exits with 0, with the command's own code, with 2
+    or with 130.
+
+    Args:
+        given: what its commands find in their context, as ``obj``.
+    """
     own_process()
     plain = sys.stdout
     sys.stdout = stdout = _CheckedOutput(plain)  # type: ignore[assignment]
     try:
-        code = _exit_code(app)
+        code = _exit_code(app, given)
         if not stdout.broken:  # else it has been said
             stdout.flush()
     except OutputError as e:
@@ -143,12 +135,12 @@ def run(app: Any) -> None:
     raise SystemExit(code)
 
 
-def _exit_code(app: Any) -> int:
+def _exit_code(app: Any, given: Any) -> int:
     import typer
 
     usage_error: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries inside from 0.26 on
     try:
-        code = app(standalone_mode=False)
+        code = _with_version(app)(standalone_mode=False, obj=given)
     except SystemExit as e:
         code = e.code
     except usage_error as e:
@@ -161,6 +153,33 @@ def _exit_code(app: Any) -> int:
         say("stopped")
         code = INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _with_version(app: Any) -> Any:
+    """The command of a typer app, which takes `--version` as well. A callback of the app that took it would make a
+    group of an app with a single command, so the option is added to the command, as typer adds those of completion."""
+    import typer
+
+    def show(asked: bool) -> None:
+        if asked:
+            from hfnet_edge import __version__
+
+            print(f"hfnet-edge {__version__}")
+            raise typer.Exit
+
+    carrier = typer.Typer(add_completion=False)
+
+    @carrier.command()
+    def carry(
+        version: bool = typer.Option(
+            False, "--version", callback=show, is_eager=True, expose_value=False, help="Show the version and exit."
+        ),
+    ) -> None:
+        """Lends its only option."""
+
+    program: Any = typer.main.get_command(app)
+    program.params += typer.main.get_command(carrier).params
+    return program
 
 
 class _CheckedOutput:

@@ -1,4 +1,4 @@
-"""What to say where an optional dependency is not installed; imports none of them."""
+"""This module says what is missing where an optional dependency is not installed; it imports none of them."""
 
 from __future__ import annotations
 

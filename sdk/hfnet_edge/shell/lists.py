@@ -1,4 +1,4 @@
-"""The text lists of hloc and of the visual localization benchmarks."""
+"""This module reads and writes the text lists of hloc and of the visual localization benchmarks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hfnet_edge.errors import CameraError, ImageError, InputError
 from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
-from hfnet_edge.shell.files import atomic_write, read_text
+from hfnet_edge.shell.reading import read_text
+from hfnet_edge.shell.writing import atomic_write
 
 
 def read_names(path: Path | str) -> list[str]:

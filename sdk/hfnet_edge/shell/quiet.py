@@ -1,4 +1,4 @@
-"""Keeps what LiteRT, TensorFlow and absl print away from the user of a command, from Python and from C++.
+"""This module keeps what LiteRT, TensorFlow and absl print away from the user of a command, from Python and from C++.
 
 That takes the file descriptors of the whole process, so it is for programs that own the process: the commands. A
 library does not touch its host's: until `own_process` is called `quiet` does nothing, and LiteRT's one line on loading

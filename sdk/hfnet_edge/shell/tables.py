@@ -1,4 +1,4 @@
-"""Tables and styled lines, of text that others may have written."""
+"""This module prints tables and styled lines, of text that others may have written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from hfnet_edge.shell.console import printable
+from hfnet_edge.shell.printing import printable
 
 
 class PrintableConsole(Console):

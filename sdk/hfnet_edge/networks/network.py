@@ -7,47 +7,21 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Semaphore
 from typing import Any
 
 import numpy as np
 
-from hfnet_edge.errors import MismatchError, ModelError
-from hfnet_edge.image.keypoints import CELL, keypoint_scores
-from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.errors import ModelError
+from hfnet_edge.image.keypoints import CELL
 from hfnet_edge.networks.description import PATCH_ROLE, Description, read_description
-from hfnet_edge.shell.files import read_bytes
 from hfnet_edge.shell.quiet import quiet
-
-
-@dataclass(frozen=True)
-class RawOutputs:
-    """What the network returns for one image, dequantized to float32; h = H / 8, w = W / 8.
-
-    Attributes:
-        keypoint_logits: (h, w, 65), or None where the network returns ``keypoint_scores``: (H, W) in [0, 1], before
-            or after non-maximum suppression.
-        local_descriptors: (h, w, D), not normalised.
-        global_descriptor: (G,), normalised or not.
-    """
-
-    local_descriptors: np.ndarray
-    global_descriptor: np.ndarray
-    keypoint_logits: np.ndarray | None = None
-    keypoint_scores: np.ndarray | None = None
-
-    def scores(self) -> np.ndarray:
-        """(H, W) float32 keypoint scores, whichever of the two the network returns."""
-        if self.keypoint_logits is not None:
-            return keypoint_scores(self.keypoint_logits)
-        assert self.keypoint_scores is not None, "read_description demands one of them"
-        return self.keypoint_scores
+from hfnet_edge.shell.reading import read_bytes
 
 
 class Network:
-    """A loaded .tflite file with its description: what `Model` and `hfnet_edge.networks.patch_model.PatchModel` share.
+    """A loaded .tflite file with its description: what `Model` and `hfnet_edge.networks.patches.PatchModel` share.
 
     Threads may share a network. A call runs in an interpreter that no other call uses meanwhile, and returns arrays of
     its own. The interpreters lie over one copy of the file; there are as many as calls have run at once, but not more
@@ -63,23 +37,20 @@ class Network:
             also by a call that LiteRT fails in.
     """
 
-    of_patches = False
+    describes_patches = False
     batch = 1  # of the interpreter's input
 
     def __init__(self, path: Path | str, threads: int = 2, content: bytes | None = None):
         self.path, self.threads = Path(path), threads
         if not 1 <= threads <= 64:  # LiteRT crashes on absurd numbers
             raise ModelError(f"{threads} threads are not between 1 and 64", "give the number of cores")
-        try:
-            content = read_bytes(self.path) if content is None else content
-        except OSError as e:
-            raise ModelError(f"cannot read the model {path}: {e.strerror}", "export one with `hfnet-export`") from e
+        content = read_model(path) if content is None else content
         self.description = read_description(content, str(path))
-        if self.description.of_patches != self.of_patches:
-            kind = "a patch network" if self.description.of_patches else "an HF-Net"
+        if self.description.describes_patches != self.describes_patches:
+            kind = "a patch network" if self.description.describes_patches else "an HF-Net"
             raise ModelError(
                 f"{path} is {kind} ({self.description.architecture})",
-                "--model takes an HF-Net, --patch-model a patch network (`hfnet-export crbnet`)",
+                f"name {'a patch network (`hfnet-export crbnet`)' if self.describes_patches else 'an HF-Net'}",
             )
         self._content = content
         self._slots = Semaphore(os.cpu_count() or 1)
@@ -148,16 +119,6 @@ class _Interpreter:
         return self._runner(**{self._input: image})
 
 
-class Model(Network):
-    """A loaded HF-Net; arguments, errors and use by threads as of `Network`."""
-
-    def __call__(self, pixels: np.ndarray) -> RawOutputs:
-        """Runs the network on one grey image (H, W) uint8 of the model's input size."""
-        if pixels.shape != self.description.input_size or pixels.dtype != np.uint8:
-            raise ValueError(f"expected {self.description.input_size} uint8, not {pixels.shape} {pixels.dtype}")
-        return RawOutputs(**{role: value[0] for role, value in self.run(pixels[None]).items()})
-
-
 def output_shapes(description: Description, batch: int = 1) -> dict[str, tuple[int, ...]]:
     """The shape of each role's output, with the batch; also of the roles that this network lacks."""
     height, width = description.input_size
@@ -171,50 +132,12 @@ def output_shapes(description: Description, batch: int = 1) -> dict[str, tuple[i
     }
 
 
-def check_match(model: Description, m: LocalizationMap, patches: Description | None = None) -> None:
-    """The model may query this map: the same weights and widths; another precision is fine.
-
-    Args:
-        patches: of the patch network, for a map whose landmarks one describes.
-
-    Raises:
-        MismatchError: says which of them differs.
-    """
-    d, where = m.description, f"the map {m.path or ''}"
-    if not d.weightsHash:
-        raise MismatchError(
-            f"{where} does not say which weights its features are of",
-            "localize with hloc's --features and --global-features, or pack it again and name the model with --model",
-        )
-    if d.globalWeightsHash and patches is None:
-        raise MismatchError(
-            f"the landmarks of {where} are described by the patch network {d.architecture}",
-            "name it too: --patch-model",
-        )
-    if patches is not None and not d.globalWeightsHash:
-        raise MismatchError(
-            f"{where} was built without a patch network",
-            "leave --patch-model out, or build the map with `hfnet-map build --method parallel`",
-        )
-    local = patches or model
-    for what, ours, theirs in (
-        ("model", model.weights_hash, d.globalWeightsHash or d.weightsHash),
-        ("patch model", local.weights_hash, d.weightsHash),
-    ):
-        if ours != theirs:
-            raise MismatchError(
-                f"{where} was built with weights {theirs}, the {what} has {ours}",
-                "localize with the model that built the map, or build the map again with this one",
-            )
-    for name, a, b in (
-        ("local", local.local_dim, d.localDim),
-        ("global", model.global_dim, d.extractorGlobalDim),
-    ):
-        if a != b:
-            raise MismatchError(
-                f"{where} has {b}-D {name} descriptors, the model {a}-D",
-                f"export the model with {b}-D {name} descriptors, or build the map again",
-            )
+def read_model(path: Path | str) -> bytes:
+    """A model's file. Raises ModelError."""
+    try:
+        return read_bytes(Path(path))
+    except OSError as e:
+        raise ModelError(f"cannot read the model {path}: {e.strerror}", "export one with `hfnet-export`") from e
 
 
 def _interpreter_class():

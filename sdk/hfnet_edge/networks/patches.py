@@ -9,17 +9,17 @@ import numpy as np
 
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.networks.description import PATCH_ROLE
-from hfnet_edge.networks.model import Network
+from hfnet_edge.networks.network import Network
 
 
 class PatchModel(Network):
-    """A loaded patch network; arguments, errors and use by threads as of `hfnet_edge.networks.model.Network`.
+    """A loaded patch network; arguments, errors and use by threads as of `hfnet_edge.networks.network.Network`.
 
     It runs in blocks of `batch` patches, the last one filled up, so that the interpreter plans its memory once. What a
     patch's descriptor is does not depend on the others.
     """
 
-    of_patches = True
+    describes_patches = True
     batch = 128
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:

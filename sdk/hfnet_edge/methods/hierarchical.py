@@ -1,0 +1,42 @@
+"""The hierarchical method (HF-Net, figure 2): retrieve ─> cluster ─> for each place: match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hfnet_edge.clock import Clock
+from hfnet_edge.correspondences import Match2D3D
+from hfnet_edge.features import Features
+from hfnet_edge.methods.covisibility import Place, cluster
+from hfnet_edge.methods.matching import match
+from hfnet_edge.methods.method import Candidates, Method, Query
+from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.result import Status
+
+PRIOR_FRAMES = 10  # reference images that are retrieved (appendix C.2)
+
+
+class Hierarchical(Method):
+    """Seeks landmarks in the places that the prior frames show, one place at a time, the largest first."""
+
+    search_stages = ("retrieve", "cluster", "match")
+
+    def candidates(self, query: Query, clock: Clock) -> Candidates:
+        features = query.features
+        if features is None or not len(features.keypoints):
+            return Candidates(abstention=Status.NO_KEYPOINTS)
+        with clock("retrieve"):
+            priors = retrieve(
+                self.map.global_query(features.global_descriptor),
+                self.map.global_descriptors,
+                self.config.prior_frame_count or PRIOR_FRAMES,
+            )
+        with clock("cluster"):
+            places = [place for place in cluster(self.map, priors) if len(place.landmarks)]
+        return Candidates(self._matches(features, places, clock), priors)
+
+    def _matches(self, features: Features, places: list[Place], clock: Clock) -> Iterator[Match2D3D]:
+        for place in places:
+            with clock("match"):
+                matches = match(features, self.map, place.landmarks)
+            yield matches

@@ -1,0 +1,134 @@
+"""The networks of a localizer, told apart by the roles of their outputs, and whether they belong to a map."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.description import GLOBAL_ROLE, LOCAL_ROLE, PATCH_ROLE, Description, read_description
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.networks.network import Network, read_model
+from hfnet_edge.networks.patches import PatchModel
+
+
+class Networks:
+    """Loaded networks, in any order: each output's role is given by one of them.
+
+    Args:
+        networks: `.tflite` files of `hfnet-export`, or loaded networks.
+        threads: of each file's interpreter.
+
+    Raises:
+        ModelError: a file is missing, damaged, or no network.
+        MismatchError: two networks give the same role. InputError: one is no network.
+    """
+
+    def __init__(self, *networks: Network | Path | str, threads: int = 2):
+        self._all = tuple(open_network(n, threads) if isinstance(n, str | Path) else n for n in networks)
+        self._by_role: dict[str, Network] = {}
+        for network in self._all:
+            if not isinstance(getattr(network, "description", None), Description):
+                raise InputError(f"{network!r:.80} is no network", "give .tflite files or loaded networks")
+            for role in network.description.outputs:
+                other = self._by_role.setdefault(role, network)
+                if other is not network:
+                    raise MismatchError(
+                        f"{other.path} ({other.description.architecture}) and {network.path} "
+                        f"({network.description.architecture}) both give {role}",
+                        "name one of them",
+                    )
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __contains__(self, role: str) -> bool:
+        return role in self._by_role
+
+    def __getitem__(self, role: str) -> Network:
+        """The network that gives a role. Raises MismatchError: none does."""
+        try:
+            return self._by_role[role]
+        except KeyError:
+            named = ", ".join(str(network.path) for network in self._all) or "no network"
+            raise MismatchError(f"{named} does not give {role}", "name a network that does with --model") from None
+
+    @property
+    def image(self) -> Model:
+        """The network that sees the whole image. Raises MismatchError: there is none."""
+        network = self[GLOBAL_ROLE]
+        assert not network.description.describes_patches, "a description has the roles of one kind"
+        return network  # type: ignore[return-value]
+
+    @property
+    def patches(self) -> PatchModel | None:
+        """The network that describes patches, if there is one."""
+        return self._by_role.get(PATCH_ROLE)  # type: ignore[return-value]
+
+
+def open_network(path: Path | str, threads: int = 2, content: bytes | None = None) -> Network:
+    """Loads a network of whatever kind its description says. Arguments and errors as of `Network`."""
+    content = read_model(path) if content is None else content
+    kind = PatchModel if read_description(content, str(path)).describes_patches else Model
+    return kind(path, threads, content)
+
+
+def weights_of(map_: LocalizationMap) -> dict[str, str]:
+    """The roles whose outputs a map holds, and the hash of the weights that each came from."""
+    d = map_.description
+    if d.globalWeightsHash:
+        return {PATCH_ROLE: d.weightsHash, GLOBAL_ROLE: d.globalWeightsHash}
+    return {LOCAL_ROLE: d.weightsHash, GLOBAL_ROLE: d.weightsHash}
+
+
+def check_networks(networks: Networks, map_: LocalizationMap, roles: Collection[str]) -> None:
+    """The networks give what a method asks of them, no more, and what the map has of it was made with the same weights;
+    another precision is fine.
+
+    Args:
+        roles: that the method asks for.
+
+    Raises:
+        MismatchError: says what is missing, not needed, or differs.
+    """
+    d, where, hashes = map_.description, f"the map {map_.path or ''}", weights_of(map_)
+    if roles & hashes.keys() and not d.weightsHash:
+        raise MismatchError(
+            f"{where} does not say which weights its features are of",
+            "localize with hloc's --features and --global-features, or pack it again and name the model with --model",
+        )
+    if PATCH_ROLE in roles and PATCH_ROLE not in networks:
+        raise MismatchError(
+            f"the landmarks of {where} are described by the patch network {d.architecture}", "name it too: --model"
+        )
+    for role in sorted(roles):
+        _ = networks[role]  # raises
+    for network in networks:
+        given = network.description.outputs.keys()
+        if not given & roles:
+            raise MismatchError(
+                f"{network.path} gives {', '.join(given)}, which is not asked for in {where}",
+                "leave it out, or build the map with it"
+                + (" (`hfnet-map build --method parallel`)" if PATCH_ROLE in given else ""),
+            )
+    for role in sorted(roles & hashes.keys()):
+        found = networks[role].description
+        if found.weights_hash != hashes[role]:
+            raise MismatchError(
+                f"{where} was built with weights {hashes[role]}, {networks[role].path} has {found.weights_hash}",
+                "localize with the model that built the map, or build the map again with this one",
+            )
+        kind, ours, theirs = (
+            ("global", found.global_dim, d.extractorGlobalDim)
+            if role == GLOBAL_ROLE
+            else ("local", found.local_dim, d.localDim)
+        )
+        if ours != theirs:
+            raise MismatchError(
+                f"{where} has {theirs}-D {kind} descriptors, {networks[role].path} {ours}-D",
+                f"export the model with {theirs}-D {kind} descriptors, or build the map again",
+            )

@@ -1,0 +1,44 @@
+"""HF-Net on the device: one image to keypoint scores and descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hfnet_edge.image.keypoints import keypoint_scores
+from hfnet_edge.networks.network import Network
+
+
+@dataclass(frozen=True)
+class RawOutputs:
+    """What the network returns for one image, dequantized to float32; h = H / 8, w = W / 8.
+
+    Attributes:
+        keypoint_logits: (h, w, 65), or None where the network returns ``keypoint_scores``: (H, W) in [0, 1], before
+            or after non-maximum suppression.
+        local_descriptors: (h, w, D), not normalised.
+        global_descriptor: (G,), normalised or not.
+    """
+
+    local_descriptors: np.ndarray
+    global_descriptor: np.ndarray
+    keypoint_logits: np.ndarray | None = None
+    keypoint_scores: np.ndarray | None = None
+
+    def scores(self) -> np.ndarray:
+        """(H, W) float32 keypoint scores, whichever of the two the network returns."""
+        if self.keypoint_logits is not None:
+            return keypoint_scores(self.keypoint_logits)
+        assert self.keypoint_scores is not None, "read_description demands one of them"
+        return self.keypoint_scores
+
+
+class Model(Network):
+    """A loaded HF-Net; arguments, errors and use by threads as of `Network`."""
+
+    def __call__(self, pixels: np.ndarray) -> RawOutputs:
+        """Runs the network on one grey image (H, W) uint8 of the model's input size."""
+        if pixels.shape != self.description.input_size or pixels.dtype != np.uint8:
+            raise ValueError(f"expected {self.description.input_size} uint8, not {pixels.shape} {pixels.dtype}")
+        return RawOutputs(**{role: value[0] for role, value in self.run(pixels[None]).items()})
