@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,10 +16,10 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import InputError, InstallError
+from hfnet_edge.shell.command_files import CommandFiles
 from hfnet_edge.shell.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.shell.extras import needs
-from hfnet_edge.shell.files import CommandFiles
 from hfnet_edge.shell.tables import show
 from hfnet_export.extra import export_extra, readers_of
 from hfnet_export.networks.weights_card import is_crbnet
@@ -26,22 +27,24 @@ from hfnet_export.sources.network_files import network_files
 from hfnet_export.sources.roles import parse_outputs
 
 if TYPE_CHECKING:
-    from hfnet_export.crbnet_export import CRBNetReport
     from hfnet_export.export import ExportReport
-    from hfnet_export.tflite.autopilot import Step
-    from hfnet_parity.gate import Gate
+    from hfnet_export.tflite.autopilot import Attempt, Judge
+
+OpenGate = Callable[[Path, str], "Judge"]
+"""From a bundle and what may be lost to a gate. Raises HFNetEdgeError."""
 
 MAX_LOSS = "1pt, 1.1x"
 INPUT_SIZE = "480x640"
 
-export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-distill_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-train_crbnet_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+export_app = typer.Typer(pretty_exceptions_enable=False)
+distill_app = typer.Typer(pretty_exceptions_enable=False)
+train_crbnet_app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @export_app.command()
 @reports_errors
 def export(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.tflite", help="The model to write.")],
     network: Annotated[
         str,
@@ -141,7 +144,7 @@ def export(
 
     if gate is not None:
         files.writes(recipe_path(output))
-    judge = None if gate is None else _gate(gate, max_loss or MAX_LOSS)
+    judge = None if gate is None else _open_gate(context.obj, gate, max_loss or MAX_LOSS)
     try:
         with progress() as show:
             report = export_hfnet(
@@ -175,8 +178,7 @@ def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path 
     files.reads_pictures(calibration)
     files.writes(output)
     with export_extra():
-        from hfnet_export.crbnet_export import export_crbnet
-        from hfnet_export.export import STEPS
+        from hfnet_export.export import STEPS, export_crbnet
         from hfnet_export.networks.weights import BUNDLED_CRBNET
 
     report = export_crbnet(
@@ -186,31 +188,20 @@ def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path 
         calibration,
         on_step=lambda number, what: print(f"{number}/{STEPS} {what}", flush=True),
     )
-    rate, float_rate = report.patches_per_second, report.float_patches_per_second
-    table = _report_table(report, quantize)
-    table.add_row(
-        "patches a second, 2 threads, this machine", f"{float_rate:.0f}", f"{rate:.0f} ({rate / float_rate:.1f}x)"
-    )
-    _add_operators(table, report.operators)
-    table.add_row("descriptors, cosine", "1", f"{report.fidelity.cosine:.4f}")
-    table.add_row("flipped bits", "0", f"{100 * report.fidelity.flipped:.2f} %")
-    show(table)
-    inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--patch-model", output)
+    _print_report(report, quantize)
+    inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--model", output)
     wrote(output, command("hfnet-map", "build", "--method", "parallel", *inputs, "-o", "scene.hfmap"))
 
 
-def _gate(bundle: Path, max_loss: str) -> Gate:
-    with export_extra():
-        from hfnet_parity.gate import FEW, Gate
-
-    judge = Gate(bundle, max_loss)
-    count = len(judge.bundle.recording.queries)
-    if count < FEW:
-        print(f"{count} queries are few: each is {100 / count:.0f} points of recall, and medians prove little")
-    return judge
+def _open_gate(open_gate: OpenGate | None, bundle: Path, max_loss: str) -> Judge:
+    """Who starts the command gives it what opens a gate, as the context's object: the gate looks at the whole pipeline,
+    which this package does not know."""
+    if open_gate is None:
+        raise InstallError("hfnet-parity, which judges a --gate, is not installed", 'pip install "hfnet-edge[parity]"')
+    return open_gate(bundle, max_loss)
 
 
-def _print_steps(steps: Sequence[Step]) -> None:
+def _print_steps(steps: Sequence[Attempt]) -> None:
     if not steps:
         return
     table = Table(title="what the gate said (mm: 1/1000 of the map's unit)", title_justify="left", box=SIMPLE_HEAD)
@@ -243,33 +234,25 @@ def parse_range(text: str) -> tuple[float, float]:
 
 
 def _print_report(report: ExportReport, precision: str) -> None:
-    table = _report_table(report, precision)
-    table.add_row(
-        "milliseconds, 2 threads, this machine",
-        f"{report.float_milliseconds:.1f}",
-        f"{report.milliseconds:.1f} ({report.float_milliseconds / report.milliseconds:.1f}x)",
-    )
-    _add_operators(table, report.operators)
-    table.add_row("keypoint scores, correlation", "1", f"{report.fidelity.keypoint_scores:.4f}")
-    table.add_row("local descriptors, cosine", "1", f"{report.fidelity.local_descriptors:.4f}")
-    table.add_row("global descriptor, cosine", "1", f"{report.fidelity.global_descriptor:.4f}")
-    show(table)
-
-
-def _report_table(report: ExportReport | CRBNetReport, precision: str) -> Table:
     table = Table(title=f"against the float network, in {report.seconds:.0f} s", title_justify="left")
     table.add_column("")
     table.add_column("float32", justify="right")
     table.add_column(precision, justify="right")
     table.add_row("size", size_text(report.float_bytes), size_text(report.bytes))
-    return table
-
-
-def _add_operators(table: Table, operators: dict[str, int]) -> None:
+    ratio = f"({report.float_milliseconds / report.milliseconds:.1f}x)"
+    if report.timed == 1:
+        what, before, now = "milliseconds", f"{report.float_milliseconds:.1f}", f"{report.milliseconds:.1f}"
+    else:
+        rates = (1000 * report.timed / ms for ms in (report.float_milliseconds, report.milliseconds))
+        what, before, now = f"{report.unit} a second", *(f"{rate:.0f}" for rate in rates)
+    table.add_row(f"{what}, 2 threads, this machine", before, f"{now} {ratio}")
     table.add_section()
-    for how, count in operators.items():
+    for how, count in report.operators.items():
         table.add_row(f"operators in {how}", "", str(count))
     table.add_section()
+    for name, value in asdict(report.fidelity).items():
+        table.add_row(f"agreement of {name.replace('_', ' ')}", "1", f"{value:.4f}")
+    show(table)
 
 
 @distill_app.command()
@@ -295,8 +278,8 @@ def distill(
             --global-teacher mobilenetv2_1.0_imagenet.npz -o run
     """
     with export_extra("matplotlib", *readers_of(local_teacher)):
-        from hfnet_export.training.recipe import BUNDLED_RECIPE
         from hfnet_export.training.runs import run_distillation
+        from hfnet_export.training.training_recipe import BUNDLED_RECIPE
 
     try:
         with progress() as report:
@@ -329,7 +312,7 @@ def train_crbnet(
     needs("maps", "pycolmap")
     with export_extra("matplotlib"):
         from hfnet_export.training.crbnet_runs import run_crbnet
-        from hfnet_export.training.recipe import BUNDLED_CRBNET_RECIPE
+        from hfnet_export.training.training_recipe import BUNDLED_CRBNET_RECIPE
 
     names = [name.strip() for name in hold_out.split(",") if name.strip()]
     try:
@@ -348,8 +331,9 @@ def _export_of(weights: Path, images: Path, model: str) -> str:
     return command("hfnet-export", weights, "--quantize", "int8", "--calibration", images, "-o", model)
 
 
-def export_main() -> None:
-    run(export_app)
+def export_main(open_gate: OpenGate | None = None) -> None:
+    """Runs `hfnet-export`; ``open_gate`` is for its option --gate."""
+    run(export_app, open_gate)
 
 
 def distill_main() -> None:

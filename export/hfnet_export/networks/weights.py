@@ -13,11 +13,12 @@ import keras
 import numpy as np
 
 from hfnet_edge.errors import InputError
-from hfnet_edge.shell.files import atomic_write, open_input, parse_json
+from hfnet_edge.shell.reading import open_input, parse_json
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.networks.crbnet import CRBNetConfig, build_crbnet
 from hfnet_export.networks.hfnet import INPUT_RANGE, HFNetConfig, build_hfnet
+from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.weights_card import ABOUT
-from hfnet_export.training.pca import PCA
 
 BUNDLED = Path(__file__).parent / "weights" / "hfnet.npz"
 BUNDLED_CRBNET = Path(__file__).parent / "weights" / "crbnet.npz"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnet_edge.shell.files import open_input
+from hfnet_edge.shell.reading import open_input
 
 ABOUT = "__about__"  # its name among the arrays
 

@@ -25,9 +25,13 @@ import numpy as np
 from hfnet_edge.errors import ModelError
 from hfnet_edge.networks.description import Description, sealed
 from hfnet_edge.shell.console import Report, silent
-from hfnet_export.tflite import convert
-from hfnet_export.tflite.convert import Fidelity, Operator, Rule
-from hfnet_export.tflite.quantization_recipe import Recipe, calibration_hash
+from hfnet_export.tflite.checks import Fidelity
+from hfnet_export.tflite.embed import embed
+from hfnet_export.tflite.graph import FLOAT32, INT8, INT8_WEIGHTS, Graph, Operator, pack
+from hfnet_export.tflite.quantization_recipe import QuantizationRecipe, calibration_hash
+from hfnet_export.tflite.quantize import calibrate, quantize
+from hfnet_export.tflite.rounding import channel_means, round_kernels, round_tensors
+from hfnet_export.tflite.rules import Rule, precisions
 
 NOTHING, EVERYTHING = "nothing", "everything"
 SAME_VALUES = ("PAD",)  # both sides of it are one tensor to us
@@ -100,14 +104,14 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One attempt.
+class Attempt:
+    """One network that the gate was asked about.
 
     Attributes:
         moved: name of the group that went to float in this step, `NOTHING` or `EVERYTHING`.
         operators: names of the operators that went with it.
-        in_float: number of operators in float that `convert.RECIPES` quantizes.
-        fidelity: against the float network.
+        in_float: number of operators in float that the rules quantize.
+        fidelity: against the float network; ``floor`` is what it has to reach.
         judgement: of the gate.
     """
 
@@ -115,17 +119,18 @@ class Step:
     operators: tuple[str, ...]
     in_float: int
     fidelity: Fidelity
+    floor: Fidelity
     judgement: Judgement
 
     @property
     def passed(self) -> bool:
-        """No gate lets through what `convert.check_fidelity` refuses, and what it would refuse again."""
+        """No gate lets through what `hfnet_export.tflite.checks.check_fidelity` refuses."""
         return self.judgement.passed and self.is_faithful
 
     @property
     def is_faithful(self) -> bool:
-        """No output is further from the float network's than `convert.FLOORS` allow."""
-        return all(x >= y for x, y in zip(astuple(self.fidelity), astuple(convert.FLOORS["int8"]), strict=True))
+        """No output is further from the float network's than the floor allows."""
+        return all(x >= y for x, y in zip(astuple(self.fidelity), astuple(self.floor), strict=True))
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -141,7 +146,7 @@ class Step:
 class GateError(ModelError):
     """The network does not pass the gate, unless all of it stays in float or even then. ``steps``: what was tried."""
 
-    def __init__(self, problem: str, remedy: str, steps: Sequence[Step]):
+    def __init__(self, problem: str, remedy: str, steps: Sequence[Attempt]):
         super().__init__(problem, remedy)
         self.steps = tuple(steps)
 
@@ -157,47 +162,50 @@ class Autopiloted:
     """
 
     content: bytes
-    recipe: Recipe
-    steps: tuple[Step, ...]
+    recipe: QuantizationRecipe
+    steps: tuple[Attempt, ...]
 
 
 def autopilot(
-    content: bytes,
+    graph: Graph,
     description: Description,
+    rules: Sequence[Rule],
     inputs: Sequence[np.ndarray],
     measure: Callable[[bytes], Fidelity],
+    floor: Fidelity,
     gate: Judge,
     report: Report = silent,
 ) -> Autopiloted:
     """Quantizes to int8, and moves one group after the other to float until the gate passes.
 
     Args:
-        content: a float32 .tflite.
+        graph: a float32 .tflite.
         description: of the quantized model.
+        rules: for int8, of which some operators will be excepted.
         inputs: (1, H, W, 1) float32 network inputs, for calibration.
         measure: compares the outputs of a .tflite, with its description, with the float network's.
+        floor: what these have to reach.
         gate: judges it.
 
     Raises:
         GateError: not even the network in float passes, or nothing else does.
         ModelError: the conversion went wrong.
     """
-    graph = convert.operators(content)
+    wanted = precisions(rules, graph.operators)
     calibration = calibration_hash(inputs)
-    steps: list[Step] = []
+    steps: list[Attempt] = []
 
-    def attempt(moved: str, operators: Sequence[str], in_float: Sequence[str]) -> tuple[bytes, Recipe]:
-        recipe = Recipe.of("int8", description, calibration, graph, in_float)
-        rules = recipe.rules_for(graph, description)
-        model = convert.embed(convert.quantize(content, rules, inputs), description)
-        steps.append(Step(moved, tuple(operators), len(in_float), measure(model), gate(model)))
+    def attempt(moved: str, operators: Sequence[str], in_float: Sequence[str]) -> tuple[bytes, QuantizationRecipe]:
+        recipe = QuantizationRecipe.of("int8", description, calibration, graph.operators, rules, in_float)
+        model = embed(quantize(graph, recipe.rules, inputs), description)
+        steps.append(Attempt(moved, tuple(operators), len(in_float), measure(model), floor, gate(model)))
         return model, recipe
 
     found = attempt(NOTHING, (), ())
     if steps[-1].passed:
         return Autopiloted(*found, tuple(steps))
     report("asking the gate about float", 0, 1)
-    everything = [op.name for op in graph if convert.expected_precision(op, "int8") != convert.FLOAT32]
+    everything = [name for name, precision in wanted.items() if precision != FLOAT32]
     attempt(EVERYTHING, everything, everything)
     report("asking the gate about float", 1, 1)
     if not steps[-1].passed:
@@ -206,15 +214,14 @@ def autopilot(
             "record the gate's bundle with this network and input size, or allow more loss",
             steps,
         )
-    groups = rank(content, graph, description, inputs, measure, report)
+    groups = rank(graph, description, rules, inputs, measure, report)
     in_float: list[str] = []
     for k, group in enumerate(groups):
         moved = [name for name in group.operators if name not in in_float]
         if not moved:
             continue
         in_float += moved
-        left = [op for op in graph if op.name not in in_float]
-        if not convert.deserves("int8", left, "int8"):
+        if INT8 not in (precision for name, precision in wanted.items() if name not in in_float):
             break
         report("moving to float", k, len(groups), group.name)
         found = attempt(group.name, moved, in_float)
@@ -229,27 +236,29 @@ def autopilot(
 
 
 def rank(
-    content: bytes,
-    graph: Sequence[Operator],
+    graph: Graph,
     description: Description,
+    rules: Sequence[Rule],
     inputs: Sequence[np.ndarray],
     measure: Callable[[bytes], Fidelity],
     report: Report = silent,
 ) -> list[Group]:
     """The groups of a float32 .tflite, most harmful first: each alone is rounded to int8, tensor and weights."""
-    groups = find_groups(graph, convert.output_names(content))
-    ranges = convert.calibrate(content, "int8", inputs)
-    means = convert.channel_means(content, inputs)
-    content = convert.embed(content, description)
+    groups = find_groups(graph.operators, graph.output_names(), rules)
+    ranges = calibrate(graph, rules, inputs)
+    means = channel_means(graph.content, inputs)
+    graph = Graph.parse(embed(graph, description))
     harm = []
     for k, group in enumerate(groups):
         report("each tensor alone in int8", k, len(groups), group.name)
         if group.tensors:
-            alone = convert.round_kernels(content, group.operators, means)
-            alone = convert.round_tensors(alone, {name: ranges[name] for name in group.tensors if name in ranges})
+            model = graph.copy()
+            round_kernels(model, group.operators, means)
+            round_tensors(model, {name: ranges[name] for name in group.tensors if name in ranges})
+            alone = pack(model)
         else:
-            (op,) = [op for op in graph if op.name in group.operators]
-            alone = convert.quantize(content, [Rule(op.kind, convert.INT8_WEIGHTS, convert.named([op.name]))], inputs)
+            (op,) = [op for op in graph.operators if op.name in group.operators]
+            alone = quantize(graph, [Rule(op.kind, INT8_WEIGHTS, (op.name,))], inputs).content
         agreement = astuple(measure(sealed(alone)))
         harm.append(sum(1.0 if math.isnan(value) else 1 - value for value in agreement))
     report("each tensor alone in int8", len(groups), len(groups))
@@ -257,19 +266,19 @@ def rank(
     return [groups[k] for k in order]
 
 
-def find_groups(graph: Sequence[Operator], outputs: dict[str, str]) -> list[Group]:
-    """A group for each tensor that ``RECIPES["int8"]`` makes int8, and for each operator with int8 weights only.
+def find_groups(graph: Sequence[Operator], outputs: dict[str, str], rules: Sequence[Rule]) -> list[Group]:
+    """A group for each tensor that ``rules`` make int8, and for each operator with int8 weights only.
 
     Args:
         graph: of the float network.
         outputs: tensor to name of an output.
     """
-    precision = {op.name: convert.expected_precision(op, "int8") for op in graph}
+    precision = precisions(rules, graph)
     source: dict[str, str] = {}  # of padded tensors, the one that was padded
     tensors: dict[str, list[str]] = {}
     operators: dict[str, list[str]] = {}
     for op in graph:
-        if precision[op.name] != convert.INT8:
+        if precision[op.name] != INT8:
             continue
         if op.kind in SAME_VALUES:
             source[op.name] = source.get(op.reads[0], op.reads[0])
@@ -278,7 +287,7 @@ def find_groups(graph: Sequence[Operator], outputs: dict[str, str]) -> list[Grou
             for members, name in ((tensors, tensor), (operators, op.name)):
                 if name not in members.setdefault(first, []):
                     members[first].append(name)
-    weights_only = [op.name for op in graph if precision[op.name] == convert.INT8_WEIGHTS]
+    weights_only = [op.name for op in graph if precision[op.name] == INT8_WEIGHTS]
     labels = _labels([*tensors, *weights_only], outputs)
     return [
         *(Group(labels[name], tuple(tensors[name]), tuple(operators[name])) for name in tensors),

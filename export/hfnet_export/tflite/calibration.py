@@ -1,6 +1,6 @@
 """Images that show the quantizer which values each layer takes: the user's photos, or a set made by code.
 
-Pixels only; `hfnet_edge.networks.model.Description.scale` turns them into the network's input, here as on the phone.
+Pixels only; `Description.scale` turns them into the network's input, here as on the phone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.image.photo import load_photo
-from hfnet_edge.shell.files import PICTURES
+from hfnet_edge.shell.command_files import PICTURES
 
 MAX_PHOTOS = 64
 BUILT_IN = 24

@@ -7,9 +7,10 @@
                 "activations": 32, "weights": 32}],
      "gate": {"bundle": "07aa...", "points": 1.0, "factor": 1.1}, "steps": [...]}
 
-The algorithms are ai-edge-quantizer's. A scope lists operators by the name of their output tensor; "all" are those of
-the kind. The last rule for an operator wins. What passed the gate is that network at that input size, calibrated with
-images of that hash. Gate and steps, which the autopilot tried, are for people.
+The algorithms are ai-edge-quantizer's. A scope lists operators by the name of their output tensor, or is a word of
+`hfnet_export.tflite.rules.SCOPES`: "all" are those of the kind. The last rule for an operator wins. What passed the
+gate is that network at that input size, calibrated with images of that hash. Gate and steps, which the autopilot tried,
+are for people.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +26,21 @@ import numpy as np
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.networks.description import Description
-from hfnet_edge.shell.files import MAX_SETTINGS, atomic_write, parse_json, read_bytes
-from hfnet_export.tflite import convert
-from hfnet_export.tflite.convert import Operator, Rule
+from hfnet_edge.shell.reading import MAX_SETTINGS, parse_json, read_bytes
+from hfnet_edge.shell.writing import atomic_write
+from hfnet_export.tflite.graph import FLOAT32, Operator
+from hfnet_export.tflite.rules import ALL, MEANING, Rule, read_rule
 
 FORMAT = 1
-ALL = "all"
-HOW = {  # algorithm, bits of activations and of weights
-    convert.FLOAT32: ("no_quantize", 32, 32),
-    convert.FLOAT16_WEIGHTS: ("float_casting", 32, 16),
-    convert.INT8_WEIGHTS: ("min_max_uniform_quantize", 32, 8),
-    convert.INT8: ("min_max_uniform_quantize", 8, 8),
-}
 REMEDY = "have one written: hfnet-export --gate BUNDLE"
 
 
 @dataclass(frozen=True)
-class ScopedRule:
-    """Operators of a kind compute in a precision of `convert`: those named in ``scope``, or all (None)."""
-
-    operator: str
-    precision: str
-    scope: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class Recipe:
+class QuantizationRecipe:
     """What a recipe file says, without its gate and steps.
 
     Attributes:
-        quantize: the precision that the model is said to have, a name of `convert.RECIPES`.
+        quantize: the precision that the model is said to have, a key of `hfnet_export.tflite.rules.MEANING`.
         weights_hash, input_size: of the network that it is for; height, width.
         calibration: `calibration_hash` of the images that it was calibrated with.
         rules: the last that names an operator wins.
@@ -64,7 +50,7 @@ class Recipe:
     weights_hash: str
     input_size: tuple[int, int]
     calibration: str
-    rules: tuple[ScopedRule, ...]
+    rules: tuple[Rule, ...]
 
     @classmethod
     def of(
@@ -73,24 +59,25 @@ class Recipe:
         description: Description,
         calibration: str,
         graph: Sequence[Operator],
+        general: Sequence[Rule],
         in_float: Sequence[str] = (),
-    ) -> Recipe:
-        """``convert.RECIPES[quantize]`` spelled out for a network, except that some operators stay in float32."""
+    ) -> QuantizationRecipe:
+        """``general`` rules spelled out for a network, except that some operators stay in float32."""
         rules = []
-        for rule in convert.RECIPES[quantize]:
-            names = [op.name for op in graph if op.kind == rule.op]
-            chosen = [op.name for op in graph if op.kind == rule.op and rule.where(op)]
+        for rule in general:
+            chosen = tuple(op.name for op in rule.chosen(graph))
+            whole = len(chosen) == sum(op.kind == rule.operator for op in graph)
             if chosen:
-                rules.append(ScopedRule(rule.op, rule.precision, None if chosen == names else tuple(chosen)))
+                rules.append(replace(rule, scope=ALL if whole else chosen))
         kept = [op for op in graph if op.name in in_float]
         for kind in dict.fromkeys(op.kind for op in kept):
-            rules.append(ScopedRule(kind, convert.FLOAT32, tuple(op.name for op in kept if op.kind == kind)))
+            rules.append(Rule(kind, FLOAT32, tuple(op.name for op in kept if op.kind == kind)))
         return cls(quantize, description.weights_hash, description.input_size, calibration, tuple(rules))
 
     def rules_for(
         self, graph: Sequence[Operator], description: Description, where: str = "the recipe"
     ) -> tuple[Rule, ...]:
-        """The rules for `convert.quantize`.
+        """The rules for `hfnet_export.tflite.quantize.quantize`.
 
         Raises:
             InputError: the recipe is for other weights or another input size, or names an operator that the network
@@ -105,15 +92,10 @@ class Recipe:
             raise InputError(f"{where} is for an input of {size}, the network has {other}", f"give --input-size {size}")
         there = {(op.kind, op.name) for op in graph}
         for rule in self.rules:
-            for name in rule.scope or ():
+            for name in rule.scope if isinstance(rule.scope, tuple) else ():
                 if (rule.operator, name) not in there:
                     raise InputError(f"{where} names the {rule.operator} {name}, which the network lacks", REMEDY)
-        return tuple(
-            Rule(rule.operator, rule.precision)
-            if rule.scope is None
-            else Rule(rule.operator, rule.precision, convert.named(rule.scope))
-            for rule in self.rules
-        )
+        return self.rules
 
 
 def calibration_hash(inputs: Sequence[np.ndarray]) -> str:
@@ -124,7 +106,9 @@ def calibration_hash(inputs: Sequence[np.ndarray]) -> str:
     return digest.hexdigest()[:32]
 
 
-def write_recipe(path: Path, recipe: Recipe, gate: dict[str, Any], steps: Sequence[dict[str, Any]]) -> None:
+def write_quantization_recipe(
+    path: Path, recipe: QuantizationRecipe, gate: dict[str, Any], steps: Sequence[dict[str, Any]]
+) -> None:
     """Writes a recipe, what it passed and what was tried to find it, atomically. Raises OutputError."""
     content = {
         "format": FORMAT,
@@ -132,16 +116,7 @@ def write_recipe(path: Path, recipe: Recipe, gate: dict[str, Any], steps: Sequen
         "weights_hash": recipe.weights_hash,
         "input_size": list(recipe.input_size),
         "calibration": recipe.calibration,
-        "rules": [
-            {
-                "algorithm": HOW[rule.precision][0],
-                "operator": rule.operator,
-                "scope": ALL if rule.scope is None else list(rule.scope),
-                "activations": HOW[rule.precision][1],
-                "weights": HOW[rule.precision][2],
-            }
-            for rule in recipe.rules
-        ],
+        "rules": [rule.as_dict() for rule in recipe.rules],
         "gate": gate,
         "steps": list(steps),
     }
@@ -149,8 +124,8 @@ def write_recipe(path: Path, recipe: Recipe, gate: dict[str, Any], steps: Sequen
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Reads what `write_recipe` wrote, or what somebody wrote by hand.
+def read_quantization_recipe(path: Path) -> QuantizationRecipe:
+    """Reads what `write_quantization_recipe` wrote, or what somebody wrote by hand.
 
     Raises:
         InputError: missing, not JSON, of another format, or a rule that makes no sense.
@@ -165,30 +140,13 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"{path} is not a recipe of format {FORMAT}", REMEDY)
     keys = ("quantize", "weights_hash", "input_size", "calibration", "rules")
     quantize, weights_hash, size, calibration, rules = (content.get(key) for key in keys)
-    if not (isinstance(quantize, str) and quantize in convert.RECIPES):
-        raise InputError(f"{path}: quantize is {quantize!r}", f"write one of {', '.join(convert.RECIPES)}")
+    if not (isinstance(quantize, str) and quantize in MEANING):
+        raise InputError(f"{path}: quantize is {quantize!r}", f"write one of {', '.join(MEANING)}")
     if not (isinstance(weights_hash, str) and isinstance(calibration, str)):
         raise InputError(f"{path}: weights_hash is {weights_hash!r}, calibration {calibration!r}", REMEDY)
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)):
         raise InputError(f"{path}: input_size is {size!r}", "write height and width of the network's input")
     if not isinstance(rules, list):
         raise InputError(f"{path}: rules is not a list", REMEDY)
-    scoped = tuple(_rule(f"{path}: rule {k}", rule) for k, rule in enumerate(rules))
-    return Recipe(quantize, weights_hash, (size[0], size[1]), calibration, scoped)
-
-
-def _rule(where: str, rule: Any) -> ScopedRule:
-    keys = {"algorithm", "operator", "scope", "activations", "weights"}
-    if not isinstance(rule, dict) or set(rule) != keys:
-        raise InputError(f"{where} is not a table of {', '.join(sorted(keys))}", REMEDY)
-    how = (rule["algorithm"], rule["activations"], rule["weights"])
-    if how not in HOW.values():
-        known = "; ".join(f"{algorithm}, {a}, {w}" for algorithm, a, w in HOW.values())
-        raise InputError(f"{where}: algorithm, activations, weights are {how!r}", f"possible are {known}")
-    if not (isinstance(rule["operator"], str) and rule["operator"] in convert.ALLOWED):
-        raise InputError(f"{where}: operator is {rule['operator']!r}", "write a TFLite operator, CONV_2D for example")
-    scope = rule["scope"]
-    if scope != ALL and not (isinstance(scope, list) and scope and all(isinstance(name, str) for name in scope)):
-        raise InputError(f"{where}: scope is {scope!r}", f'write "{ALL}", or a list of the names of output tensors')
-    precision = next(precision for precision, value in HOW.items() if value == how)
-    return ScopedRule(rule["operator"], precision, None if scope == ALL else tuple(scope))
+    scoped = tuple(read_rule(f"{path}: rule {k}", rule, REMEDY) for k, rule in enumerate(rules))
+    return QuantizationRecipe(quantize, weights_hash, (size[0], size[1]), calibration, scoped)

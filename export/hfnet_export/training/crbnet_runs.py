@@ -23,13 +23,13 @@ from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.shell.console import Report, silent
 from hfnet_export.networks.weights import save_weights
 from hfnet_export.tflite.calibration import image_files
-from hfnet_export.tflite.convert import toolchain
+from hfnet_export.tflite.embed import toolchain
 from hfnet_export.training.crbnet_training import CRBNetTraining, train_crbnet
 from hfnet_export.training.distill import plot_losses
 from hfnet_export.training.patch_tracks import PatchTracks, of_photographs, of_scene
-from hfnet_export.training.recipe import BUNDLED_CRBNET_RECIPE, read_crbnet_recipe
 from hfnet_export.training.runs import claim, commit, sha256
-from hfnet_export.training.stage import Progress
+from hfnet_export.training.training_recipe import BUNDLED_CRBNET_RECIPE, read_crbnet_training_recipe
+from hfnet_export.training.training_stage import Progress
 
 EVERY = 14  # photograph is held out
 MIN_TRACKS = 64  # of what is trained on and of what is held out, from scenes and from photographs
@@ -51,14 +51,14 @@ def run_crbnet(
         images: folder of photographs; of these, sorted by name, every `EVERY`-th is held out.
         hold_out: names of scenes that are held out whole.
         output: folder of the run.
-        recipe: see `hfnet_export.training.recipe.read_crbnet_recipe`.
+        recipe: see `hfnet_export.training.training_recipe.read_crbnet_training_recipe`.
 
     Raises:
         InputError: scenes, images or recipe are not usable, or ``output`` was started with others.
         ImageError: an image is missing or damaged. CameraError: one is of another size than its camera.
         OutputError: ``output`` cannot be written.
     """
-    config = read_crbnet_recipe(recipe)
+    config = read_crbnet_training_recipe(recipe)
     folders = scene_folders(scenes, hold_out)
     photographs = image_files(images)
     held = photographs[EVERY - 1 :: EVERY]

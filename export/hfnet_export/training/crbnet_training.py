@@ -15,7 +15,7 @@ from hfnet_export.networks.crbnet import CRBNetConfig, build_crbnet
 from hfnet_export.training.losses import Term
 from hfnet_export.training.patch_losses import crbnet_losses
 from hfnet_export.training.patch_tracks import PatchTracks
-from hfnet_export.training.stage import Progress, Stage, train
+from hfnet_export.training.training_stage import Progress, TrainingStage, train
 
 RUN = 8  # half of a batch's tracks are drawn in runs of neighbours, which are harder to tell apart
 
@@ -110,7 +110,7 @@ def train_crbnet(
             yield pairs(training, config.batch, np.random.default_rng((config.seed, step)))
 
     rng = np.random.default_rng((config.seed, 1 << 40))
-    stage = Stage(
+    stage = TrainingStage(
         name=config.name,
         model=model,
         terms=tuple(Term(name, 1.0) for name in names),

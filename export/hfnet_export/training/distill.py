@@ -18,14 +18,14 @@ import tensorflow as tf
 from hfnet_edge.errors import InputError
 from hfnet_edge.map.codecs import UNIT
 from hfnet_edge.shell.console import Report, silent
-from hfnet_edge.shell.files import atomic_write
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet, initialise_encoder
+from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.weights import save_weights
 from hfnet_export.training import losses
-from hfnet_export.training.pca import PCA
-from hfnet_export.training.stage import Progress, Stage, train
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.teachers import STRIDE
+from hfnet_export.training.training_stage import Progress, TrainingStage, train
 from hfnet_export.training.views import cells_inside, change_light, keypoint_labels, random_homography, transform, warp
 
 
@@ -57,7 +57,7 @@ class GlobalConfig:
     Attributes:
         steps, batch, learning_rate: as in `LocalConfig`.
         window: height and width of what is seen of an image, pixels, multiples of 32.
-        whitening: of the descriptor's PCA, see `hfnet_export.training.pca.PCA.fit`.
+        whitening: of the descriptor's PCA, see `hfnet_export.networks.pca.PCA.fit`.
     """
 
     steps: int = 4500
@@ -127,7 +127,7 @@ def stack(examples: list[tuple]) -> tuple:
     return (grey[..., None].astype(np.float32) / np.float32(127.5) - 1, *others)
 
 
-def local_stage(model: keras.Model, targets: Targets, config: DistillConfig) -> Stage:
+def local_stage(model: keras.Model, targets: Targets, config: DistillConfig) -> TrainingStage:
     """Keypoints and descriptors as the local teacher has them."""
     c = config.local
     rows, held = split(len(targets.sizes), config.held_out)
@@ -149,7 +149,7 @@ def local_stage(model: keras.Model, targets: Targets, config: DistillConfig) -> 
 
     rng = np.random.default_rng((config.seed, 2))
     clean = [local_view(targets, i, c, rng, train=False) for i in held]
-    return Stage(
+    return TrainingStage(
         "local",
         heads,
         terms,
@@ -242,7 +242,7 @@ def global_view(targets: Targets, i: int, window: tuple[int, int], rng: np.rando
     return change_light(view, rng) if train else view, out, inside
 
 
-def global_stage(model: keras.Model, targets: Targets, head: GlobalHead, config: DistillConfig) -> Stage:
+def global_stage(model: keras.Model, targets: Targets, head: GlobalHead, config: DistillConfig) -> TrainingStage:
     """The global teacher's feature map cell by cell at layer 18, and the descriptor that the head makes of it.
 
     One vector per image teaches a network little of 1,400 images; a feature map has hundreds of vectors per image.
@@ -264,7 +264,7 @@ def global_stage(model: keras.Model, targets: Targets, head: GlobalHead, config:
 
     rng = np.random.default_rng((config.seed, 3))
     clean = [global_view(targets, i, c.window, rng, train=False) for i in held]
-    return Stage(
+    return TrainingStage(
         "global",
         encoder,
         (losses.FEATURES, losses.GLOBAL),

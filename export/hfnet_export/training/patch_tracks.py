@@ -23,7 +23,8 @@ from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.image.patches import SIDE, PatchKeypoints, cut, detect
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.shell.console import Report, silent
-from hfnet_edge.shell.files import atomic_write, open_input
+from hfnet_edge.shell.reading import open_input
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.training.views import change_light, random_homography, transform, warp
 
 WITHIN = 1.5  # pixels between a track's point and a detected keypoint

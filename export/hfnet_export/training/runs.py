@@ -17,13 +17,13 @@ from pathlib import Path
 
 from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.shell.console import Report, silent
-from hfnet_edge.shell.files import atomic_write
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.tflite.calibration import image_files
-from hfnet_export.tflite.convert import toolchain
+from hfnet_export.tflite.embed import toolchain
 from hfnet_export.training import teachers
 from hfnet_export.training.distill import distill
-from hfnet_export.training.recipe import BUNDLED_RECIPE, read_recipe
 from hfnet_export.training.targets import make_targets
+from hfnet_export.training.training_recipe import BUNDLED_RECIPE, read_training_recipe
 
 
 def run_distillation(
@@ -42,13 +42,13 @@ def run_distillation(
         local_teacher: file of the local teacher (`alike_n.npz`); it decides the local descriptors' width.
         global_teacher: file of the global teacher, whose weights the encoder starts from too.
         output: folder of the run.
-        recipe: see `hfnet_export.training.recipe`.
+        recipe: see `hfnet_export.training.training_recipe`.
 
     Raises:
         InputError: images, teachers or recipe are not usable, or ``output`` was started with others.
         OutputError: ``output`` cannot be written.
     """
-    config = read_recipe(recipe)
+    config = read_training_recipe(recipe)
     files = image_files(images)
     random.Random(config.seed).shuffle(files)
     local, global_ = teachers.local_teacher(local_teacher), teachers.ImageNet(global_teacher)

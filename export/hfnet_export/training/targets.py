@@ -18,7 +18,7 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.image.image_file import open_image
 from hfnet_edge.map.codecs import UNIT
 from hfnet_edge.shell.console import Report, silent
-from hfnet_edge.shell.files import atomic_write
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.training.teachers import STRIDE, GlobalTeacher, LocalTeacher
 
 MAX_PEAKS = 3000  # of an image

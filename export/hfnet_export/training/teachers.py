@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from hfnet_edge.errors import InputError
-from hfnet_edge.shell.files import open_input
+from hfnet_edge.shell.reading import open_input
 from hfnet_export.networks.hfnet import mobilenet_v2
 
 STRIDE = 32  # pixels of the image per cell of a global teacher's feature map

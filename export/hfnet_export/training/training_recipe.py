@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfnet_edge.errors import InputError
-from hfnet_edge.shell.files import MAX_SETTINGS, parse_toml, read_text
+from hfnet_edge.shell.reading import MAX_SETTINGS, parse_toml, read_text
 from hfnet_export.networks.crbnet import CRBNetConfig
 from hfnet_export.networks.hfnet import HFNetConfig
 from hfnet_export.training.crbnet_training import CRBNetTraining
@@ -21,7 +21,7 @@ MOST = 2**63  # of a number; TOML has no bound
 TABLES = {"network": HFNetConfig, "local": LocalConfig, "global": GlobalConfig}
 
 
-def read_recipe(path: Path) -> DistillConfig:
+def read_training_recipe(path: Path) -> DistillConfig:
     """Reads what `BUNDLED_RECIPE` shows; what a file leaves out has the defaults of `hfnet_export.training.distill`.
 
     Raises:
@@ -39,7 +39,7 @@ def read_recipe(path: Path) -> DistillConfig:
     return config
 
 
-def read_crbnet_recipe(path: Path) -> CRBNetTraining:
+def read_crbnet_training_recipe(path: Path) -> CRBNetTraining:
     """Reads what `BUNDLED_CRBNET_RECIPE` shows; what a file leaves out has the defaults of `CRBNetTraining`.
 
     Raises:

@@ -22,7 +22,7 @@ WARMUP = 200  # steps to the full learning rate; a tenth of short stages
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """What a stage trains on what.
 
     Attributes:
@@ -58,7 +58,7 @@ class Progress:
 
 
 def train(
-    stage: Stage, folder: Path, progress: Report, checkpoint_every: int, keep: Callable[[Progress], None]
+    stage: TrainingStage, folder: Path, progress: Report, checkpoint_every: int, keep: Callable[[Progress], None]
 ) -> Progress:
     """Trains a stage to its end, from its last checkpoint in ``folder`` if there is one.
 
