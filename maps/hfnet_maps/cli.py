@@ -1,39 +1,39 @@
-"""`hfnet-map` and `hfnet-eval`."""
+"""`hfnet-map`."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hfnet_edge.errors import ImageError, InputError, OutputError
 from hfnet_edge.map.codecs import CodecName
 from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.shell.console import command, printable, progress, reports_errors, run, size_text, wrote
+from hfnet_edge.shell.command_files import CommandFiles
+from hfnet_edge.shell.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.shell.extras import needs
-from hfnet_edge.shell.files import CommandFiles, atomic_folder, atomic_write, check_writable
-from hfnet_edge.shell.lists import find_images, read_names, read_poses
+from hfnet_edge.shell.lists import find_images, read_names
+from hfnet_edge.shell.printing import printable
 from hfnet_edge.shell.tables import show
+from hfnet_edge.shell.writing import atomic_folder, check_writable
 from hfnet_maps.build.reference import model_files
+from hfnet_maps.evaluation.png import check_png
+from hfnet_maps.pack.choice_table import COLUMNS, choice_table
 
-if TYPE_CHECKING:
-    from hfnet_maps.pack.budget import Choice
+SMALLER = 0.9  # of the budget; then it is said why
 
 main = typer.Typer(
     help="Build maps for localization on the device, pack them, and look into them.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-eval_main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # The heavy imports (pycolmap, LiteRT, matplotlib) wait until the options have been checked.
 
@@ -50,18 +50,18 @@ class BuildMethod(StrEnum):
 def build(
     images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reference images.")],
     reference: Annotated[Path, typer.Option(metavar="COLMAP_MODEL", help="Folder with their cameras and poses.")],
-    model: Annotated[Path, typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`.")],
+    model: Annotated[
+        list[Path],
+        typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`; again for a patch network."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="scene.hfmap", help="The map.")],
     list_: Annotated[
         Path | None,
         typer.Option("--list", metavar="map.txt", help="Images to map, one name a line; default: all of --reference."),
     ] = None,
     method: Annotated[
-        BuildMethod, typer.Option(help="parallel: landmarks by --patch-model, with random trees.")
+        BuildMethod, typer.Option(help="parallel: landmarks by a patch network, with random trees.")
     ] = BuildMethod.HIERARCHICAL,
-    patch_model: Annotated[
-        Path | None, typer.Option(metavar="P.tflite", help="The patch network, from `hfnet-export crbnet`.")
-    ] = None,
 ) -> None:
     """Build a map from images with known poses.
 
@@ -69,27 +69,27 @@ def build(
 
         hfnet-map build --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
 
-        hfnet-map build --method parallel --patch-model crbnet_int8.tflite \\
-            --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
+        hfnet-map build --method parallel --model hfnet_int8.tflite --model crbnet_int8.tflite \\
+            --images photos --reference sparse/0 --list map.txt -o scene.hfmap
     """
-    if (method is BuildMethod.PARALLEL) != (patch_model is not None):
-        raise InputError(
-            "--method parallel and --patch-model go together", "give both, or neither for the hierarchical method"
-        )
     if not os.path.isdir(images):
         raise InputError(f"there is no folder {images}", "check --images")
     needs("maps", "pycolmap")
     names = _reference_images(reference, images) if list_ is None else read_names(list_)
-    inputs = (list_, model, patch_model, *model_files(reference), *(images / name for name in names))
+    inputs = (list_, *model, *model_files(reference), *(images / name for name in names))
     CommandFiles(*inputs).writes(output)
-    from hfnet_edge.networks.model import Model
-    from hfnet_edge.networks.patch_model import PatchModel
+    from hfnet_edge.networks.by_role import Networks
     from hfnet_maps.build.builder import build_map
     from hfnet_maps.pack.writer import built_sections, write_map
 
+    networks = Networks(*model)
+    if (method is BuildMethod.PARALLEL) != (networks.patches is not None):
+        raise InputError(
+            "--method parallel and a patch network go together",
+            "give both, the network of `hfnet-export crbnet` with another --model; or neither",
+        )
     with progress() as report:
-        patches = None if patch_model is None else PatchModel(patch_model)
-        source, built = build_map(images, reference, names, Model(model), report, patches)
+        source, built = build_map(images, reference, names, networks, report)
         sections = built_sections(source, report)
     write_map(sections, output)
     table = Table(title="What came of it", title_justify="left", show_header=False)
@@ -110,7 +110,7 @@ def build(
         first = printable(blind[0])
         print(f"{len(blind)} images see no landmark, first {first}: is the pose wrong, or nothing shared?")
     if method is BuildMethod.PARALLEL:
-        wrote(output, _localize(output, model, patch_model, True))
+        wrote(output, _localize(output, model, True))
     else:
         wrote(output, _pack(output))
 
@@ -175,66 +175,66 @@ def pack(
     files = CommandFiles(source, features, global_features, model, *(model_files(sfm) if sfm else ()))
     files.writes(output)
     if curve is not None:
-        _check_picture("--curve", curve, files)
+        check_png("--curve", curve, files)
     if source is None:
         needs("maps", "h5py")
-    from hfnet_maps.evaluation.pictures import draw_curve
-    from hfnet_maps.pack.budget import Ladder, check_judged, choose
+    from hfnet_maps.content import BuiltMap, PackedMap, read_content
+    from hfnet_maps.pack.budget import check_judged, choose
     from hfnet_maps.pack.budget import curve as trace_curve
+    from hfnet_maps.pack.curve_picture import draw_curve
+    from hfnet_maps.pack.ladder import Ladder
     from hfnet_maps.pack.writer import write_map
-    from hfnet_maps.source import Source, read_source
 
     with progress() as report:
-        place: Source
+        place: BuiltMap | PackedMap
         if source is not None:
-            place = read_source(source)
+            place = read_content(source)
         else:
-            from hfnet_edge.networks.model import Model
+            from hfnet_edge.networks.by_role import open_network
             from hfnet_maps.build.hloc import read_hloc
 
             assert sfm is not None and features is not None and global_features is not None
-            description = None if model is None else Model(model).description
+            description = None if model is None else open_network(model).description
             place = read_hloc(sfm, features, global_features, description, report)
         ladder = None
         if curve is not None:
-            check_judged(place)
-            ladder = Ladder(place, codec)
+            ladder = Ladder(check_judged(place), codec)
         sections, choices = choose(place, size, codec, report, ladder)
         write_map(sections, output)
         frontier = [] if curve is None else trace_curve(place, codec, report, ladder)
     chosen = choices[0]
-    if place.extractor.global_weights_hash and Section.RANDOM_TREES not in sections:
+    if place.networks.global_weights_hash and Section.RANDOM_TREES not in sections:
         print("trees grow from all observations, and a packed source has none: the methods that walk trees are lost")
-    if place.codec is not None:
+    if isinstance(place, PackedMap):
         print("the source is packed already: it keeps its codec, and loses landmarks where it must")
     elif chosen.scores is None:
         print("the source has too few images to leave one out, so the usual settings were taken, not judged")
     else:
-        show(_choices(f"Left-out reference images in maps of at most {size_text(size)}", choices, bold=True))
+        show(choice_table(f"Left-out reference images in maps of at most {size_text(size)}", choices, bold=True))
         print(COLUMNS)
     print(f"chosen: {chosen.settings}; {chosen.landmarks} of {len(place.positions)} landmarks")
     if chosen.scores is not None and chosen.size < SMALLER * size:
         print(f"it takes {size_text(chosen.size)}: no other of the sizes tried up to the budget was judged better")
     if curve is not None:
-        show(_choices("The best at each size", frontier))
+        show(choice_table("The best at each size", frontier))
         draw_curve(frontier, chosen, curve)
         wrote(curve)
     has_trees = Section.RANDOM_TREES in sections
-    patch_model = "P.tflite" if place.extractor.global_weights_hash else None
-    if place.extractor.weights_hash:
-        wrote(output, _localize(output, model or "M.tflite", patch_model, has_trees))
+    if place.networks.weights_hash:
+        patches = ("P.tflite",) if place.networks.global_weights_hash else ()
+        wrote(output, _localize(output, (model or "M.tflite", *patches), has_trees))
     else:  # of a network that is not known
         local, global_ = features or "features.h5", global_features or "global-feats.h5"
         hloc_files = ("--features", local, "--global-features", global_)
         wrote(output, command("hfnet-localize", "--map", output, *hloc_files, "--queries", "LIST", "-o", "poses.txt"))
 
 
-def _localize(map_: Path, model: Path | str, patch_model: Path | str | None, has_trees: bool) -> str:
-    """The command that localizes in a map; ``patch_model`` where one described its landmarks."""
+def _localize(map_: Path, networks: Sequence[Path | str], has_trees: bool) -> str:
+    """The command that localizes in a map."""
     method = ("--method", "parallel") if has_trees else ()
-    patches = ("--patch-model", patch_model) if patch_model else ()
+    models = [part for network in networks for part in ("--model", network)]
     where = ("--images", "DIR", "--queries", "LIST", "-o", "poses.txt")
-    return command("hfnet-localize", *method, "--map", map_, "--model", model, *patches, *where)
+    return command("hfnet-localize", *method, "--map", map_, *models, *where)
 
 
 def parse_size(text: str) -> int:
@@ -243,45 +243,6 @@ def parse_size(text: str) -> int:
     if found is None or not 0 < float(found[1]) < 1e12:
         raise InputError(f"{text!r} is not a size", "write it like 4MB or 300kB")
     return int(float(found[1]) * 1000 ** " kMG".lower().index(found[2].lower() or " "))
-
-
-COLUMNS = """\
-descriptors: of a landmark; x 1-4: up to four; each: one for each observation
-global: dimensions of the global descriptors
-found: share of the left-out images that were localized
-precise: share with at most twice e, the median error of everything as built
-median: position error of the left-out images, in the map's unit
-score: mean of e / (e + error); 1 without error, 0.5 at e, 0 where not found"""
-SMALLER = 0.9  # of the budget; then it is said why
-ROWS = 10  # of the table, at most
-
-
-def _choices(title: str, choices: list[Choice], bold: bool = False) -> Table:
-    """A table within 80 columns; everything as built comes last.
-
-    Args:
-        bold: the first is the chosen one, and of the others only the first few matter.
-    """
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
-    table.add_column("descriptors", no_wrap=True)
-    for heading in ("global", "size", "landmarks", "found", "precise", "median", "score"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    *packed, full = choices
-    for i, c in enumerate([*(packed[:ROWS] if bold else packed), full]):
-        if c is full:
-            table.add_section()
-        table.add_row(
-            "everything, as built" if c.settings is None else c.settings.local,
-            "" if c.settings is None else str(c.settings.global_dim),
-            size_text(c.size),
-            str(c.landmarks),
-            f"{100 * c.localized:.0f} %",
-            f"{100 * c.precise:.0f} %",
-            f"{c.median[0]:.3g}",
-            f"{c.score:.3f}",
-            style="bold" if bold and i == 0 else None,
-        )
-    return table
 
 
 @main.command()
@@ -300,10 +261,10 @@ def merge(
         raise InputError("there is one map", "name the maps to merge")
     CommandFiles(*sources).writes(output)
     from hfnet_maps.build.merge import merge as merge_sources
+    from hfnet_maps.content import read_content
     from hfnet_maps.pack.writer import built_sections, write_map
-    from hfnet_maps.source import read_source
 
-    merged = merge_sources([read_source(path) for path in sources], [str(path) for path in sources])
+    merged = merge_sources([read_content(path) for path in sources], [str(path) for path in sources])
     with progress() as report:
         sections = built_sections(merged, report)
     write_map(sections, output)
@@ -322,10 +283,10 @@ def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]
     """
     import numpy as np
 
-    from hfnet_maps.source import source_of
+    from hfnet_maps.content import content_of
 
     m = LocalizationMap.open(path)
-    source_of(m)  # checks everything, sections for tools included
+    content_of(m)  # checks everything, sections for tools included
     observed = np.array([len(m.observed(image)) for image in range(m.image_count)])
     seen = np.concatenate([*(m.observed(image) for image in range(m.image_count)), np.zeros(0, np.int64)])
     tracks = np.bincount(seen, minlength=m.landmark_count)
@@ -364,7 +325,7 @@ def inspect(
     """
     m = LocalizationMap.open(path)
     if picture is not None:
-        _check_picture("--picture", picture, CommandFiles(path))
+        check_png("--picture", picture, CommandFiles(path))
     d, total = m.description, len(m.file.data)
     print(f"{path}: {size_text(total)}, made by {d.generator}")
     print(f"extractor: {d.architecture} ({d.precision}), weights {d.weightsHash or 'unknown'}")
@@ -395,8 +356,8 @@ def inspect(
 
         draw_map(m, picture)
         wrote(picture)
-    patch_model = "P.tflite" if d.globalWeightsHash else None
-    print(f"next: {_localize(path, 'M.tflite', patch_model, Section.RANDOM_TREES in m.file.sections)}")
+    networks = ("M.tflite", "P.tflite") if d.globalWeightsHash else ("M.tflite",)
+    print(f"next: {_localize(path, networks, Section.RANDOM_TREES in m.file.sections)}")
 
 
 @main.command()
@@ -422,94 +383,5 @@ def example(
     wrote(output, command("hfnet-map", "build", *inputs, "--model", "M.tflite", "-o", output / "map.hfmap"))
 
 
-@eval_main.command()
-@reports_errors
-def evaluate(
-    poses: Annotated[Path, typer.Argument(metavar="poses.txt", help="From `hfnet-localize`.")],
-    reference: Annotated[Path, typer.Option(metavar="COLMAP_MODEL", help="Folder with the queries' true poses.")],
-    queries: Annotated[Path, typer.Option(metavar="LIST", help="All queries, also those without a pose.")],
-    thresholds: Annotated[
-        str, typer.Option(metavar='"LENGTH,DEG ..."', help="Of each recall; lengths in the reference's unit.")
-    ] = "0.25,2 0.5,5 5,10",
-    json_: Annotated[Path | None, typer.Option("--json", metavar="F", help="All numbers, per query too.")] = None,
-    picture: Annotated[Path | None, typer.Option(metavar="F.png", help="The place from above.")] = None,
-    map_: Annotated[Path | None, typer.Option("--map", metavar="M.hfmap", help="Its landmarks, in --picture.")] = None,
-    align: Annotated[
-        bool, typer.Option("--align", help="First fit a similarity: the map has another frame or scale.")
-    ] = False,
-) -> None:
-    """Measure poses against the true ones. A query without a pose counts as a miss.
-
-    Lengths are in the reference's unit: metres where it is metric.
-
-    Example:
-
-        hfnet-eval poses.txt --reference sparse/0 --queries queries_with_intrinsics.txt --picture above.png
-    """
-    from hfnet_maps.build.reference import read_reference
-    from hfnet_maps.evaluation.alignment import align as fit
-    from hfnet_maps.evaluation.alignment import differ_by_similarity
-    from hfnet_maps.evaluation.errors import errors_text, parse_thresholds, plain
-    from hfnet_maps.evaluation.errors import evaluate as evaluate_poses
-    from hfnet_maps.evaluation.pictures import draw_from_above
-
-    if map_ is not None and picture is None:
-        raise InputError("--map is only for the picture", "give --picture F.png too")
-    files = CommandFiles(poses, queries, map_, *model_files(reference))
-    if json_ is not None:
-        files.writes(json_)
-    if picture is not None:
-        _check_picture("--picture", picture, files)
-    limits = parse_thresholds(thresholds)
-    m = None if map_ is None else LocalizationMap.open(map_)
-    names = read_names(queries)  # of whichever list: intrinsics may follow
-    found, true = read_poses(poses), read_reference(reference).poses
-    evaluation = evaluate_poses(found, true, names, limits)
-    alignment = None
-    if align:
-        alignment = fit(found, true, names)
-        found = {name: alignment.pose(pose) for name, pose in found.items()}
-        evaluation = evaluate_poses(found, true, names, limits)
-        print(f"aligned with the reference by {alignment.poses} poses: scale {plain(alignment.scale, 6)}")
-
-    table = Table(title=f"{len(names)} queries, {evaluation.abstentions} without a pose", title_justify="left")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    for threshold, recall in zip(limits, evaluation.recalls, strict=True):
-        table.add_row(f"within {threshold}", f"{100 * recall:.1f} %")
-    table.add_row("median error, no pose as infinite", errors_text(*evaluation.median))
-    if evaluation.abstentions:
-        table.add_row("median error of the localized", errors_text(*evaluation.median_localized))
-    show(table)
-    print("lengths are in the reference's unit: metres where it is metric")
-    if json_ is not None:
-        fitted = None if alignment is None else {"scale": alignment.scale, "poses": alignment.poses}
-        with atomic_write(json_) as file:
-            file.write((json.dumps({"alignment": fitted, **evaluation.as_dict()}, indent=1) + "\n").encode())
-        wrote(json_)
-    if picture is not None:
-        draw_from_above(evaluation, found, true, picture, m, alignment)
-        wrote(picture)
-    again = command("hfnet-eval", poses, "--reference", reference, "--queries", queries, "--thresholds", thresholds)
-    closer = None if align else differ_by_similarity(evaluation, found, true)
-    if closer is not None:
-        print(f"the poses are in another frame or scale than the reference: aligned, their median error is {closer}")
-        print(f"next: {again} --align")
-    elif picture is None:
-        print(f"next: {again}{' --align' if align else ''} --picture above.png")
-
-
-def _check_picture(option: str, path: Path, files: CommandFiles) -> None:
-    """Adds an output that is a PNG, and can be drawn. Raises InputError, OutputError, InstallError."""
-    files.writes(path, picture=True)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{option} {path} is not a .png", "give a name that ends in .png")
-    needs("maps", "matplotlib")
-
-
 def map_main() -> None:
     run(main)
-
-
-def evaluate_main() -> None:
-    run(eval_main)

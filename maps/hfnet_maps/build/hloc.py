@@ -22,9 +22,9 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.hloc import global_descriptor, local_features, network_pixel, open_features
 from hfnet_edge.networks.description import Description
 from hfnet_edge.shell.console import Report, silent
-from hfnet_edge.shell.files import read_bytes, read_text
+from hfnet_edge.shell.reading import read_bytes, read_text
 from hfnet_maps.build.reference import read_reference
-from hfnet_maps.source import Extractor, Photos, Source
+from hfnet_maps.content import BuiltMap, MapNetworks, ReferenceKeypoints
 
 NO_POINT = -1  # what COLMAP writes as the point of a keypoint without one
 _POINT = struct.Struct("<q3d11xQ")  # of points3D.bin: id, position, (colour, error), length of the track
@@ -38,8 +38,8 @@ def read_hloc(
     global_features: Path,
     extractor: Description | None = None,
     progress: Report = silent,
-) -> Source:
-    """The place of an hloc model, with photos. A network's pixel is `network_pixel`.
+) -> BuiltMap:
+    """The place of an hloc model. A network's pixel is `network_pixel`.
 
     Args:
         sfm: folder of the COLMAP model, text or binary, that hloc triangulated.
@@ -68,17 +68,16 @@ def read_hloc(
     if not len(kept):
         raise _no_landmarks(sfm)
     others = np.delete(np.arange(len(all_xy)), observations)
-    return Source(
-        _extractor(extractor, descriptors.shape[1], global_descriptors.shape[1]),
+    return BuiltMap(
+        _networks(extractor, descriptors.shape[1], global_descriptors.shape[1]),
         names,
         poses,
         global_descriptors,
         positions[kept],
         landmarks,
         images,
-        landmarks,
         descriptors[observations],
-        Photos(
+        ReferenceKeypoints(
             cameras,
             np.array([network_pixel(camera) for camera in cameras]),
             all_xy[observations].astype(np.float32),
@@ -93,17 +92,17 @@ def _no_landmarks(sfm: Path) -> InputError:
     return InputError(f"the model {sfm} has no landmarks that two images see", "triangulate it with hloc.triangulation")
 
 
-def _extractor(model: Description | None, local_dim: int, global_dim: int) -> Extractor:
-    """That of the features, D and G wide. Raises MismatchError where the model's are not."""
+def _networks(model: Description | None, local_dim: int, global_dim: int) -> MapNetworks:
+    """Those of the features, D and G wide. Raises MismatchError where the model's are not."""
     if model is None:
-        return Extractor("hloc", "", "float", local_dim, global_dim)
+        return MapNetworks("hloc", "", "float", local_dim, global_dim)
     if (model.local_dim, model.global_dim) != (local_dim, global_dim):
         raise MismatchError(
             f"the features are {local_dim} (local) and {global_dim} (global) wide, those of {model.architecture} "
             f"{model.local_dim} and {model.global_dim}",
             "give the model that extracted them",
         )
-    return Extractor.of(model)
+    return MapNetworks.of(model)
 
 
 def _observations(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from hfnet_edge.errors import InputError, MismatchError
-from hfnet_maps.source import Extractor, Photos, Source
+from hfnet_maps.content import BuiltMap, MapNetworks, PackedMap, ReferenceKeypoints
 
 
-def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
+def merge(sources: Sequence[BuiltMap | PackedMap], labels: Sequence[str]) -> BuiltMap:
     """All images and landmarks of all sources. A landmark that two maps hold stays twice: they share no image.
 
     Args:
@@ -23,65 +22,58 @@ def merge(sources: Sequence[Source], labels: Sequence[str]) -> Source:
         InputError: an image is in two of them, or one is packed.
     """
     first = sources[0]
+    parts: list[BuiltMap] = []
     for source, label in zip(sources, labels, strict=True):
-        if _networks(source.extractor) != _networks(first.extractor):
+        if _identity(source.networks) != _identity(first.networks):
             raise MismatchError(
-                f"{labels[0]} is of {_network(first)}, {label} of {_network(source)}", "build both with one model"
+                f"{labels[0]} is of {_told(first.networks)}, {label} of {_told(source.networks)}",
+                "build both with one model",
             )
-        if source.codec is not None or source.global_projection is not None:
+        if isinstance(source, PackedMap):
             raise InputError(
                 f"{label} is packed, with tables that fit only itself",
                 "merge the maps that `hfnet-map build` wrote, then pack the result",
             )
-    names = [name for source in sources for name in source.names]
+        parts.append(source)
+    names = [name for source in parts for name in source.names]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise InputError(
             f"the image {repeated[0]} is in two of the maps",
             "build one of them without it; if it is another photo, with names that differ",
         )
-    bare = [label for source, label in zip(sources, labels, strict=True) if source.photos is None]
-    if bare:
-        raise InputError(
-            f"{bare[0]} keeps no keypoints of its images, so the result could not be packed well",
-            "merge the maps that `hfnet-map build` wrote, then pack the result",
-        )
-    images = np.cumsum([0, *(len(s.names) for s in sources)])
-    landmarks = np.cumsum([0, *(len(s.positions) for s in sources)])
-    joined = np.concatenate([s.landmarks + at for s, at in zip(sources, landmarks[:-1], strict=True)])
-    return Source(
-        first.extractor,
+    images = np.cumsum([0, *(len(part.names) for part in parts)])
+    landmarks = np.cumsum([0, *(len(part.positions) for part in parts)])
+    return BuiltMap(
+        first.networks,
         tuple(names),
-        tuple(pose for s in sources for pose in s.poses),
-        np.concatenate([s.global_descriptors for s in sources]),
-        np.concatenate([s.positions for s in sources]),
-        joined,
-        np.concatenate([s.images + at for s, at in zip(sources, images[:-1], strict=True)]),
-        joined,
-        np.concatenate([s.descriptors for s in sources]),
-        _photos(sources),
+        tuple(pose for part in parts for pose in part.poses),
+        np.concatenate([part.global_descriptors for part in parts]),
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.landmarks + at for part, at in zip(parts, landmarks[:-1], strict=True)]),
+        np.concatenate([part.images + at for part, at in zip(parts, images[:-1], strict=True)]),
+        np.concatenate([part.descriptors for part in parts]),
+        _joined([part.keypoints for part in parts]),
     )
 
 
-def _networks(e: Extractor) -> tuple[str, str, int, int]:
-    return e.weights_hash, e.global_weights_hash, e.local_dim, e.global_dim
+def _identity(n: MapNetworks) -> tuple[str, str, int, int]:
+    """What has to agree; another precision of the same weights may be merged."""
+    return n.weights_hash, n.global_weights_hash, n.local_dim, n.global_dim
 
 
-def _network(source: Source) -> str:
-    e = source.extractor
-    both = f" and {e.global_weights_hash}" if e.global_weights_hash else ""
-    return f"the weights {e.weights_hash or 'unknown'}{both} ({e.local_dim}-D, {e.global_dim}-D)"
+def _told(n: MapNetworks) -> str:
+    both = f" and {n.global_weights_hash}" if n.global_weights_hash else ""
+    return f"the weights {n.weights_hash or 'unknown'}{both} ({n.local_dim}-D, {n.global_dim}-D)"
 
 
-def _photos(sources: Sequence[Source]) -> Photos:
-    parts = [s.photos for s in sources if s.photos is not None]
+def _joined(parts: Sequence[ReferenceKeypoints]) -> ReferenceKeypoints:
     counts = np.concatenate([np.diff(p.other_offsets) for p in parts])
-    return replace(
-        parts[0],
+    return ReferenceKeypoints(
         cameras=tuple(camera for p in parts for camera in p.cameras),
         pixels=np.concatenate([p.pixels for p in parts]),
-        keypoints=np.concatenate([p.keypoints for p in parts]),
+        observed=np.concatenate([p.observed for p in parts]),
         other_offsets=np.cumsum([0, *counts]),
-        other_keypoints=np.concatenate([p.other_keypoints for p in parts]),
+        others=np.concatenate([p.others for p in parts]),
         other_descriptors=np.concatenate([p.other_descriptors for p in parts]),
     )

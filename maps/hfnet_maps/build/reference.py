@@ -17,7 +17,7 @@ import numpy as np
 
 from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
-from hfnet_edge.shell.files import open_input, read_text
+from hfnet_edge.shell.reading import open_input, read_text
 
 REMEDY = "give a folder with COLMAP's cameras.bin and images.bin, or cameras.txt and images.txt"
 

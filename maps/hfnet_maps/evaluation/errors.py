@@ -143,8 +143,8 @@ def pose_errors(found: Mapping[str, Pose], true: Mapping[str, Pose], queries: Se
 
 
 def within(errors: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarray:
-    """(T,) int64 how many of (Q, 2) errors are within each threshold."""
-    return np.array([(errors <= (t.position, t.rotation)).all(axis=1).sum() for t in thresholds])
+    """(T, ...) int64 how many of (..., Q, 2) errors are within each threshold."""
+    return np.array([(errors <= (t.position, t.rotation)).all(axis=-1).sum(axis=-1) for t in thresholds])
 
 
 def evaluate(

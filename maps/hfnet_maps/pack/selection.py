@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfnet_maps.source import Source
+from hfnet_maps.content import BuiltMap, MapContent, Structure
 
 GRID = 4
 ROUNDS = 60
 
 
-def rank(source: Source) -> np.ndarray:
+def rank(source: MapContent) -> np.ndarray:
     """All landmarks, the most useful first; equals by lower number. Deterministic.
 
-    Without keypoints (`Source.photos`) whole images are the cells.
+    Without keypoints whole images are the cells.
 
     Returns:
         (L,) int64.
@@ -41,16 +41,16 @@ def rank(source: Source) -> np.ndarray:
     return np.concatenate([*chosen, np.zeros(0, np.int64)])
 
 
-def cells_of(source: Source) -> tuple[np.ndarray, int]:
+def cells_of(source: MapContent) -> tuple[np.ndarray, int]:
     """The cell that each observation lies in, (O,) int64, and how many cells there are."""
-    if source.photos is None:
+    if not isinstance(source, BuiltMap):
         return source.images, len(source.names)
-    size = np.array([(c.width, c.height) for c in source.photos.cameras], np.float64)[source.images]
-    place = np.clip(source.photos.keypoints / size * GRID, 0, GRID - 1).astype(np.int64)
+    size = np.array([(c.width, c.height) for c in source.keypoints.cameras], np.float64)[source.images]
+    place = np.clip(source.keypoints.observed / size * GRID, 0, GRID - 1).astype(np.int64)
     return (source.images * GRID + place[:, 1]) * GRID + place[:, 0], len(source.names) * GRID**2
 
 
-def cover(source: Source, order: np.ndarray, k: int) -> int:
+def cover(source: Structure, order: np.ndarray, k: int) -> int:
     """The shortest prefix of ``order`` with ``k`` landmarks in every image, or all that an image observes (K-cover)."""
     at = np.empty(len(order), np.int64)
     at[order] = np.arange(len(order))

@@ -12,13 +12,13 @@ import numpy as np
 
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.map.codecs import UNIT
-from hfnet_maps.source import Source
+from hfnet_maps.content import DescribedMap
 
 MOVES = 3
 CHUNK = 1 << 16  # observations at a time
 
 
-def summarise(source: Source, at_most: int, similar: float) -> Source:
+def summarise(source: DescribedMap, at_most: int, similar: float) -> DescribedMap:
     """At most so many descriptors a landmark.
 
     Args:
@@ -34,7 +34,7 @@ def summarise(source: Source, at_most: int, similar: float) -> Source:
         described.append(of + first)
         descriptors.append(means)
         first = last
-    return replace(source, described=np.concatenate(described), descriptors=np.concatenate(descriptors), photos=None)
+    return replace(source, described=np.concatenate(described), descriptors=np.concatenate(descriptors))
 
 
 def _summarise(

@@ -1,19 +1,20 @@
-"""Lays a source out as the sections of a map file, and writes them. The format: maps/SPEC.md."""
+"""Lays a map out as the sections of a file, says how large they get, and writes them. The format: maps/SPEC.md."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import flatbuffers
 import numpy as np
 
 from hfnet_edge.errors import InputError, MapFormatError
-from hfnet_edge.map.codecs import Codec, CodecName
+from hfnet_edge.map.codecs import CENTROIDS
 from hfnet_edge.map.container import BLOCK, ENTRY, HEADER, MAGIC, Section, aligned, head_checksum, version_of
 from hfnet_edge.map.map_file import (
     COUNT_BITS,
@@ -27,80 +28,90 @@ from hfnet_edge.map.map_file import (
 from hfnet_edge.map.observation_list import TILE_SIZE
 from hfnet_edge.schema.description_generated import MapDescriptionT
 from hfnet_edge.shell.console import Report, silent
-from hfnet_edge.shell.files import atomic_write
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_maps.build.trees import tree_sections
+from hfnet_maps.content import BuiltMap, DescribedMap, MapContent, PackedMap, ReferenceKeypoints, Structure, content_of
 from hfnet_maps.pack.observation_list import encode as encode_list
-from hfnet_maps.source import Photos, Source, source_of
+from hfnet_maps.pack.settings import Settings
 
 FAR = 20
+POSE = np.dtype(("<f8", 7))
+OFFSET = np.dtype("<u4")
+POSITION = np.dtype(("<u2", 3))  # steps of a tile
+LIST_BITS, LIST_HEAD = 5.5, 7  # of OBSERVATION_LISTS, as they are in maps of photos: an observation; bytes an image
+REST = 896  # bytes of header, table, META, CHECKSUMS, THRESHOLDS and padding, about
 
 Sections = Mapping[Section, np.ndarray | bytes]
 """What a map file holds, without CHECKSUMS. Arrays are written as they are: little-endian, C order."""
 
 
-def in_file_order(source: Source) -> Source:
+Ordered = TypeVar("Ordered", bound=Structure)
+
+
+def in_file_order(source: Ordered) -> Ordered:
     """Renumbers the landmarks so that neighbours share a tile. Every subset that keeps this order keeps that too."""
     return source.take(spatial_order(source.positions))
 
 
-def full_sections(source: Source) -> Sections:
-    """Everything as it is, int8, an uncompacted map; with ``photos``, it can be packed later."""
+def full_sections(source: MapContent) -> Sections:
+    """Everything as it is; a `BuiltMap`, which is uncompacted, can be packed later."""
     return _full_sections(in_file_order(source))
 
 
-def built_sections(source: Source, progress: Report = silent) -> Sections:
+def built_sections(source: BuiltMap | DescribedMap, progress: Report = silent) -> Sections:
     """`full_sections`, and random trees where a patch network describes the landmarks."""
     source = in_file_order(source)
     sections = dict(_full_sections(source))
-    if source.extractor.global_weights_hash:
+    if source.networks.global_weights_hash:
         sections |= trees_of(source, progress)
     return sections
 
 
-def _full_sections(source: Source) -> Sections:
+def _full_sections(source: MapContent) -> Sections:
     """`full_sections` of a source that is `in_file_order`."""
     sections = dict(lay_out(source))
-    if source.photos is not None:
-        sections |= _photo_sections(source, source.photos)
+    if isinstance(source, BuiltMap):
+        sections |= _keypoint_sections(source.keypoints)
     return sections
 
 
-def trees_of(source: Source, progress: Report = silent) -> Sections:
+def trees_of(source: BuiltMap | DescribedMap, progress: Report = silent) -> Sections:
     """The sections of random trees over a source `in_file_order`, from all its descriptors."""
     landmarks = len(source.positions)
     return tree_sections(
-        source.descriptors, source.described, landmarks, source.extractor.weights_hash, progress=progress
+        source.descriptors, source.described, landmarks, source.networks.weights_hash, progress=progress
     )
 
 
-def lay_out(source: Source) -> Sections:
+def lay_out(content: MapContent) -> Sections:
     """The sections that localization needs; not those for packing again.
 
     Args:
-        source: its landmarks `in_file_order`, its descriptors encoded or not.
+        content: its landmarks `in_file_order`.
 
     Raises:
         InputError: the parts do not fit together.
     """
+    source = content.encoded()
     _check(source)
-    poses = np.array([[*p.quaternion, *p.translation] for p in source.poses], "<f8").reshape(-1, 7)
+    poses = np.array([[*p.quaternion, *p.translation] for p in source.poses], POSE.base).reshape(-1, *POSE.shape)
     origin = source.positions.mean(axis=0) if len(source.positions) else np.zeros(3)
     tiles, positions = _positions(source, origin)
-    bits, counts = _counts(source)
-    codec = source.codec or Codec(CodecName.INT8, source.extractor.local_dim)
+    bits, counts = _counts(source.described, len(source.positions))
+    codec = source.codec
     lists = [encode_list(source.landmarks[source.observed(image)]) for image in range(len(source.names))]
     if sum(map(len, lists)) >= 1 << 32:
         raise InputError(f"{len(source.images)} observations are too many for one map", "split it")
 
-    e, d = source.extractor, MapDescriptionT()
+    n, d = source.networks, MapDescriptionT()
     d.generator = f"hfnet-edge {version('hfnet-edge')}"
-    d.architecture, d.weightsHash, d.precision = e.architecture, e.weights_hash, e.precision
-    d.globalWeightsHash = e.global_weights_hash or None
-    d.localDim, d.extractorGlobalDim, d.globalDim = e.local_dim, e.global_dim, source.global_descriptors.shape[1]
+    d.architecture, d.weightsHash, d.precision = n.architecture, n.weights_hash, n.precision
+    d.globalWeightsHash = n.global_weights_hash or None
+    d.localDim, d.extractorGlobalDim, d.globalDim = n.local_dim, n.global_dim, source.global_descriptors.shape[1]
     d.imageCount, d.landmarkCount, d.observationCount = len(source.names), len(source.positions), len(source.images)
     d.originX, d.originY, d.originZ = (float(v) for v in origin)
     d.codec, d.codeDim, d.subspaces = str(codec.name), codec.dim, 0 if codec.codebook is None else len(codec.codebook)
-    d.countBits, d.descriptorCount = bits, len(source.descriptors)
+    d.countBits, d.descriptorCount = bits, len(source.codes)
     try:  # what readers refuse, before hours of work
         check_description(d)
         check_image_names(source.names)
@@ -112,11 +123,11 @@ def lay_out(source: Source) -> Sections:
 
     sections: dict[Section, np.ndarray | bytes | None] = {
         Section.META: bytes(builder.Output()),
-        Section.IMAGE_NAMES: "".join(f"{name}\n" for name in source.names).encode(),
+        Section.IMAGE_NAMES: _names(source.names),
         Section.IMAGE_POSES: poses,
         Section.GLOBAL_PROJECTION: source.global_projection,
         Section.GLOBAL_DESCRIPTORS: source.global_descriptors,
-        Section.OBSERVATION_OFFSETS: np.cumsum([0, *map(len, lists)]).astype("<u4"),
+        Section.OBSERVATION_OFFSETS: np.cumsum([0, *map(len, lists)]).astype(OFFSET),
         Section.OBSERVATION_LISTS: b"".join(lists),
         Section.TILES: tiles,
         Section.LANDMARK_POSITIONS: positions,
@@ -124,9 +135,60 @@ def lay_out(source: Source) -> Sections:
         Section.PROJECTION: codec.projection,
         Section.THRESHOLDS: codec.thresholds,
         Section.CODEBOOK: codec.codebook,
-        Section.DESCRIPTORS: source.descriptors,
+        Section.DESCRIPTORS: source.codes,
     }
     return {kind: part for kind, part in sections.items() if part is not None}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much N maps of the same images hold.
+
+    Attributes:
+        names: of the images.
+        landmarks, observations, descriptors: (N,) numbers.
+        local_dim, global_dim: of the networks.
+    """
+
+    names: Sequence[str]
+    landmarks: np.ndarray
+    observations: np.ndarray
+    descriptors: np.ndarray
+    local_dim: int
+    global_dim: int
+
+
+def expected_lengths(counts: Counts, settings: Settings) -> dict[Section, float | np.ndarray]:
+    """Bytes of the sections that `lay_out` will make, without making them; not of META and THRESHOLDS.
+
+    They are exact, but for OBSERVATION_LISTS, whose lengths depend on which landmarks an image sees; for TILES and
+    DESCRIPTOR_COUNTS, which are not rounded up; and for the width of counts, where no landmark has as many descriptors
+    as the settings allow.
+    """
+    c, s, images = counts, settings, len(counts.names)
+    return {
+        Section.IMAGE_NAMES: len(_names(c.names)),
+        Section.IMAGE_POSES: images * POSE.itemsize,
+        Section.GLOBAL_PROJECTION: s.global_dim * c.global_dim * (s.global_dim < c.global_dim),
+        Section.GLOBAL_DESCRIPTORS: images * s.global_dim,
+        Section.OBSERVATION_OFFSETS: (images + 1) * OFFSET.itemsize,
+        Section.OBSERVATION_LISTS: images * LIST_HEAD + c.observations * LIST_BITS / 8,
+        Section.TILES: c.landmarks * TILE.itemsize / TILE_SIZE,
+        Section.LANDMARK_POSITIONS: c.landmarks * POSITION.itemsize,
+        Section.DESCRIPTOR_COUNTS: c.landmarks * _count_bits(s.per_landmark) / 8,
+        Section.PROJECTION: s.dim * c.local_dim * s.projects(c.local_dim),
+        Section.CODEBOOK: s.dim * CENTROIDS * bool(s.subspaces),
+        Section.DESCRIPTORS: c.descriptors * s.row_bytes,
+    }
+
+
+def expected_size(counts: Counts, settings: Settings) -> np.ndarray:
+    """(N,) bytes of the file that `lay_out` and `write_map` will make: but for what `expected_lengths` does not know
+    exactly, within 700 bytes."""
+    size = np.full(len(counts.landmarks), float(REST))
+    for length in expected_lengths(counts, settings).values():
+        size += length
+    return size
 
 
 def write_map(sections: Sections, path: Path | str) -> int:
@@ -140,7 +202,7 @@ def write_map(sections: Sections, path: Path | str) -> int:
         size = _write(sections, file)
         file.flush()
         try:
-            source_of(LocalizationMap.read(mmap(file.fileno(), 0, access=ACCESS_READ)))
+            content_of(LocalizationMap.read(mmap(file.fileno(), 0, access=ACCESS_READ)))
         except MapFormatError as e:
             raise _refused(e.problem.removeprefix("the map: ")) from e
         return size
@@ -193,12 +255,12 @@ def spatial_order(positions: np.ndarray) -> np.ndarray:
     return order
 
 
-def _positions(source: Source, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _positions(source: PackedMap, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """TILES and LANDMARK_POSITIONS."""
     local = source.positions - origin
     first_descriptor = np.searchsorted(source.described, np.arange(0, len(local), TILE_SIZE))
     tiles = np.zeros(-(-len(local) // TILE_SIZE), TILE)
-    steps = np.zeros((len(local), 3), "<u2")
+    steps = np.zeros(len(local), POSITION)
     for i in range(len(tiles)):
         rows = slice(i * TILE_SIZE, (i + 1) * TILE_SIZE)
         low = local[rows].min(axis=0).astype(np.float32)
@@ -210,35 +272,44 @@ def _positions(source: Source, origin: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return tiles, steps
 
 
-def _counts(source: Source) -> tuple[int, np.ndarray]:
+def _count_bits(most: int) -> int:
+    """META's count_bits, where no landmark has more than so many descriptors. Raises InputError."""
+    for bits in COUNT_BITS:
+        if most <= 1 << bits:
+            return bits
+    raise InputError(f"a landmark has {most} descriptors, a map file holds {1 << COUNT_BITS[-1]}", "leave images out")
+
+
+def _counts(described: np.ndarray, landmarks: int) -> tuple[int, np.ndarray]:
     """META's count_bits and DESCRIPTOR_COUNTS."""
-    counts = np.bincount(source.described, minlength=len(source.positions)) - 1
-    most = int(counts.max(initial=0))
-    bits = next((b for b in COUNT_BITS if most < 1 << b), None)
-    if bits is None:
-        raise InputError(
-            f"a landmark has {most + 1} descriptors, a map file holds {1 << COUNT_BITS[-1]}", "leave images out"
-        )
+    counts = np.bincount(described, minlength=landmarks) - 1
+    bits = _count_bits(int(counts.max(initial=0)) + 1)
     if bits == 2:
         padded = np.pad(counts, (0, -len(counts) % 4)).reshape(-1, 4).astype(np.uint8)
         return bits, (padded << np.arange(0, 8, 2, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
     return bits, counts.astype("<u2").view(np.uint8)
 
 
-def _photo_sections(source: Source, photos: Photos) -> dict[Section, np.ndarray | bytes]:
-    if not ((photos.other_offsets >= 0) & (photos.other_offsets < 1 << 32)).all():
+def _keypoint_sections(keypoints: ReferenceKeypoints) -> dict[Section, np.ndarray | bytes]:
+    k = keypoints
+    if not ((k.other_offsets >= 0) & (k.other_offsets < 1 << 32)).all():
         raise _refused("SOURCE_OTHER_OFFSETS are not numbers of 32 bits")
-    lines = [f"{pixel!r} {camera}\n" for pixel, camera in zip(photos.pixels.tolist(), photos.cameras, strict=True)]
+    lines = [f"{pixel!r} {camera}\n" for pixel, camera in zip(k.pixels.tolist(), k.cameras, strict=True)]
     return {
         Section.SOURCE_IMAGES: "".join(lines).encode(),
-        Section.SOURCE_OBSERVED: photos.keypoints.astype("<f4"),
-        Section.SOURCE_OTHER_OFFSETS: photos.other_offsets.astype("<u4"),
-        Section.SOURCE_OTHER_KEYPOINTS: photos.other_keypoints.astype("<f4"),
-        Section.SOURCE_OTHER_DESCRIPTORS: photos.other_descriptors,
+        Section.SOURCE_OBSERVED: k.observed.astype("<f4"),
+        Section.SOURCE_OTHER_OFFSETS: k.other_offsets.astype("<u4"),
+        Section.SOURCE_OTHER_KEYPOINTS: k.others.astype("<f4"),
+        Section.SOURCE_OTHER_DESCRIPTORS: k.other_descriptors,
     }
 
 
-def _check(source: Source) -> None:
+def _names(names: Sequence[str]) -> bytes:
+    """IMAGE_NAMES."""
+    return "".join(f"{name}\n" for name in names).encode()
+
+
+def _check(source: Structure) -> None:
     """What has to be so before sections can be laid out; the rest is for the reader's own checks."""
     if not (np.abs(source.positions) < MAX_ORIGIN).all():
         raise InputError(

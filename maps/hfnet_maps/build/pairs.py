@@ -1,0 +1,112 @@
+"""Pairs of reference images: which are worth matching, what matches in them, and what of it agrees with the poses.
+
+"i) we perform 2D-2D matching between reference frames using our features and an initial filtering ratio test; ii) the
+matches are further filtered within COLMAP using two-view geometry" (HF-Net, section 5.3). Step ii uses the known poses
+in place of estimated geometry: nothing can be more exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hfnet_edge.geometry import Pose
+from hfnet_edge.methods.matching import nearest_two
+from hfnet_maps.build.view import View
+
+ALL_PAIRS = 60  # up to so many images every pair is matched: 1770 pairs, minutes
+SIMILAR = 20  # beyond: partners by global descriptor, ...
+NEAR = 20  # ... and by pose
+MAX_TURN = 60.0  # degrees between the viewing directions of partners by pose
+RATIO_PERCENT = 95  # of the second nearest's distance; loose, because the poses filter better than any ratio
+MAX_EPIPOLAR = 3.0  # network pixels, in both images
+
+
+def select_pairs(poses: Sequence[Pose], global_descriptors: np.ndarray) -> list[tuple[int, int]]:
+    """Image pairs to match, i < j, in order.
+
+    All of them up to `ALL_PAIRS` images; beyond, each image with its `SIMILAR` nearest by global descriptor and its
+    `NEAR` nearest by position that look the same way. Equals by lower index. Pairs without a baseline are left out.
+
+    Args:
+        global_descriptors: (M, G) int8.
+    """
+    n = len(poses)
+    centers = np.stack([p.center for p in poses])
+    distance = np.linalg.norm(centers[:, None] - centers[None], axis=-1)
+    if n <= ALL_PAIRS:
+        chosen = np.ones((n, n), bool)
+    else:
+        directions = np.stack([p.rotation[2] for p in poses])
+        turned = directions @ directions.T < np.cos(np.radians(MAX_TURN))
+        rows = global_descriptors.astype(np.float32)
+        unlike = -(rows @ rows.T)
+        chosen = _smallest(unlike, SIMILAR) | _smallest(np.where(turned, np.inf, distance), NEAR)
+        chosen |= chosen.T
+    chosen &= distance > max(1e-6 * distance.max(), 1e-9 * np.abs(centers).max())  # more than rounding
+    return [(int(i), int(j)) for i, j in np.argwhere(np.triu(chosen, 1))]
+
+
+def _smallest(cost: np.ndarray, count: int) -> np.ndarray:
+    """(M, M) bool: the ``count`` smallest finite entries of each row, without the diagonal."""
+    cost = cost.astype(np.float64)
+    np.fill_diagonal(cost, np.inf)
+    nearest = np.argsort(cost, axis=1, kind="stable")[:, :count]
+    chosen = np.zeros(cost.shape, bool)
+    np.put_along_axis(chosen, nearest, True, axis=1)
+    return chosen & np.isfinite(cost)
+
+
+def match_descriptors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mutual nearest neighbours that pass the ratio test in both directions; equals by lower index.
+
+    Args:
+        a: (N, D) int8. b: (K, D) int8.
+
+    Returns:
+        (P, 2) int64 rows of a and b, in order of a.
+    """
+    if len(a) < 2 or len(b) < 2:
+        return np.zeros((0, 2), np.int64)
+    nearest, _, d1, d2 = nearest_two(a, b)
+    rows = np.flatnonzero(_distinct(d1, d2))
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    columns = np.unique(nearest[rows])  # only these can be mutual: a tenth of the work of the other direction
+    back, _, d1, d2 = nearest_two(b[columns], a)
+    at = np.searchsorted(columns, nearest[rows])
+    mutual = (back[at] == rows) & _distinct(d1, d2)[at]
+    return np.stack([rows[mutual], nearest[rows[mutual]]], axis=1)
+
+
+def _distinct(d1: np.ndarray, d2: np.ndarray) -> np.ndarray:
+    """The ratio test on squared distances."""
+    return d1 * 100**2 < d2 * RATIO_PERCENT**2
+
+
+def agree_with_poses(a: View, b: View, matches: np.ndarray) -> np.ndarray:
+    """(P,) bool: both keypoints within `MAX_EPIPOLAR` of the other's epipolar line, the point before both cameras.
+
+    Args:
+        matches: (P, 2) int64 rows of the views' keypoints.
+    """
+    rotation = b.pose.rotation @ a.pose.rotation.T
+    translation = b.pose.translation - rotation @ a.pose.translation
+    tx, ty, tz = translation
+    essential = np.array([[0, -tz, ty], [tz, 0, -tx], [-ty, tx, 0]]) @ rotation
+    ones = np.ones((len(matches), 1))
+    ray_a = np.hstack([a.xy[matches[:, 0]] / a.focal, ones])
+    ray_b = np.hstack([b.xy[matches[:, 1]] / b.focal, ones])
+    line_b, line_a = ray_a @ essential.T, ray_b @ essential
+    off = np.abs((ray_b * line_b).sum(axis=1))
+    # A line (l0, l1, l2) on normalised coordinates is (l0 / fx, l1 / fy, l2) on pixels.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance_a = off / np.linalg.norm(line_a[:, :2] / a.focal, axis=1)
+        distance_b = off / np.linalg.norm(line_b[:, :2] / b.focal, axis=1)
+    # Depths of the point where the rays pass nearest: depth_b * ray_b = depth_a * turned + translation.
+    turned = ray_a @ rotation.T
+    aa, bb, ab = (turned**2).sum(axis=1), (ray_b**2).sum(axis=1), (turned * ray_b).sum(axis=1)
+    at, bt = turned @ translation, ray_b @ translation
+    in_front = (ab * bt - bb * at > 0) & (aa * bt - ab * at > 0)  # both over aa * bb - ab**2, which is positive
+    return (distance_a < MAX_EPIPOLAR) & (distance_b < MAX_EPIPOLAR) & in_front

@@ -1,0 +1,132 @@
+"""Landmarks from verified matches: COLMAP's triangulation with the poses and intrinsics as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+
+from hfnet_maps.build.view import View
+
+MAX_REPROJECTION = 4.0  # network pixels
+MIN_ANGLE = 1.5  # degrees between the two rays of a track that differ most
+ROUNDS = 3  # of adjustment and filtering
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Landmarks and who observes them; L landmarks, O observations, each image at most once per landmark.
+
+    Attributes:
+        positions: (L, 3) float64, world.
+        landmarks: (O,) int64, non-decreasing rows of ``positions``.
+        images: (O,) int64.
+        keypoints: (O,) int64, rows of that image's keypoints.
+        errors: (O,) float64 reprojection errors, network pixels.
+    """
+
+    positions: np.ndarray
+    landmarks: np.ndarray
+    images: np.ndarray
+    keypoints: np.ndarray
+    errors: np.ndarray
+
+
+def triangulate(views: Sequence[View], matches: dict[tuple[int, int], np.ndarray]) -> Tracks:
+    """COLMAP's triangulation with fixed poses and intrinsics; then the points alone are adjusted and filtered.
+
+    Args:
+        matches: (P, 2) rows of keypoints by image pair.
+
+    Returns:
+        Tracks with reprojection errors below `MAX_REPROJECTION`, seen by two images or more under `MIN_ANGLE` or more.
+    """
+    model = _colmap_model(views)
+    graph = pycolmap.CorrespondenceGraph()
+    for i, view in enumerate(views):
+        graph.add_image(i, len(view.xy))
+    for (i, j), rows in matches.items():
+        graph.add_two_view_geometry(i, j, pycolmap.TwoViewGeometry(inlier_matches=rows.astype(np.uint32)))
+    graph.finalize()
+
+    observations = pycolmap.ObservationManager(model, graph)
+    triangulator = pycolmap.IncrementalTriangulator(graph, model, observations)
+    options = pycolmap.IncrementalTriangulatorOptions(
+        ignore_two_view_tracks=False,
+        min_angle=MIN_ANGLE,
+        complete_max_reproj_error=MAX_REPROJECTION,
+        merge_max_reproj_error=MAX_REPROJECTION,
+        min_focal_length_ratio=0.0,  # the intrinsics are given, not to be judged
+        max_focal_length_ratio=np.inf,
+        random_seed=SEED,
+    )
+    for i in range(len(views)):
+        triangulator.triangulate_image(options, i)
+    triangulator.complete_all_tracks(options)
+    triangulator.merge_all_tracks(options)
+
+    for _ in range(ROUNDS):
+        observations.filter_all_points3D(MAX_REPROJECTION, MIN_ANGLE)
+        if model.num_points3D():
+            _adjust_points(model)
+    observations.filter_all_points3D(MAX_REPROJECTION, MIN_ANGLE)
+    return _tracks(model, views)
+
+
+def _adjust_points(model: pycolmap.Reconstruction) -> None:
+    """Bundle adjustment of the points alone, on one thread so that every run gives the same map."""
+    options = pycolmap.BundleAdjustmentOptions(
+        refine_focal_length=False,
+        refine_principal_point=False,
+        refine_extra_params=False,
+        refine_rig_from_world=False,
+        refine_sensor_from_rig=False,
+        print_summary=False,
+    )
+    options.ceres.min_num_residuals_for_cpu_multi_threading = 2**31 - 1
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.images:
+        config.add_image(image_id)
+    # Unlike pycolmap.bundle_adjustment this does not log, which no option silences in pycolmap 4.2.
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+
+
+def _colmap_model(views: Sequence[View]) -> pycolmap.Reconstruction:
+    """The views as COLMAP's images, with their indices as ids."""
+    model = pycolmap.Reconstruction()
+    for i, view in enumerate(views):
+        half = float(np.ceil(np.nanmax(np.abs(view.xy), initial=1.0)))  # COLMAP counts pixels from a corner
+        camera = pycolmap.Camera(
+            camera_id=i, model="PINHOLE", width=int(2 * half), height=int(2 * half), params=[*view.focal, half, half]
+        )
+        model.add_camera_with_trivial_rig(camera)
+        w, x, y, z = view.pose.quaternion
+        cam_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([x, y, z, w])), view.pose.translation)
+        image = pycolmap.Image(name=str(i), keypoints=view.xy + half, camera_id=i, image_id=i)
+        model.add_image_with_trivial_frame(image, cam_from_world)
+    return model
+
+
+def _tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:
+    """Reads the points in order of their ids; of two keypoints of an image on one landmark the nearer stays."""
+    points = [point for _, point in sorted(model.points3D.items())]
+    positions = np.array([point.xyz for point in points]).reshape(-1, 3)
+    elements = np.array(
+        [(k, e.image_id, e.point2D_idx) for k, point in enumerate(points) for e in point.track.elements], np.int64
+    ).reshape(-1, 3)
+    errors = np.zeros(len(elements))
+    for i, view in enumerate(views):
+        rows = np.flatnonzero(elements[:, 1] == i)
+        seen = view.pose.transform(positions[elements[rows, 0]])
+        errors[rows] = np.linalg.norm(seen[:, :2] / seen[:, 2:] * view.focal - view.xy[elements[rows, 2]], axis=1)
+    order = np.lexsort((elements[:, 2], errors, elements[:, 1], elements[:, 0]))
+    elements, errors = elements[order], errors[order]
+    first = np.ones(len(elements), bool)
+    first[1:] = (elements[1:, :2] != elements[:-1, :2]).any(axis=1)
+    elements, errors = elements[first], errors[first]
+
+    kept, landmarks = np.unique(elements[:, 0], return_inverse=True)
+    return Tracks(positions[kept], landmarks, elements[:, 1], elements[:, 2], errors)
