@@ -1,5 +1,5 @@
-"""Where a job runs. A job is a folder that `hfnet_edge.record.runner` understands: job.json, model.tflite, map.hfmap,
-images/, and patches.tflite where a patch network describes the map's landmarks.
+"""Where a job runs. A job is a folder that `hfnet_edge.record.runner` understands: job.json, networks, map.hfmap,
+images/.
 
     Backend.run(JOB)    puts the runtime package of this checkout in JOB/runtime, runs it there or on a device, and
                         leaves what it wrote in JOB/out
@@ -18,13 +18,17 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import hfnet_edge
-from hfnet_edge.errors import BackendError, InputError, OutputError
+from hfnet_edge.errors import BackendError, OutputError
+from hfnet_edge.methods.registry import method_file
+from hfnet_edge.record.runner import JOB
 from hfnet_edge.shell.console import Report, silent, size_text
+from hfnet_edge.shell.reading import parse_json, read_bytes
 
 RUNTIME, OUT = "runtime", "out"
 RUNNER = ("-m", "hfnet_edge.record.runner")
@@ -87,33 +91,12 @@ class Host:
         check(self.name, job, code, said)
 
 
-def machines(name: str, device: str | None = None, device_python: str | None = None) -> list[Backend]:
-    """The machines of ``--backend``: this one for "host", both emulated processors for "arm64", one device for "adb".
-
-    Args:
-        device: serial number, with adb. device_python: a Python on the device, with adb.
-
-    Raises:
-        InputError: an option is not for this backend. BackendError: it is not available.
-    """
-    if name != "adb" and (device is not None or device_python is not None):
-        raise InputError("--device and --device-python are for --backend adb", "leave them out")
-    if name == "arm64":
-        from hfnet_device.arm64 import CPUS, Arm64
-
-        return [Arm64(cpu) for cpu in CPUS]
-    if name == "adb":
-        from hfnet_device.adb import Adb
-
-        return [Adb(device, device_python)]
-    return [Host()]
-
-
 def stage(job: Path) -> Path:
-    """Puts the runtime package in the job and removes earlier results. Returns the folder for PYTHONPATH.
+    """Puts the runtime package in the job, with the module of a method that does not come with it, and removes earlier
+    results. Returns the folder for PYTHONPATH.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written. InputError: there is no such method.
     """
     package = Path(hfnet_edge.__file__).parent
     runtime = job.resolve() / RUNTIME
@@ -121,9 +104,21 @@ def stage(job: Path) -> Path:
         for old in (runtime, job / OUT):
             shutil.rmtree(old, ignore_errors=True)
         shutil.copytree(package, runtime / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        own = method_file(_method(job))
+        if own is not None and own.is_dir():
+            shutil.copytree(own, runtime / own.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif own is not None:
+            shutil.copy(own, runtime)
     except OSError as e:
         raise OutputError(f"cannot write {runtime}: {e.strerror or e}", "check permissions and free space") from e
     return runtime
+
+
+def _method(job: Path) -> str:
+    """The method that a job asks for. Of a job that is not one, that is for the runner to say."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(parse_json(read_bytes(job / JOB))["method"])
+    return "hierarchical"
 
 
 def follow(

@@ -13,7 +13,6 @@ from hfnet_edge.shell.console import reports_errors, run, wrote
 from hfnet_edge.shell.tables import show
 
 main = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="Processors and devices that jobs run on.",

@@ -21,15 +21,16 @@ from hfnet_device.backends import Backend
 from hfnet_edge.errors import BackendError, InputError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.image_file import open_image
-from hfnet_edge.localizer import WITH_TREES, Method, Status
+from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.map.random_trees import RandomTrees
-from hfnet_edge.networks.model import Model, check_match
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.description import read_description
+from hfnet_edge.networks.network import read_model
 from hfnet_edge.record.bench import BenchJob, BenchRun
-from hfnet_edge.record.runner import BENCH, IMAGES, JOB, MAP, MODEL, OUT, PATCHES
+from hfnet_edge.record.runner import BENCH, IMAGES, JOB, MAP, OUT, network_names
+from hfnet_edge.result import Status
 from hfnet_edge.shell.console import Report, silent, size_text
-from hfnet_edge.shell.files import parse_json, read_bytes
+from hfnet_edge.shell.reading import parse_json, read_bytes
 from hfnet_export.tflite.calibration import image_files
 
 THREADS = (1, 2)
@@ -42,13 +43,14 @@ class Measured:
     """One model on one number of threads.
 
     Attributes:
-        model: its file.
+        model: its file. patches: the name of the patch network's that goes with it, or "".
         runs: one a round, all of the same queries.
     """
 
     model: Path
     threads: int
     runs: tuple[BenchRun, ...]
+    patches: str = ""
 
     def milliseconds(self, stage: str) -> np.ndarray:
         """(rounds, queries) float64 of a stage of the run or of `WHOLE`; NaN where a query did not come to it."""
@@ -113,15 +115,14 @@ def measure(
     queries: Sequence[tuple[str, Path, Camera]],
     rounds: int,
     progress: Report = silent,
-    method: Method = Method.HIERARCHICAL,
-    patch_model: Path | None = None,
+    method: str = "hierarchical",
 ) -> list[Measured]:
     """Measures each model with each of `THREADS`.
 
     Args:
         queries: name, image file, camera; at least one.
+        models: networks; a patch network goes with each of the others.
         rounds: how often each measurement is repeated.
-        patch_model: for a map whose landmarks a patch network describes.
 
     Returns:
         Models in their order, each on one thread, then on two.
@@ -130,40 +131,40 @@ def measure(
         ModelError, MapFormatError, MismatchError: a model or the map is not usable; found out before anything is sent.
         InputError: an image cannot be copied. BackendError: the backend is not available, or a run failed there.
     """
-    m = LocalizationMap.open(map_)
-    patches = None if patch_model is None else PatchModel(patch_model).description
+    descriptions = {model: read_description(read_model(model), str(model)) for model in models}
+    patches = [model for model in models if descriptions[model].describes_patches]
+    models = [model for model in models if model not in patches] or patches
+    patches = [] if models == patches else patches
+    place, config = LocalizationMap.open(map_), LocalizationConfig(method)
     for model in models:
-        check_match(Model(model).description, m, patches)
-    if method in WITH_TREES:
-        RandomTrees.of(m)
+        Localizer(place, model, *patches, config=config)
     todo = [(model, threads) for model in models for threads in THREADS]
     runs: list[list[BenchRun]] = [[] for _ in todo]
     steps = rounds * len(todo)
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job"
-        files = _lay_out(job, map_, patch_model, queries)
+        files = _lay_out(job, map_, queries)
         for step in range(steps):
             round_, at = divmod(step, len(todo))
             if round_ % 2:  # there and back: a drift is on all of them alike
                 at = len(todo) - 1 - at
             model, threads = todo[at]
-            shutil.copyfile(model, job / MODEL)
+            networks = (model, *patches)
+            for file, name in zip(networks, network_names([descriptions[n] for n in networks]), strict=True):
+                shutil.copyfile(file, job / name)
             (job / JOB).write_text(json.dumps(BenchJob(files, threads, method).to_json()))
             backend.run(job, _part(progress, step, steps, f"{model.name}, {threads} thr."))
             runs[at].append(_read(job / OUT / BENCH, backend.name))
-    return [Measured(*one, tuple(found)) for one, found in zip(todo, runs, strict=True)]
+    named = ", ".join(file.name for file in patches)
+    return [Measured(*one, tuple(found), named) for one, found in zip(todo, runs, strict=True)]
 
 
-def _lay_out(
-    job: Path, map_: Path, patch_model: Path | None, queries: Sequence[tuple[str, Path, Camera]]
-) -> tuple[tuple[str, str, Camera], ...]:
+def _lay_out(job: Path, map_: Path, queries: Sequence[tuple[str, Path, Camera]]) -> tuple[tuple[str, str, Camera], ...]:
     """Puts into a job what all runs share; returns its queries. Raises InputError: a file cannot be copied."""
     files = tuple((name, f"{i}{file.suffix}", camera) for i, (name, file, camera) in enumerate(queries))
     try:
         (job / IMAGES).mkdir(parents=True)
         shutil.copyfile(map_, job / MAP)
-        if patch_model is not None:
-            shutil.copyfile(patch_model, job / PATCHES)
         for (_, source, _), (_, target, _) in zip(queries, files, strict=True):
             shutil.copyfile(source, job / IMAGES / target)
     except OSError as e:

@@ -2,8 +2,8 @@
 
     reference.json    true poses, thresholds, the image file of each query
     recording.zip     see `hfnet_edge.record.recording_file`
-    map.hfmap, model.tflite, images/...      of the recording; hloc's results have no map and no model
-    patches.tflite    the patch network, where one describes the map's landmarks
+    map.hfmap, images/..., *.tflite          of the recording; hloc's results have no map and no network. Networks are
+                      called as in a job: model.tflite, a patch network patches.tflite
 
 One file, so that a gate of a CI needs nothing else. All but reference.json is stored as it is: a bundle unfolds to no
 more than its own size, whatever that is. reference.json has at most 16 MiB, an image what
@@ -31,9 +31,10 @@ from hfnet_edge.record.recording_file import (
     read_recording,
     to_bytes,
 )
-from hfnet_edge.record.runner import IMAGES, MAP, MODEL, PATCHES, RECORDING
+from hfnet_edge.record.runner import IMAGES, MAP, RECORDING
 from hfnet_edge.shell.archive import add, member, open_archive
-from hfnet_edge.shell.files import atomic_write, open_input, read_bytes
+from hfnet_edge.shell.reading import open_input, read_bytes
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_maps.evaluation.errors import THRESHOLDS, Threshold
 
 FORMAT = 1
@@ -134,18 +135,16 @@ def write_bundle(
     path: Path,
     recording: Recording,
     images: Mapping[str, Path],
-    model: bytes | None,
+    networks: dict[str, bytes],
     map_: bytes | None,
     truth: Mapping[str, Pose],
     thresholds: Sequence[Threshold] = THRESHOLDS,
-    patches: bytes | None = None,
 ) -> None:
     """Writes a bundle atomically.
 
     Args:
         images: query to its file.
-        model, map_, patches: files of the .tflite, of the map and of the patch network's .tflite that the queries were
-            localized with; None: none.
+        networks: name in the bundle to the file's bytes. map_: the file's bytes; None: none.
 
     Raises:
         OutputError: ``path`` cannot be written. RecordingError: a file went away.
@@ -160,9 +159,8 @@ def write_bundle(
     with atomic_write(path) as out, zipfile.ZipFile(out, "w") as file:
         add(file, MANIFEST, json.dumps(about, indent=1).encode())
         add(file, RECORDING, to_bytes(recording), compressed=False)
-        for name, content in ((MODEL, model), (MAP, map_), (PATCHES, patches)):
-            if content is not None:
-                add(file, name, content, compressed=False)
+        for name, content in (networks | ({} if map_ is None else {MAP: map_})).items():
+            add(file, name, content, compressed=False)
         for query, name in members.items():
             try:
                 add(file, name, read_bytes(images[query]), compressed=False)

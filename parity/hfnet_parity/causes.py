@@ -85,7 +85,7 @@ def explain(comparison: Comparison, bundle: Bundle | None = None) -> str:
             dx, dy = np.median(shifts, axis=0)
             if np.hypot(dx, dy) > 3 * np.median(np.hypot(*(shifts - (dx, dy)).T)) and np.hypot(dx, dy) > 0.1:
                 found = f"it looks as if the principal point were off by ({-dx:+.1f}, {-dy:+.1f}) pixels"
-    look_at = (LOOK_AT | (PATCHES_LOOK_AT if comparison.run.of_patches else {}))[stage]
+    look_at = (LOOK_AT | (PATCHES_LOOK_AT if comparison.run.has_patch_network else {}))[stage]
     return f"{found}; {look_at}" if found else look_at
 
 

@@ -13,22 +13,22 @@ import typer
 
 from hfnet_edge.errors import InputError, InstallError
 from hfnet_edge.geometry import Pose
-from hfnet_edge.localizer import Method
+from hfnet_edge.shell.command_files import CommandFiles
 from hfnet_edge.shell.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.shell.extras import needs
-from hfnet_edge.shell.files import CommandFiles, atomic_write
 from hfnet_edge.shell.lists import read_poses, read_queries
+from hfnet_edge.shell.options import MethodOption
+from hfnet_edge.shell.reading import read_bytes
 from hfnet_edge.shell.tables import PrintableConsole
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.sources.network_files import network_files
 from hfnet_maps.build.reference import model_files
-from hfnet_parity.options import MethodOption, PatchModelOption, check_method
 
 if TYPE_CHECKING:
     from hfnet_parity.layers import Layer
 
 main = typer.Typer(
     help="Prove that the device's answer is the reference's, stage by stage, in centimetres.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -43,9 +43,11 @@ def record(
     queries: Annotated[Path, typer.Option(metavar="LIST", help="`name MODEL width height params...` a line.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="ref.bundle", help="The bundle, one file.")],
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="FLOAT", help="A float .tflite; or `hfnet`, an .npz, .keras, .onnx: on a GPU where there is one."
+            metavar="FLOAT",
+            help="A float .tflite; or `hfnet`, an .npz, .keras, .onnx: on a GPU where there is one. "
+            "Again for a patch network.",
         ),
     ] = None,
     map_: Annotated[Path | None, typer.Option("--map", metavar="M.hfmap", help="The place.")] = None,
@@ -74,8 +76,7 @@ def record(
     outputs: Annotated[
         str | None, typer.Option(metavar="ROLE=NAME,...", help="As in hfnet-export, of other networks than hfnet's.")
     ] = None,
-    method: MethodOption = Method.HIERARCHICAL,
-    patch_model: PatchModelOption = None,
+    method: MethodOption = "hierarchical",
 ) -> None:
     """Record what the reference makes of each query, for runs elsewhere to be compared with.
 
@@ -86,19 +87,18 @@ def record(
 
         hfnet-parity record --from-hloc outputs --images photos --queries queries.txt -o ref.bundle
 
-        hfnet-parity record --method parallel --model hfnet_float.tflite --patch-model crbnet_float.tflite \\
+        hfnet-parity record --method parallel --model hfnet_float.tflite --model crbnet_float.tflite \\
             --map scene.hfmap --images photos --queries queries.txt -o ref.bundle
     """
-    check_method(method, patch_model)
-    if (from_hloc is None) == (model is None) or (model is None) != (map_ is None):
+    models = model or []
+    if (from_hloc is None) == (not models) or (not models) != (map_ is None):
         raise InputError("the reference is not named", "give either --model and --map, or --from-hloc")
     if not os.path.isdir(images):
         raise InputError(f"there is no folder {images}", "check --images")
-    own = (solver, input_size, input_range, outputs, patch_model)
+    own = (solver, input_size, input_range, outputs)
     if from_hloc is not None and any(option is not None for option in own):
         raise InputError(
-            "--solver, --input-size, --input-range, --outputs and --patch-model are not for --from-hloc",
-            "leave them out",
+            "--solver, --input-size, --input-range and --outputs are not for --from-hloc", "leave them out"
         )
     size = None if input_size is None else re.fullmatch(r"(\d+)x(\d+)", input_size)
     if input_size is not None and size is None:
@@ -106,9 +106,9 @@ def record(
     if from_hloc is not None:
         needs("maps", "h5py")
     listed = read_queries(queries)
-    files = CommandFiles(queries, map_, patch_model, reference, *(images / name for name, _ in listed))
-    if model is not None:
-        files.reads(*network_files(model))
+    files = CommandFiles(queries, map_, reference, *(images / name for name, _ in listed))
+    for name in models:
+        files.reads(*network_files(name))
     if reference is not None:
         files.reads(*model_files(reference))
     if from_hloc is not None:
@@ -127,23 +127,22 @@ def record(
     if from_hloc is not None:
         recording = record_hloc(from_hloc, images, listed, output, truth, limits)
     else:
-        assert model is not None and map_ is not None
+        assert map_ is not None
         low_high = None if input_range is None else parse_range(input_range)
         named = None if outputs is None else parse_outputs(outputs)
-        network = load_network(model, None if size is None else (int(size[1]), int(size[2])), low_high, named)
+        pixels = None if size is None else (int(size[1]), int(size[2]))
+        networks = [load_network(name, pixels, low_high, named) for name in models]
         with progress() as report:
-            recording = record_bundle(
-                network, map_, images, listed, output, truth, limits, solver, report, method, patch_model
-            )
+            recording = record_bundle(networks, map_, images, listed, output, truth, limits, solver, report, method)
     localized = sum(q.pose is not None for q in recording.queries)
     print(f"{localized} of {len(recording.queries)} queries localized on {recording.about['processor']}")
-    precisions = [recording.about[key] for key in ("precision", "patch_precision") if key in recording.about]
+    precisions = [value for key, value in recording.about.items() if key.endswith("precision")]
     if set(precisions) != {"none"}:
         print(f"this reference is in {' and '.join(precisions)}, not in float: for the same model on other machines")
     if truth is None:
         print("without --reference the report has no recall and no medians, and the bundle is no gate for hfnet-export")
-    patches = () if patch_model is None else ("--patch-model", "P.tflite")
-    ships = ("--model", "M.tflite", *patches, "--map", map_ or "M.hfmap")
+    letters = ("M.tflite", "P.tflite") if recording.has_patch_network else ("M.tflite",)
+    ships = (*(part for letter in letters for part in ("--model", letter)), "--map", map_ or "M.hfmap")
     wrote(output, command("hfnet-parity", "run", output, *ships, "--html", "report.html"))
 
 
@@ -151,7 +150,9 @@ def record(
 @reports_errors
 def run_(
     bundle: Annotated[Path, typer.Argument(metavar="ref.bundle", help="From `hfnet-parity record`.")],
-    model: Annotated[Path, typer.Option(metavar="M.tflite", help="The model that ships.")],
+    model: Annotated[
+        list[Path], typer.Option(metavar="M.tflite", help="The network that ships; again for each further.")
+    ],
     map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The map that ships.")],
     backend: Annotated[
         Literal["host", "arm64", "adb"],
@@ -166,8 +167,9 @@ def run_(
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="F.html", help="The report as one file, with pictures.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", metavar="F", help="All numbers, per query too.")] = None,
-    method: Annotated[Method | None, typer.Option(help="Default: the bundle's, which it has to be.")] = None,
-    patch_model: PatchModelOption = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Default: the bundle's, which it has to be.")
+    ] = None,
 ) -> None:
     """Run the bundle's queries somewhere, and say at which stage the result leaves its tolerance.
 
@@ -179,15 +181,15 @@ def run_(
 
         hfnet-parity run ref.bundle --model hfnet_int8.tflite --map packed.hfmap --backend arm64
 
-        hfnet-parity run ref.bundle --model hfnet_int8.tflite --patch-model crbnet_int8.tflite --map scene.hfmap
+        hfnet-parity run ref.bundle --model hfnet_int8.tflite --model crbnet_int8.tflite --map scene.hfmap
     """
-    files = CommandFiles(bundle, model, patch_model, map_, tolerances)
+    files = CommandFiles(bundle, *model, map_, tolerances)
     for path in (html, json_):
         if path is not None:
             files.writes(path)
     if html is not None:
         needs("parity", "jinja2")
-    from hfnet_device.backends import machines
+    from hfnet_device.machines import machines
     from hfnet_parity.bundle import Bundle
     from hfnet_parity.report import print_report, to_json
     from hfnet_parity.run import judge, layers_of, run_on
@@ -199,11 +201,11 @@ def run_(
     verdicts, when = [], datetime.now(UTC)
     with progress() as report:
         for machine in available:
-            recording = run_on(machine, reference, model, map_, report, method, patch_model)
+            recording = run_on(machine, reference, model, map_, report, method)
             verdicts.append(judge(reference, recording, map_, machine.name, tolerances))
     layers: tuple[Layer, ...] = ()
     try:
-        layers = layers_of(reference, model, patch_model)
+        layers = layers_of(reference, model)
     except InstallError as e:
         print(f"without the layers' signal to noise: {e}")
     console = PrintableConsole()
@@ -214,36 +216,16 @@ def run_(
             file.write((json.dumps(to_json(verdicts, layers), indent=1) + "\n").encode())
         wrote(json_)
     if html is not None:
+        from hfnet_edge.networks.description import read_description
+        from hfnet_edge.record.runner import network_names, prefix_of
         from hfnet_parity.html import write_html
 
-        shipped = {"model": model, "map": map_} | ({} if patch_model is None else {"patch_model": patch_model})
+        names = network_names([read_description(read_bytes(file), str(file)) for file in model])
+        shipped = {f"{prefix_of(name)}model": file for name, file in zip(names, model, strict=True)} | {"map": map_}
         write_html(html, reference, verdicts, layers, shipped, when)
         wrote(html)
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
-
-
-@main.command()
-@reports_errors
-def golden(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the vectors.")],
-) -> None:
-    """Write small images and what every stage makes of them, for other languages to be tested with.
-
-    Example:
-
-        hfnet-parity golden -o golden/
-    """
-    from hfnet_export.extra import export_extra
-
-    needs("maps", "pycolmap")
-    with export_extra():  # the network is exported anew
-        import hfnet_export.export  # noqa: F401
-    from hfnet_parity.golden import write_golden
-
-    with progress() as report:
-        write_golden(output, report)
-    wrote(output)
 
 
 def _true_poses(path: Path) -> dict[str, Pose]:

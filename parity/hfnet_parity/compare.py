@@ -20,6 +20,7 @@ from hfnet_parity.tolerances import HLOC
 
 SAME_POSE = (0.001, 0.01)  # metres and degrees, of reference images
 RESAMPLES = 1000
+ROWS_AT_ONCE = 1 << 18  # of all resamples: some MB
 CONFIDENCE = 95  # %
 
 
@@ -121,7 +122,7 @@ def compare(
     if [q.name for q in run.queries] != names:
         raise RecordingError("the run is not of the reference's queries", "run it again on this bundle")
     check_kernels(reference, run)
-    if reference.about.get("processor") != HLOC and reference.method is not run.method:
+    if reference.about.get("processor") != HLOC and reference.method != run.method:
         raise MismatchError(
             f"the reference localized with the method {reference.method}, the run with {run.method}",
             f"run it with --method {reference.method}",
@@ -132,7 +133,7 @@ def compare(
     errors = [errors_of(recording, truth) for recording in (reference, run)] if known else []
     values = []
     for measure in MEASURES:
-        if measure.of_patches and not run.of_patches:
+        if measure.patches_only and not run.has_patch_network:
             continue
         limit, each = tolerances.get(measure.key), None
         if measure.of_query is not None:
@@ -166,7 +167,7 @@ def _value(of_query: Callable[[Pair], float], pair: Pair) -> float:
 
 
 def _of_queries(values: np.ndarray, measure: Measure) -> tuple[float, float, float]:
-    return interval(len(values), lambda rows: float(measure.combine(values[rows])))
+    return interval(len(values), lambda rows: measure.combine(values[rows], axis=-1))
 
 
 def _of_errors(
@@ -178,15 +179,20 @@ def _of_errors(
     return interval(len(a), lambda rows: recall_lost(a[rows], b[rows], thresholds))
 
 
-def interval(count: int, statistic: Callable[[np.ndarray], float]) -> tuple[float, float, float]:
-    """A statistic of (N,) rows out of ``count``, and its 95 % interval over resamples of them; the same every time."""
+def interval(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float, float]:
+    """A statistic of rows out of ``count``, and its 95 % interval over resamples of them; the same every time.
+
+    Args:
+        statistic: of (..., N) int64 rows, (...) float64.
+    """
     if not count:
         return np.nan, np.nan, np.nan
-    rng = np.random.default_rng(0)
-    resampled = [statistic(rng.integers(0, count, count)) for _ in range(RESAMPLES)]
+    rng, at_once = np.random.default_rng(0), max(1, ROWS_AT_ONCE // count)
+    sizes = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
+    resampled = np.concatenate([statistic(rng.integers(0, count, (size, count))) for size in sizes])
     tail = (100 - CONFIDENCE) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail], method="nearest")  # infinities do not interpolate
-    return statistic(np.arange(count)), float(low), float(high)
+    return float(statistic(np.arange(count))), float(low), float(high)
 
 
 def _references(reference: Recording, run: Recording) -> float:
@@ -212,14 +218,14 @@ def recalls_of(errors: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarra
     return 100 * within(errors, thresholds) / max(1, len(errors))
 
 
-def recall_lost(a: np.ndarray, b: np.ndarray, thresholds: Sequence[Threshold]) -> float:
-    """Points of recall that (Q, 2) errors b lose against a, at the threshold that loses most. Queries are counted
-    before they are divided: 55 less 54 of 100 is one point and not a rounding error more."""
-    return 100 * int((within(a, thresholds) - within(b, thresholds)).max()) / max(1, len(a))
+def recall_lost(a: np.ndarray, b: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarray:
+    """Points of recall that (..., Q, 2) errors b lose against a, (...) at the threshold that loses most. Queries are
+    counted before they are divided: 55 less 54 of 100 is one point and not a rounding error more."""
+    return 100 * (within(a, thresholds) - within(b, thresholds)).max(axis=0) / max(1, a.shape[-2])
 
 
-def median_ratio(a: np.ndarray, b: np.ndarray) -> float:
-    """Of (Q, 2) errors b to a, of metres or degrees the larger. Two infinite medians are equal."""
-    before, after = (np.clip(np.median(errors, axis=0), 1e-9, 1e9) for errors in (a, b))
-    ratio = after / before
-    return np.inf if (ratio > 1e6).any() else float(ratio.max())
+def median_ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of (..., Q, 2) errors b to a, (...), of metres or degrees the larger. Two infinite medians are equal."""
+    before, after = (np.clip(np.median(errors, axis=-2), 1e-9, 1e9) for errors in (a, b))
+    ratio = (after / before).max(axis=-1)
+    return np.where(ratio > 1e6, np.inf, ratio)

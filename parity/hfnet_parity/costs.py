@@ -14,11 +14,13 @@ import numpy as np
 
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Pose
-from hfnet_edge.localizer import WITH_TREES, LocalizationConfig, localize_features
+from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.methods.registry import open_method
 from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.record.recording import QueryRecord
+from hfnet_edge.result import LocalizationResult
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.compare import Comparison
 from hfnet_parity.pairs import Pair
@@ -52,26 +54,33 @@ class Cost:
     each: np.ndarray
 
 
-def costs(comparison: Comparison, m: LocalizationMap) -> tuple[Cost, ...]:
+def costs(comparison: Comparison, map_: LocalizationMap) -> tuple[Cost, ...]:
     """The cost of each step; none where a recording lacks features, or they are of different widths.
 
     Args:
-        m: the map of the run.
+        map_: of the run.
 
     Raises:
         MapFormatError: the map is damaged where a query touches it.
     """
-    width, dims = m.description.localDim, m.description.extractorGlobalDim
+    width, dims = map_.description.localDim, map_.description.extractorGlobalDim
     for pair in comparison.pairs:
         for f in (pair.reference.features, pair.run.features):
             if f is None or f.descriptors.shape[1] != width or len(f.global_descriptor) != dims:
                 return ()
-    method = comparison.run.method
-    config = LocalizationConfig(method, pose=PoseConfig(solver=solver_here(comparison.reference.about.get("solver"))))
-    trees = RandomTrees.of(m) if method in WITH_TREES else None
+    solver = solver_here(comparison.reference.about.get("solver"))
+    config = LocalizationConfig(comparison.run.method, pose=PoseConfig(solver=solver))
+    method = open_method(map_, None, config)
     moved, lost = np.zeros((len(comparison.pairs), len(STEPS))), np.zeros((len(comparison.pairs), len(STEPS)))
     for i, pair in enumerate(comparison.pairs):
-        here = [localize_features(m, f, pair.reference.camera, config, trees=trees) for f in _steps(pair)]
+        here: list[LocalizationResult] = []
+        before: Features | None = None
+        for features in _steps(pair):
+            if before is not None and _equal(before, features):
+                here.append(here[-1])  # the step changes nothing
+            else:
+                here.append(localize_features(map_, features, pair.reference.camera, method=method))
+            before = features
         chain = [_of(pair.reference), *((result.pose, result.inliers) for result in here), _of(pair.run)]
         most = max(1, here[0].inliers if chain[0][1] is None else chain[0][1])
         for k, ((pose, inliers), (next_pose, next_inliers)) in enumerate(itertools.pairwise(chain)):
@@ -102,6 +111,12 @@ def _steps(pair: Pair) -> Iterator[Features]:
     yield replace(b, keypoints=keypoints, descriptors=descriptors)
     yield replace(b, descriptors=descriptors)
     yield b
+
+
+def _equal(a: Features, b: Features) -> bool:
+    """What localization uses of them is the same."""
+    names = ("keypoints", "descriptors", "global_descriptor", "pixel")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
 def _of(query: QueryRecord) -> tuple[Pose | None, int | None]:

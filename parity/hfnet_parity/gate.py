@@ -18,11 +18,10 @@ import numpy as np
 
 from hfnet_device.backends import Host
 from hfnet_edge.errors import InputError, MismatchError, RecordingError
-from hfnet_edge.localizer import Method
 from hfnet_edge.networks.description import Description
 from hfnet_edge.record.recording import Recording, digest
 from hfnet_edge.record.runner import MAP
-from hfnet_edge.shell.files import read_bytes
+from hfnet_edge.shell.reading import read_bytes
 from hfnet_maps.evaluation.errors import Threshold
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import check_kernels, errors_of, interval, median_ratio, recall_lost, recalls_of
@@ -84,11 +83,12 @@ class Gate:
     def __init__(self, path: Path, max_loss: str = "1pt, 1.1x"):
         self.points, self.factor = parse_max_loss(max_loss)
         self.bundle = Bundle.read(path)
-        names, about = [q.name for q in self.bundle.recording.queries], self.bundle.recording.about
-        if self.bundle.recording.of_patches or self.bundle.recording.method is not Method.HIERARCHICAL:
+        recording = self.bundle.recording
+        names, about = [q.name for q in recording.queries], recording.about
+        if recording.has_patch_network or recording.method != "hierarchical":
+            patches = " with a patch network" if recording.has_patch_network else ""
             raise RecordingError(
-                f"{path} is of the method {self.bundle.recording.method}"
-                f"{' with a patch network' if self.bundle.recording.of_patches else ''}, a gate judges HF-Net alone",
+                f"{path} is of the method {recording.method}{patches}, a gate judges HF-Net alone",
                 "record it with --method hierarchical, in a map that HF-Net alone describes",
             )
         if about.get("precision") != "none":
@@ -128,7 +128,7 @@ class Gate:
             model, m = Path(folder) / "candidate.tflite", Path(folder) / MAP
             model.write_bytes(content)
             m.write_bytes(self.bundle.member(MAP))
-            run = run_on(Host(), self.bundle, model, m)
+            run = run_on(Host(), self.bundle, [model], m)
         return self.judge(run)
 
     def judge(self, run: Recording) -> GateResult:
@@ -136,7 +136,7 @@ class Gate:
         check_kernels(self.bundle.recording, run)
         errors, thresholds = errors_of(run, self.bundle.truth), self.bundle.thresholds
         before, after = (recalls_of(e, thresholds) for e in (self._reference, errors))
-        lost = recall_lost(self._reference, errors, thresholds)
+        lost = float(recall_lost(self._reference, errors, thresholds))
         ratio, ratio_low, _ = interval(len(errors), lambda rows: median_ratio(self._reference[rows], errors[rows]))
         return GateResult(
             bool(lost <= self.points and np.isfinite(ratio) and ratio_low <= self.factor),

@@ -12,8 +12,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from hfnet_edge.shell.console import printable
-from hfnet_edge.shell.files import atomic_write
+from hfnet_edge.shell.printing import printable
+from hfnet_edge.shell.writing import atomic_write
 from hfnet_parity import report
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.compare import CONFIDENCE, errors_of, recalls_of
@@ -41,7 +41,7 @@ def write_html(
 
     Args:
         bundle: that the runs were compared with.
-        files: that the runs were given: "model", "map", "patch_model". when: they ran.
+        files: that the runs were given, as `Recording.about` calls them: "model", "map", ... when: they ran.
         layers: of `hfnet_parity.layers.layer_noise`, the noisiest first.
         pictures: of the worst queries of each run, at most.
 

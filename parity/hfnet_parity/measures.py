@@ -29,10 +29,10 @@ class Measure:
         sentence: explains it to people. unit: for people. digits: after the point.
         at_least: whether its limit is the least, else the most.
         of_query: its value for one query, may raise MissingStage; None: it is not made of queries.
-        combine: of the queries' values, to the report's.
+        combine: of the queries' values along an axis, to the report's.
         proven: whether it is out of tolerance only where its interval's better end is: on a few queries, a ratio of
             medians jumps by more than a quantized network changes it.
-        of_patches: it is only of recordings where a patch network describes the landmarks.
+        patches_only: it is only of recordings where a patch network describes the landmarks.
     """
 
     stage: str
@@ -42,9 +42,9 @@ class Measure:
     digits: int
     at_least: bool
     of_query: Callable[[Pair], float] | None = None
-    combine: Callable[[np.ndarray], Any] = np.mean
+    combine: Callable[..., Any] = np.mean
     proven: bool = False
-    of_patches: bool = False
+    patches_only: bool = False
 
     @property
     def key(self) -> str:
@@ -191,18 +191,18 @@ def _inlier_matches(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     landmark, and (N,) bool whether its keypoint is an inlier of the run too. Landmarks of two maps are told apart from
     where the reference's camera is: without its pose nothing is said. Raises MissingStage."""
     a, b, pose = pair.reference.matched, pair.run.matched, pair.reference.pose
-    if a is None or not a.inliers.any() or (pose is None and not pair.same_map):
+    if a is None or not a.inliers.any() or (pose is None and not pair.same_map) or a.keypoints is None:
         raise MissingStage
     inliers = np.flatnonzero(a.inliers)
     nothing = np.zeros(len(inliers), bool)
-    if b is None:
+    if b is None or b.keypoints is None:
         return nothing, nothing
     partner = dict(pair.paired.tolist())
     row_of = {int(k): i for i, k in enumerate(b.keypoints)}
     rows = np.array([row_of.get(partner.get(int(a.keypoints[i]), -1), -1) for i in inliers])
     matched, same, both = rows >= 0, nothing.copy(), nothing.copy()
     both[matched] = b.inliers[rows[matched]]
-    if pair.same_map:
+    if pair.same_map and a.landmarks is not None and b.landmarks is not None:
         same[matched] = a.landmarks[inliers[matched]] == b.landmarks[rows[matched]]
     elif pose is not None and matched.any():
         project = pair.reference.camera.project
@@ -282,7 +282,7 @@ MEASURES = (
     Measure("descriptors", "local", "cosine of the descriptors of the same keypoint", "", 4, True, _local),
     Measure(
         "descriptors", "flipped", "bits that differ in the descriptors of the same keypoint, which trees test", "%", 2,
-        False, _flipped, of_patches=True,
+        False, _flipped, patches_only=True,
     ),
     Measure("descriptors", "global", "cosine of the whole image's descriptors", "", 4, True, _global),
     Measure("retrieval", "identical", "queries of which the ranking is the same", "%", 1, True, _same_frames),

@@ -15,7 +15,7 @@ from PIL import Image
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.image_file import open_image
-from hfnet_edge.shell.console import printable
+from hfnet_edge.shell.printing import printable
 from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.pairs import MissingStage, Pair
 from hfnet_parity.report import distance, inlier_count, inliers_text, of_query, remark, value_text
@@ -208,13 +208,15 @@ def _fates(pair: Pair) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
         return "keypoints", none, none, none
     a, b = pair.reference, pair.run
     assert a.features is not None and b.features is not None, "`paired` has asked"
+    if any(m is not None and (m.keypoints is None or m.landmarks is None) for m in (a.matched, b.matched)):
+        return "keypoints", none, none, none
     if a.matched is None and b.matched is not None and a.pose is not None:
         what, before, after = "keypoints", _rows(len(a.features.keypoints)), _rows(len(b.features.keypoints))
     else:
         what = "inliers"
         before, after = (
             {}
-            if m is None
+            if m is None or m.keypoints is None or m.landmarks is None
             else dict(zip(m.keypoints[m.inliers].tolist(), m.landmarks[m.inliers].tolist(), strict=True))
             for m in (a.matched, b.matched)
         )

@@ -15,16 +15,19 @@ import numpy as np
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.localizer import LocalizationConfig, Localizer, Method
+from hfnet_edge.localizer import Localizer
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.networks.description import Description
-from hfnet_edge.networks.model import Model, RawOutputs
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.networks.hfnet import Model, RawOutputs
+from hfnet_edge.networks.network import read_model
 from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
 from hfnet_edge.record.recording import Recording
-from hfnet_edge.record.runner import about, record_queries, reference_poses
+from hfnet_edge.record.runner import about, network_names, record_queries, reference_poses
+from hfnet_edge.shell.command_files import CommandFiles
 from hfnet_edge.shell.console import Report, silent
-from hfnet_edge.shell.files import CommandFiles, read_bytes
 from hfnet_edge.shell.lists import find_images
+from hfnet_edge.shell.reading import read_bytes
 from hfnet_export.extra import export_extra, readers_of
 from hfnet_maps.evaluation.errors import THRESHOLDS, Threshold
 from hfnet_parity.bundle import write_bundle
@@ -34,7 +37,7 @@ INPUT_SIZE = (480, 640)  # of a network that is not a .tflite
 
 
 @dataclass(frozen=True)
-class Network:
+class FloatNetwork:
     """A float network that is ready to run.
 
     Attributes:
@@ -48,14 +51,15 @@ class Network:
 
 
 class Original:
-    """A network in the framework that it was made with, on a GPU, in the shape of `hfnet_edge.networks.model.Model`.
+    """A network in the framework that it was made with, on a GPU, in the shape of `hfnet_edge.networks.hfnet.Model`.
 
     Args:
-        description: of the network. reference: (1, H, W, 1) float32 to outputs by role, batch of 1 included.
+        path: that it was read from. description: of the network.
+        reference: (1, H, W, 1) float32 to outputs by role, batch of 1 included.
     """
 
-    def __init__(self, description: Description, reference, kernels: str):
-        self.description, self.kernels, self._reference = description, kernels, reference
+    def __init__(self, path: Path, description: Description, reference, kernels: str):
+        self.path, self.description, self.kernels, self._reference = path, description, kernels, reference
 
     def __call__(self, pixels: np.ndarray) -> RawOutputs:
         outputs = self._reference(self.description.scale(pixels))
@@ -67,11 +71,11 @@ def load_network(
     input_size: tuple[int, int] | None = None,
     input_range: tuple[float, float] | None = None,
     outputs: Mapping[str, str] | None = None,
-) -> Network:
+) -> FloatNetwork:
     """Loads a float network for the fastest processor.
 
     Args:
-        name: a .tflite of hfnet-export, `hfnet`, or what `hfnet_export.sources.foreign.read_source` reads.
+        name: a .tflite of hfnet-export, `hfnet`, or what `hfnet_export.sources.hfnet_files.hfnet_of_file` takes.
         input_size, input_range, outputs: of the latter.
 
     Raises:
@@ -83,22 +87,25 @@ def load_network(
         for option, given in (("input-size", input_size), ("input-range", input_range), ("outputs", outputs)):
             if given is not None:
                 raise InputError(f"--{option} is not for a .tflite, which says it itself", "leave it out")
-        return Network(Model(path), read_bytes(path), "CPU, LiteRT")
+        content = read_model(path)
+        return FloatNetwork(open_network(path, content=content), content, "CPU, LiteRT")
     with export_extra(*readers_of(path)):
         from hfnet_export.networks.weights import BUNDLED
-        from hfnet_export.sources.foreign import read_source
-        from hfnet_export.tflite.convert import embed
+        from hfnet_export.sources.hfnet_files import hfnet_of_file
+        from hfnet_export.tflite.embed import embed
 
     network = BUNDLED if name == "hfnet" else path
-    source = read_source(network, input_size or INPUT_SIZE, input_range=input_range, outputs=outputs)
-    tflite = embed(source.content, source.description)
-    if source.processor.startswith("GPU"):
-        return Network(Original(source.description, source.reference, source.processor), tflite, source.processor)
-    return Network(Model(path, content=tflite), tflite, "CPU, LiteRT")
+    hfnet = hfnet_of_file(network, input_size or INPUT_SIZE, input_range=input_range, outputs=outputs)
+    converted = hfnet.convert(lambda *_: None)
+    tflite = embed(converted.graph, converted.description)
+    if converted.processor.startswith("GPU"):
+        original = Original(path, converted.description, converted.original, converted.processor)
+        return FloatNetwork(original, tflite, converted.processor)
+    return FloatNetwork(Model(path, content=tflite), tflite, "CPU, LiteRT")
 
 
 def record(
-    network: Network,
+    networks: Sequence[FloatNetwork],
     map_: Path,
     images: Path,
     queries: Sequence[tuple[str, Camera]],
@@ -107,16 +114,14 @@ def record(
     thresholds: Sequence[Threshold] = THRESHOLDS,
     solver: str | None = None,
     progress: Report = silent,
-    method: Method = Method.HIERARCHICAL,
-    patch_model: Path | None = None,
+    method: str = "hierarchical",
 ) -> Recording:
-    """Localizes the queries with the float network and writes a bundle.
+    """Localizes the queries with float networks and writes a bundle.
 
     Args:
         images: folder that the queries' names are in.
         truth: true cam_from_world by query; needed for recall and medians.
         solver: see `hfnet_edge.pose.PoseConfig`; None: this machine's.
-        patch_model: a .tflite, for a map whose landmarks a patch network describes.
 
     Raises:
         ImageError, CameraError, MapFormatError, ModelError, MismatchError: an input is not usable.
@@ -125,15 +130,16 @@ def record(
     check_truth(truth, queries)
     localizer = Localizer(
         map_,
-        network.model,
-        LocalizationConfig(method, pose=PoseConfig(solver=solver or DEFAULT_SOLVER)),
-        patch_model and PatchModel(patch_model),
+        *(network.model for network in networks),
+        config=LocalizationConfig(method, pose=PoseConfig(solver=solver or DEFAULT_SOLVER)),
     )
-    place, patches = read_bytes(map_), None if patch_model is None else read_bytes(patch_model)
+    place = read_bytes(map_)
     files = find_images(images, (name for name, _ in queries))
-    CommandFiles(map_, patch_model, *files.values()).writes(output)
+    CommandFiles(map_, *files.values()).writes(output)
+    names = network_names([network.model.description for network in networks])
+    processor = " and ".join(dict.fromkeys(network.processor for network in networks))
     recording = Recording(
-        about(localizer, network.tflite, place, network.processor, patches),
+        about(localizer, [network.tflite for network in networks], place, processor),
         reference_poses(localizer.map),
         record_queries(
             localizer,
@@ -141,7 +147,8 @@ def record(
             lambda done, total: progress("recording", done, total),
         ),
     )
-    write_bundle(output, recording, files, network.tflite, place, _of(truth, queries), thresholds, patches)
+    members = {name: network.tflite for name, network in zip(names, networks, strict=True)}
+    write_bundle(output, recording, files, members, place, _of(truth, queries), thresholds)
     return recording
 
 
@@ -160,7 +167,7 @@ def record_hloc(
     files = find_images(images, (name for name, _ in queries))
     CommandFiles(*files.values(), *result_files(folder)).writes(output)
     recording = read_hloc_results(folder, queries)
-    write_bundle(output, recording, files, None, None, _of(truth, queries), thresholds)
+    write_bundle(output, recording, files, {}, None, _of(truth, queries), thresholds)
     return recording
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hfnet_edge.record.recording import QueryRecord, Recording
 from hfnet_edge.record.recording_file import pose_to_json
-from hfnet_edge.shell.console import printable
+from hfnet_edge.shell.printing import printable
 from hfnet_edge.shell.tables import PrintableConsole
 from hfnet_parity.compare import Comparison, Value
 from hfnet_parity.costs import STEPS, Cost, costliest
@@ -61,7 +61,7 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
     console.print(_worst(c, worst) if worst else Text("No query's pose or inliers differ."))
     if layers:
         console.print()
-        console.print(_layers(layers[:LAYERS], c.run.of_patches))
+        console.print(_layers(layers[:LAYERS], c.run.has_patch_network))
 
 
 def to_json(verdicts: Sequence[Verdict], layers: Sequence[Layer]) -> dict[str, Any]:
@@ -285,14 +285,14 @@ def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f} %"
 
 
-def layers_heading(of_patches: bool) -> str:
+def layers_heading(patches: bool) -> str:
     """Of the layers of `hfnet_parity.run.layers_of`."""
-    return "noisiest layers of the patch network" if of_patches else "noisiest layers"
+    return "noisiest layers of the patch network" if patches else "noisiest layers"
 
 
-def _layers(layers: Sequence[Layer], of_patches: bool) -> Table:
+def _layers(layers: Sequence[Layer], patches: bool) -> Table:
     table = _plain()
-    table.add_column(layers_heading(of_patches), overflow="ellipsis", no_wrap=True, max_width=44)
+    table.add_column(layers_heading(patches), overflow="ellipsis", no_wrap=True, max_width=44)
     table.add_column("operator", no_wrap=True)
     table.add_column("signal to noise", justify="right", no_wrap=True)
     for layer in layers:
@@ -360,7 +360,7 @@ def _query_to_json(query: QueryRecord) -> dict[str, Any]:
     return {
         "status": query.status,
         "keypoints": None if query.features is None else len(query.features.keypoints),
-        "matches": None if query.matched is None else len(query.matched.keypoints),
+        "matches": None if query.matched is None else len(query.matched.xyz),
         "inliers": inlier_count(query),
         "pose": pose_to_json(query.pose),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +13,17 @@ from hfnet_device.backends import Backend
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.image.patches import cut, detect
 from hfnet_edge.image.photo import load_photo
-from hfnet_edge.localizer import WITH_TREES, Method
+from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.description import read_description
-from hfnet_edge.networks.model import Model, check_match
-from hfnet_edge.networks.patch_model import PatchModel
 from hfnet_edge.record.recording import Recording
 from hfnet_edge.record.recording_file import read_recording
-from hfnet_edge.record.runner import IMAGES, JOB, MAP, MODEL, OUT, PATCHES, RECORDING, RecordJob
-from hfnet_edge.shell.console import Report, printable, silent
-from hfnet_edge.shell.files import read_bytes
+from hfnet_edge.record.runner import IMAGES, JOB, MAP, OUT, RECORDING, RecordJob, network_names
+from hfnet_edge.shell.console import Report, silent
+from hfnet_edge.shell.one_thread import one_thread
+from hfnet_edge.shell.printing import printable
+from hfnet_edge.shell.reading import read_bytes
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.causes import explain
 from hfnet_parity.compare import Comparison, compare
@@ -56,42 +57,36 @@ class Verdict:
 def run_on(
     backend: Backend,
     bundle: Bundle,
-    model: Path,
+    networks: Sequence[Path],
     map_: Path,
     progress: Report = silent,
-    method: Method | None = None,
-    patch_model: Path | None = None,
+    method: str | None = None,
 ) -> Recording:
     """The bundle's queries on a backend, with its solver where the backend has that. Prints what was pushed and pulled.
 
     Args:
-        method: None: the bundle's, and hierarchical for results of hloc.
-        patch_model: for a map whose landmarks a patch network describes.
+        networks: .tflite files. method: None: the bundle's, and hierarchical for results of hloc.
 
     Raises:
-        ModelError, MapFormatError, MismatchError: the models or the map are not usable, or not of the bundle; found out
-            here, before anything is sent.
+        ModelError, MapFormatError, MismatchError: the networks or the map are not usable, or not of the bundle; found
+            out here, before anything is sent.
         BackendError: the backend is not available, or the run failed there.
         RecordingError: what came back is damaged.
     """
     recorded = bundle.recording
-    patches = None if patch_model is None else PatchModel(patch_model).description
-    m = LocalizationMap.open(map_)
-    check_match(Model(model).description, m, patches)
     method = method or recorded.method
-    if method in WITH_TREES:
-        RandomTrees.of(m)
+    here = Localizer(map_, *networks, config=LocalizationConfig(method))
     if recorded.about.get("processor") != HLOC:
-        _check_methods(bundle, method, "" if patches is None else patches.weights_hash)
+        patches = here.networks.patches
+        _check_methods(bundle, method, "" if patches is None else patches.description.weights_hash)
     files = bundle.files()
     queries = tuple((q.name, files[q.name], q.camera) for q in recorded.queries)
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job"
         job.mkdir()
-        (job / MODEL).write_bytes(read_bytes(model))
+        for name, network in zip(network_names([n.description for n in here.networks]), networks, strict=True):
+            (job / name).write_bytes(read_bytes(network))
         (job / MAP).write_bytes(read_bytes(map_))
-        if patch_model is not None:
-            (job / PATCHES).write_bytes(read_bytes(patch_model))
         bundle.unpack_images(job / IMAGES)
         fields = RecordJob(queries, recorded.about.get("solver"), method=method).to_json()
         (job / JOB).write_text(json.dumps(fields))
@@ -101,10 +96,10 @@ def run_on(
         return read_recording(content.read_bytes(), f"what came back from {backend.name}")
 
 
-def _check_methods(bundle: Bundle, method: Method, patch_weights: str) -> None:
+def _check_methods(bundle: Bundle, method: str, patch_weights: str) -> None:
     """A run is of the bundle's method, and of its patch network, "" for none. Raises MismatchError."""
     recorded = bundle.recording
-    if method is not recorded.method:
+    if method != recorded.method:
         raise MismatchError(
             f"{bundle.path} was recorded with the method {recorded.method}, not {method}",
             f"leave --method out, or record the bundle with --method {method}",
@@ -125,32 +120,36 @@ def judge(bundle: Bundle, run: Recording, map_: Path, backend: str, tolerances: 
         map_: that the run localized in. tolerances: a file that replaces built-in limits.
 
     Raises:
-        see `hfnet_parity.compare.compare` and `read_tolerances`.
+        RecordingError, MismatchError, InputError: see `hfnet_parity.compare.compare` and `read_tolerances`.
     """
     profile = profile_of(bundle.recording, run)
     limits = read_tolerances(profile, tolerances, same_solver(bundle.recording, run))
     comparison = compare(bundle.recording, run, bundle.truth, bundle.thresholds, limits, profile, backend)
     m = LocalizationMap.open(map_)
-    return Verdict(comparison, costs(comparison, m), explain(comparison, bundle))
+    with one_thread():
+        spent = costs(comparison, m)
+    return Verdict(comparison, spent, explain(comparison, bundle))
 
 
-def layers_of(bundle: Bundle, model: Path, patch_model: Path | None = None, count: int = 4) -> tuple[Layer, ...]:
-    """The layers with the lowest signal to noise on a few of the bundle's images, of HF-Net, or of the patch network
-    where one describes the landmarks; () where the bundle lacks the network, or it is not quantized from it.
+def layers_of(bundle: Bundle, networks: Sequence[Path], count: int = 4) -> tuple[Layer, ...]:
+    """The layers with the lowest signal to noise on a few of the bundle's images, of the network that describes the
+    landmarks; () where the bundle lacks it, or it is not quantized from it.
 
     Raises:
         InstallError: see `hfnet_parity.layers`.
     """
     from hfnet_parity.layers import layer_noise
 
-    network, file = (MODEL, model) if patch_model is None else (PATCHES, patch_model)
-    if network not in bundle.members:
+    descriptions = [read_description(read_bytes(file), str(file)) for file in networks]
+    at = max(range(len(networks)), key=lambda i: descriptions[i].describes_patches)
+    name = network_names(descriptions)[at]
+    if name not in bundle.members:
         return ()
-    size = read_description(read_bytes(model), str(model)).input_size
     with tempfile.TemporaryDirectory() as folder:
         bundle.unpack_images(Path(folder))
-        files = list(bundle.files().values())
-        images = [load_photo(Path(folder) / name, size).pixels for name in files[:: -(-len(files) // count)]]
-    if patch_model is not None:
+        files = [Path(folder) / file for file in list(bundle.files().values())[:: -(-len(bundle.files()) // count)]]
+        size = next((d.input_size for d in descriptions if not d.describes_patches), descriptions[at].input_size)
+        images = [load_photo(file, size).pixels for file in files]
+    if descriptions[at].describes_patches:
         images = [patch for image in images for patch in cut(image, detect(image, PATCHES_TRIED))]
-    return layer_noise(bundle.member(network), read_bytes(file), images)
+    return layer_noise(bundle.member(name), read_bytes(networks[at]), images)

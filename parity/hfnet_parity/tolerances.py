@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.record.recording import Recording
-from hfnet_edge.shell.files import MAX_SETTINGS, parse_toml, read_text
+from hfnet_edge.shell.reading import MAX_SETTINGS, parse_toml, read_text
 from hfnet_parity.measures import MEASURES
 
 BUILT_IN = Path(__file__).parent / "tolerances.toml"
