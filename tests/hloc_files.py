@@ -11,11 +11,11 @@ import pycolmap
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
 from hfnet_edge.map.codecs import UNIT
-from hfnet_maps.source import Source
+from hfnet_maps.content import BuiltMap
 
 
-def write_hloc(folder: Path, source: Source, global_dim: int | None = None) -> dict[str, Path]:
-    """What `hloc.extract_features` and `hloc.triangulation` would have written of a source with photos.
+def write_hloc(folder: Path, source: BuiltMap, global_dim: int | None = None) -> dict[str, Path]:
+    """What `hloc.extract_features` and `hloc.triangulation` would have written of a built map.
 
     Keypoints are float16, as hloc's; so the model's are rounded too. Those of an image's landmarks come first.
 
@@ -26,7 +26,6 @@ def write_hloc(folder: Path, source: Source, global_dim: int | None = None) -> d
     Returns:
         The paths of "sfm" (a folder), "features" and "globals".
     """
-    assert source.photos is not None
     paths = {"sfm": folder / "sfm", "features": folder / "features.h5", "globals": folder / "global-feats.h5"}
     paths["sfm"].mkdir(parents=True, exist_ok=True)
     model = pycolmap.Reconstruction()
@@ -35,7 +34,7 @@ def write_hloc(folder: Path, source: Source, global_dim: int | None = None) -> d
         h5py.File(paths["features"], "w", libver="latest") as features,
         h5py.File(paths["globals"], "w", libver="latest") as globals_,
     ):
-        for i, (name, camera) in enumerate(zip(source.names, source.photos.cameras, strict=True)):
+        for i, (name, camera) in enumerate(zip(source.names, source.keypoints.cameras, strict=True)):
             rows = source.observed(i)
             index[rows] = np.arange(len(rows))
             keypoints = write_features(features, globals_, name, source.features(i), camera, global_dim)
@@ -69,10 +68,9 @@ def write_features(
     return keypoints
 
 
-def _add_image(model: pycolmap.Reconstruction, source: Source, i: int, keypoints: np.ndarray) -> None:
+def _add_image(model: pycolmap.Reconstruction, source: BuiltMap, i: int, keypoints: np.ndarray) -> None:
     """Image i with a camera of its own, both with the id i + 1."""
-    assert source.photos is not None
-    camera, pose = source.photos.cameras[i], source.poses[i]
+    camera, pose = source.keypoints.cameras[i], source.poses[i]
     model.add_camera_with_trivial_rig(
         pycolmap.Camera(
             camera_id=i + 1, model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)

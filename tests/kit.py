@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from hfnet_edge.localizer import Method
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.networks.by_role import Networks
+from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.record.recording import Recording
 from hfnet_edge.record.runner import IMAGES, MAP, MODEL, PATCHES, RecordJob
 from hfnet_edge.record.runner import record as run_record
 from hfnet_edge.shell.lists import read_names, read_queries
-from hfnet_export.crbnet_export import export_crbnet
-from hfnet_export.export import export_hfnet
+from hfnet_export.export import export_crbnet, export_hfnet
 from hfnet_export.networks import weights
 from hfnet_maps.build.builder import build_map
 from hfnet_maps.build.reference import read_reference
@@ -26,7 +25,8 @@ from hfnet_parity.bundle import Bundle
 from hfnet_parity.record import load_network, record
 from hfnet_parity.run import Verdict, judge
 
-SIZE = (288, 384)
+SIZE = (288, 384)  # of the network's input
+PHOTO = (360, 480)  # of the pictures
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Kit:
         """What the int8 network makes of the queries, in this process."""
         return run_record(*self.job(folder, model, map_))
 
+    @cached_property
+    def honest(self) -> Recording:
+        """What `run` makes of the kit as it is, once for all tests."""
+        return self.run(self.root / f"{type(self).__name__}_job")
+
     def judge(self, run: Recording, map_: Path | None = None) -> Verdict:
         return judge(self.bundle, run, map_ or self.map, "test")
 
@@ -92,7 +97,7 @@ class PatchKit(Kit):
 def make_kit(root: Path) -> Kit:
     """Makes it in a folder; half a minute."""
     place = root / "place"
-    write_place(place, made_place(map_views=20, query_views=6))
+    write_place(place, made_place(map_views=20, query_views=6, size=PHOTO))
     for name, precision in (("float", "none"), ("int8", "int8")):
         export_hfnet(output=root / f"{name}.tflite", quantize=precision, input_size=SIZE)
     source, _ = build_map(
@@ -101,7 +106,7 @@ def make_kit(root: Path) -> Kit:
     write_map(full_sections(source), root / "place.hfmap")
     queries = read_queries(place / "queries_with_intrinsics.txt")
     record(
-        load_network(str(root / "float.tflite")),
+        [load_network(str(root / "float.tflite"))],
         root / "place.hfmap",
         place / "images",
         queries,
@@ -120,18 +125,16 @@ def make_patch_kit(kit: Kit) -> PatchKit:
         place / "images",
         place / "reference",
         read_names(place / "map.txt"),
-        Model(root / "float.tflite"),
-        patch_model=PatchModel(root / "patches_int8.tflite"),
+        Networks(root / "float.tflite", root / "patches_int8.tflite"),
     )
     write_map(built_sections(source), root / "patches.hfmap")
     record(
-        load_network(str(root / "float.tflite")),
+        [load_network(str(root / name)) for name in ("float.tflite", "patches_float.tflite")],
         root / "patches.hfmap",
         place / "images",
         read_queries(place / "queries_with_intrinsics.txt"),
         root / "patches.bundle",
         dict(read_reference(place / "reference").poses),
-        method=Method.PARALLEL,
-        patch_model=root / "patches_float.tflite",
+        method="parallel",
     )
     return PatchKit(root, Bundle.read(root / "patches.bundle"))

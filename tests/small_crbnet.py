@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from hfnet_export import crbnet_export
+from hfnet_export.export import export_crbnet
+from hfnet_export.networks import trained_crbnet
 from hfnet_export.networks.crbnet import CRBNetConfig, FusedBatchNorm, build_crbnet
-from hfnet_export.networks.weights import save_weights
+from hfnet_export.networks.trained_crbnet import FLOORS, PatchFidelity, some_patches
+from hfnet_export.networks.weights import crbnet_from_weights, save_weights
 from hfnet_export.tflite.calibration import built_in_images
 
 CONFIG = CRBNetConfig(dim=16, width=4)
@@ -29,10 +31,9 @@ class SmallCRBNet:
 
 
 def unchecked(patch: pytest.MonkeyPatch) -> None:
-    """Random weights lose more in int8 than trained ones; timing them is of no use."""
-    patch.setitem(crbnet_export.MIN_COSINE, "int8", 0.9)
-    patch.setitem(crbnet_export.MAX_FLIPPED, "int8", 0.15)
-    patch.setattr(crbnet_export, "TIMED", 8)
+    """Random weights lose more in int8 than trained ones; small images calibrate them."""
+    patch.setitem(FLOORS, "int8", PatchFidelity(0.9, 0.85))
+    patch.setattr(trained_crbnet, "IMAGE_SIZE", (240, 320))
 
 
 def make_small_crbnet(root: Path) -> SmallCRBNet:
@@ -41,14 +42,14 @@ def make_small_crbnet(root: Path) -> SmallCRBNet:
     for layer in network.layers:
         if isinstance(layer, FusedBatchNorm):
             layer.momentum = 0.0  # one pass in training mode then measures the statistics
-    patches = np.concatenate([crbnet_export.some_patches(image) for image in built_in_images((240, 320), 8, seed=2)])
+    patches = np.concatenate([some_patches(image) for image in built_in_images((240, 320), 8, seed=2)])
     network(patches[..., None] / np.float32(127.5) - 1, training=True)
     save_weights(root / "weights.npz", network, CONFIG, {"made": "by code"})
-    network, _, _ = crbnet_export.crbnet_from_weights(root / "weights.npz")  # as float16 has them
+    network, _, _ = crbnet_from_weights(root / "weights.npz")  # as float16 has them
     with pytest.MonkeyPatch.context() as patch:
         unchecked(patch)
         files = [
-            crbnet_export.export_crbnet(root / "weights.npz", root / f"{precision}.tflite", precision).file
+            export_crbnet(root / "weights.npz", root / f"{precision}.tflite", precision).file
             for precision in ("none", "int8")
         ]
     return SmallCRBNet(root / "weights.npz", network, *files, patches)

@@ -11,8 +11,8 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.description import Description
+from hfnet_maps.content import BuiltMap, DescribedMap, MapNetworks, ReferenceKeypoints
 from hfnet_maps.pack.writer import lay_out, to_map
-from hfnet_maps.source import Extractor, Photos, Source
 
 CAMERA = Camera("PINHOLE", 640, 480, (500.0, 505.0, 321.0, 239.0))
 EXTRACTOR = Description(
@@ -24,7 +24,7 @@ EXTRACTOR = Description(
     local_dim=32,
     global_dim=16,
     nms_radius=4,
-    outputs={},
+    outputs={role: role for role in ("keypoint_logits", "local_descriptors", "global_descriptor")},
     toolchain=(),
 )
 
@@ -48,7 +48,7 @@ class Place:
         nearest = np.argmin([np.linalg.norm(p.center - pose.center) for p in self.poses])
         return Features(xy, np.ones(len(xy), np.float32), quantize(near), self.globals_[nearest], 1.0)
 
-    def source(self, noise: float = 0.0) -> Source:
+    def source(self, noise: float = 0.0) -> BuiltMap:
         """What a perfect builder would make of it; ``noise`` in pixels. Landmarks keep their numbers."""
         observations, keypoints, descriptors = [], [], []
         for i, pose in enumerate(self.poses):
@@ -61,7 +61,7 @@ class Place:
         order = np.lexsort((pairs[:, 1], pairs[:, 0]))
         landmarks = pairs[order, 0]
         others = 30  # keypoints of nothing, in each image
-        photos = Photos(
+        reference = ReferenceKeypoints(
             (CAMERA,) * len(self.poses),
             np.ones(len(self.poses)),
             np.concatenate(keypoints)[order].astype(np.float32),
@@ -70,9 +70,9 @@ class Place:
             quantize(self.rng.normal(size=(others * len(self.poses), 32))),
         )
         names = tuple(f"{i:03d}.jpg" for i in range(len(self.poses)))
-        return Source(
-            Extractor.of(EXTRACTOR), names, tuple(self.poses), self.globals_, self.landmarks, landmarks,
-            pairs[order, 1], landmarks, np.concatenate(descriptors)[order], photos,
+        return BuiltMap(
+            MapNetworks.of(EXTRACTOR), names, tuple(self.poses), self.globals_, self.landmarks, landmarks,
+            pairs[order, 1], np.concatenate(descriptors)[order], reference,
         )  # fmt: skip
 
     def map(self) -> LocalizationMap:
@@ -80,7 +80,7 @@ class Place:
         return to_map(lay_out(self.source()))
 
 
-def toy_source(observed, descriptors=None) -> Source:
+def toy_source(observed, descriptors=None) -> DescribedMap:
     """Image i observes the landmarks ``observed[i]`` and sees ``descriptors[i]`` there."""
     count = max((max(ids) + 1 for ids in observed if ids), default=0)
     rows = [np.zeros((len(ids), 32), np.int8) for ids in observed] if descriptors is None else descriptors
@@ -88,8 +88,8 @@ def toy_source(observed, descriptors=None) -> Source:
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     names, pose = tuple(f"{i}.jpg" for i in range(len(observed))), Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
     positions = np.random.default_rng(0).normal(size=(count, 3))
-    return Source(
-        Extractor.of(EXTRACTOR), names, (pose,) * len(names), np.zeros((len(names), 16), np.int8), positions,
+    return DescribedMap(
+        MapNetworks.of(EXTRACTOR), names, (pose,) * len(names), np.zeros((len(names), 16), np.int8), positions,
         pairs[order, 0], pairs[order, 1], pairs[order, 0], np.concatenate(rows).astype(np.int8)[order],
     )  # fmt: skip
 

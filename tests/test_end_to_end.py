@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -16,31 +19,50 @@ from hfnet_edge import Localizer, Model, Status
 from hfnet_edge.features import extract
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.shell.lists import read_poses, read_queries
-from hfnet_maps.synthetic_town.made_place import made_place, write_place
+from hfnet_maps.build.reference import read_reference
+from hfnet_maps.synthetic_town.made_place import made_place
 
 pytest.importorskip("tensorflow")
+from hfnet_export.export import export_hfnet
+from kit import PHOTO
+
 BIN = Path(sys.executable).parent
 
 
 def run(*command: str | Path, code: int = 0) -> subprocess.CompletedProcess:
     """Runs one of our commands as a user would."""
-    result = subprocess.run(
-        [str(BIN / command[0]), *map(str, command[1:])], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == code, result.stdout + result.stderr
+    words = [str(word) for word in command]
+    return checked(subprocess.run([str(BIN / words[0]), *words[1:]], capture_output=True, text=True), code)
+
+
+def refused(*command: str | Path) -> str:
+    """What a command that has to end with exit code 2 says. It runs in this process, which has imported everything."""
+    program, *arguments = words = [str(word) for word in command]
+    (script,) = entry_points(group="console_scripts", name=program)
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [program, *arguments])
+        with pytest.raises(SystemExit) as end:
+            script.load()()
+    done = subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
+    return checked(done, 2).stderr
+
+
+def checked(done: subprocess.CompletedProcess, code: int) -> subprocess.CompletedProcess:
+    assert done.returncode == code, done.stdout + done.stderr
     if code == 2:
-        assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
-        assert ";" in result.stderr, "a remedy follows the problem"
-    assert "Traceback" not in result.stderr
-    return result
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert ";" in done.stderr, "a remedy follows the problem"
+    assert "Traceback" not in done.stderr
+    return done
 
 
 @pytest.fixture(scope="session")
-def square(tmp_path_factory):
-    """A small place, its model and its map."""
+def square(kit, tmp_path_factory):
+    """The kit's place and model, and maps made by the commands."""
     root = tmp_path_factory.mktemp("square")
-    write_place(root / "place", made_place(map_views=16, query_views=6))
-    run("hfnet-export", "hfnet", "--quantize", "int8", "-o", root / "hfnet_int8.tflite")
+    (root / "place").symlink_to(kit.root / "place")
+    shutil.copy(kit.int8, root / "hfnet_int8.tflite")
     built = run(
         "hfnet-map", "build", "--images", root / "place/images", "--reference", root / "place/reference",
         "--list", root / "place/map.txt", "--model", root / "hfnet_int8.tflite", "-o", root / "square.hfmap",
@@ -74,7 +96,7 @@ def test_held_out_views_are_localized_and_evaluated(square, tmp_path, packed):
         "hfnet-eval", tmp_path / "poses.txt", "--reference", square / "place/reference", "--queries", listed,
         "--json", tmp_path / "e.json", "--picture", tmp_path / "map.png", "--map", square / packed,
     )  # fmt: skip
-    truth = {v.name: v.pose for v in made_place(map_views=16, query_views=6).views}
+    truth = read_reference(square / "place/reference").poses
     poses = read_poses(tmp_path / "poses.txt")
     errors = [np.linalg.norm(poses[name].center - truth[name].center) for name in poses]
     assert len(poses) >= 5, "at least five of six queries"
@@ -90,7 +112,7 @@ def test_held_out_views_are_localized_and_evaluated(square, tmp_path, packed):
 
 
 def test_a_view_of_another_place_gets_no_pose(square):
-    other = made_place(seed=11, map_views=2, query_views=3)
+    other = made_place(seed=11, map_views=2, query_views=3, size=PHOTO)
     localizer = Localizer(square / "square.hfmap", square / "hfnet_int8.tflite")
     for view in other.views:
         Image.fromarray(other.render(view)).save(square / "other.png")
@@ -99,7 +121,7 @@ def test_a_view_of_another_place_gets_no_pose(square):
 
 
 def test_threads_and_repetition_change_nothing(square):
-    name, camera = queries(square)[0]
+    name, camera = queries(square)[1]
     results = []
     for threads in (1, 2, 2):
         model = Model(square / "hfnet_int8.tflite", threads)
@@ -114,14 +136,14 @@ def test_threads_and_repetition_change_nothing(square):
 
 
 def test_one_photo_in_one_command(square):
-    name, camera = queries(square)[0]
+    name, camera = queries(square)[1]
     out = localize(square, "--image", square / "place/images" / name, "--camera", str(camera))
     assert "cam_from_world" in out.stdout and "inliers" in out.stdout
 
 
 def test_a_sideways_photo_gives_the_pose_of_the_camera_as_described(square, tmp_path):
     """Stored turned by 90 degrees with EXIF 6, and a camera of the stored size: the same place, the camera rolled."""
-    name, camera = queries(square)[0]
+    name, camera = queries(square)[1]
     upright = Image.open(square / "place/images" / name)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -151,9 +173,9 @@ def test_an_image_that_shows_nothing_gets_a_reason(square, tmp_path, kind):
 def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
     """Bad input to hfnet-localize: exit code 2, a line that names the file and the remedy, no output left behind."""
     images, listed = square / "place/images", square / "place/queries_with_intrinsics.txt"
-    name, camera = queries(square)[0]
+    name, camera = queries(square)[1]
     broken_list, damaged_map, damaged_model = (tmp_path / n for n in ("broken.txt", "damaged.hfmap", "damaged.tflite"))
-    broken_list.write_text(f"{name} {camera}\n{name} PINHOLE 640 480\n")
+    broken_list.write_text(f"{name} {camera}\n{name} PINHOLE 480 360\n")
     content = bytearray((square / "square.hfmap").read_bytes())
     for at in range(8000, len(content), 4096):  # wherever the query looks
         content[at] ^= 1
@@ -168,7 +190,7 @@ def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
         ({"--queries": broken_list}, "broken.txt, line 2"),
         ({"--queries": tmp_path / "none.txt"}, "none.txt"),
         ({"--images": tmp_path / "nowhere"}, "nowhere"),
-        ({"--images": tmp_path}, name),
+        ({"--images": tmp_path}, queries(square)[0][0]),
         ({"--map": damaged_map}, "damaged.hfmap"),
         ({"--map": tmp_path / "no.hfmap"}, "no.hfmap"),
         ({"--model": damaged_model}, "damaged.tflite"),
@@ -177,29 +199,32 @@ def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
         ({"-o": None}, "-o"),
     ]:
         arguments = [v for k, v in (base | change).items() if v is not None for v in (k, v)]
-        assert word in run("hfnet-localize", *arguments, code=2).stderr
+        assert word in refused("hfnet-localize", *arguments)
         assert not out.exists()
-    for camera_text, word in [("FISHEYE 640 480 1 2 3", "FISHEYE"), ("PINHOLE 99 99 1 1 1 1", "640x480")]:
+    size = f"{PHOTO[1]}x{PHOTO[0]}"
+    for camera_text, word in [("FISHEYE 640 480 1 2 3", "FISHEYE"), ("PINHOLE 99 99 1 1 1 1", size)]:
         command = ("hfnet-localize", "--map", base["--map"], "--model", base["--model"])
-        assert word in run(*command, "--image", images / name, "--camera", camera_text, code=2).stderr
-    assert "truncated.jpg" in run(*command, "--image", truncated, "--camera", str(camera), code=2).stderr
+        assert word in refused(*command, "--image", images / name, "--camera", camera_text)
+    assert "truncated.jpg" in refused(*command, "--image", truncated, "--camera", str(camera))
 
 
 def test_no_output_destroys_an_input(square, tmp_path):
-    images, listed = square / "place/images", tmp_path / "q.txt"
+    images, listed, o = square / "place/images", tmp_path / "q.txt", tmp_path / "o"
     shutil.copy(square / "place/queries_with_intrinsics.txt", listed)
-    before = {p: p.read_bytes() for p in (square / "square.hfmap", square / "hfnet_int8.tflite", listed)}
+    inputs = (square / "square.hfmap", square / "hfnet_int8.tflite", listed)
+    before = {p: p.read_bytes() for p in inputs}
+    command = ("hfnet-localize", "--map", inputs[0], "--model", inputs[1], "--images", images, "--queries", listed)
     for target in before:
-        localize(square, "--images", images, "--queries", listed, "-o", target, code=2)
-        localize(square, "--images", images, "--queries", listed, "-o", tmp_path / "o", "--report", target, code=2)
-    localize(square, "--images", images, "--queries", listed, "-o", "o", "--report", "o", code=2)
-    localize(square, "--images", images, "--queries", listed, "-o", tmp_path / "o", "--pictures", images, code=2)
+        refused(*command, "-o", target)
+        refused(*command, "-o", o, "--report", target)
+    refused(*command, "-o", "o", "--report", "o")
+    refused(*command, "-o", o, "--pictures", images)
     assert {p: p.read_bytes() for p in before} == before
-    assert not (tmp_path / "o").exists()
+    assert not o.exists()
 
 
 def test_one_bad_photo_does_not_lose_the_others(square, tmp_path):
-    (first, camera), (second, _) = queries(square)[:2]
+    (first, camera), (second, _) = queries(square)[1:3]
     (tmp_path / "images").mkdir()
     shutil.copy(square / "place/images" / first, tmp_path / "images")
     (tmp_path / "images" / second).write_bytes((square / "place/images" / second).read_bytes()[:4000])
@@ -230,27 +255,26 @@ def test_one_bad_photo_does_not_lose_the_others(square, tmp_path):
 )
 def test_wrong_options_are_one_line(tmp_path, monkeypatch, command, word):
     monkeypatch.chdir(tmp_path)
-    assert word in run(*command, code=2).stderr
+    assert word in refused(*command)
     assert not (tmp_path / "x.tflite").exists()
 
 
 def test_a_map_for_another_model_is_refused_by_name(square, tmp_path):
-    run("hfnet-export", "hfnet", "--quantize", "none", "--input-size", "96x128", "--global-dim", "16",
-        "-o", tmp_path / "narrow.tflite")  # fmt: skip
-    name, camera = queries(square)[0]
-    out = run(
+    export_hfnet(output=tmp_path / "narrow.tflite", quantize="none", input_size=(96, 128), global_dim=16)
+    name, camera = queries(square)[1]
+    said = refused(
         "hfnet-localize", "--map", square / "square.hfmap", "--model", tmp_path / "narrow.tflite",
-        "--image", square / "place/images" / name, "--camera", str(camera), code=2,
+        "--image", square / "place/images" / name, "--camera", str(camera),
     )  # fmt: skip
-    assert "global" in out.stderr and "square.hfmap" in out.stderr
+    assert "global" in said and "square.hfmap" in said
 
 
 def test_a_map_is_not_built_where_it_cannot_be_written(square, tmp_path):
     arguments = ("--images", square / "place/images", "--reference", square / "place/reference", "--list",
                  square / "place/map.txt", "--model", square / "hfnet_int8.tflite")  # fmt: skip
-    assert "nowhere" in run("hfnet-map", "build", *arguments, "-o", tmp_path / "nowhere" / "m.hfmap", code=2).stderr
+    assert "nowhere" in refused("hfnet-map", "build", *arguments, "-o", tmp_path / "nowhere" / "m.hfmap")
     (tmp_path / "folder").mkdir()
-    run("hfnet-map", "build", *arguments, "-o", tmp_path / "folder", code=2)
+    refused("hfnet-map", "build", *arguments, "-o", tmp_path / "folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder"]
 
 

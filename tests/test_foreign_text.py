@@ -15,8 +15,8 @@ from hfnet_device.cli import main as device
 from hfnet_edge.cli import app as localize
 from hfnet_edge.geometry import Pose
 from hfnet_edge.shell.lists import write_poses
-from hfnet_maps.cli import eval_main
 from hfnet_maps.cli import main as hfnet_map
+from hfnet_maps.eval_cli import main as eval_main
 from hfnet_maps.pack.writer import built_sections, write_map
 from synthetic import place
 

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from hfnet_edge.cli import app as localize_app
 from hfnet_edge.errors import HFNetEdgeError, InputError
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.networks.patches import PatchModel
 from hfnet_edge.record import runner
 from hfnet_export.cli import export_app
 from hfnet_maps.build.reference import read_reference
-from hfnet_maps.cli import eval_main
 from hfnet_maps.cli import main as map_app
+from hfnet_maps.eval_cli import main as eval_main
 from hfnet_maps.pack.writer import full_sections, write_map
 from hfnet_parity.bench_cli import app as bench_app
 from hfnet_parity.bundle import Bundle
@@ -32,7 +32,7 @@ COMMANDS = {
     "localize one": (localize_app, "--map {map} --model {model} --image {image} --camera", CAMERA),
     "localize parallel": (
         localize_app,
-        "--map {map} --model {model} --patch-model {model} --images {folder} --queries {list} -o {out}",
+        "--map {map} --model {model} --model {model} --images {folder} --queries {list} -o {out}",
     ),
     "build": (map_app, "build --images {folder} --reference {reference} --list {list} --model {model} -o {out}"),
     "pack": (map_app, "pack {map} --budget 1MB -o {out}"),
@@ -49,7 +49,6 @@ COMMANDS = {
     "record": (parity_app, "record --model {model} --map {map} --images {folder} --queries {list} -o {out}"),
     "record hloc": (parity_app, "record --from-hloc {folder} --images {folder} --queries {list} -o {out}"),
     "parity": (parity_app, "run {file} --model {model} --map {map} --tolerances {file} --json {out}"),
-    "golden": (parity_app, "golden -o {out}"),
     "export": (export_app, "{file} --calibration {folder} --recipe {list} -o {out}"),
     "bench": (bench_app, "--model {model} --map {map} --images {folder} --queries {list} --json {out}"),
 }
@@ -93,7 +92,7 @@ def slots(command):
         for wrong in ("pipe", "endless", "long", "folder")
         for name in COMMANDS
         for slot in dict.fromkeys(slots(name))
-        if not (wrong == "folder" and (slot in ("folder", "reference") or name == "golden"))  # which it has to be
+        if not (wrong == "folder" and slot in ("folder", "reference"))  # which it has to be
     ],
 )
 def test_inputs_and_outputs_that_are_none(here, tmp_path, wrong, command, slot):
@@ -123,7 +122,7 @@ INPUTS = {
     [
         (command, target)
         for command in COMMANDS
-        if {"out", "picture"} & set(slots(command)) and command not in ("example", "golden")
+        if {"out", "picture"} & set(slots(command)) and command != "example"
         for slot in dict.fromkeys(slots(command))
         if slot not in ("out", "picture")
         for target in INPUTS.get(slot, [slot])

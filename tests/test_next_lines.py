@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from hfnet_device import cli as device_cli
 from hfnet_edge.shell.lists import read_names
 from hfnet_maps.pack.writer import full_sections, write_map
+from hfnet_maps.synthetic_town import made_place
 from synthetic import place as synthetic_place
 
 KEPT = 8  # reference images of the place; its queries besides
@@ -94,7 +96,7 @@ def test_from_the_example_to_the_map(shell, small, monkeypatch):
     def write_place(folder, progress):
         shutil.copytree(small, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr("hfnet_maps.synthetic_town.made_place.write_place", write_place)
+    monkeypatch.setattr(made_place, "write_place", write_place)
     shell.then(shell("hfnet-map", "example", "-o", "it's a place"), "hfnet-map build")
     assert Path("it's a place/map.hfmap").is_file()
 
@@ -139,6 +141,7 @@ def test_of_the_patch_network(shell):
 @pytest.mark.parametrize("program", ["hfnet-distill", "hfnet-train-crbnet"])
 def test_of_the_training(shell, small, monkeypatch, program):
     from hfnet_export.networks import weights
+    from hfnet_export.training import crbnet_runs, runs
 
     hfnet = program == "hfnet-distill"
     files = ("losses.png", "local.csv", "global.csv")
@@ -150,15 +153,15 @@ def test_of_the_training(shell, small, monkeypatch, program):
             (run / name).write_bytes(b"0")
         return Path(shutil.copy(weights.BUNDLED if hfnet else weights.BUNDLED_CRBNET, run / "weights.npz"))
 
-    monkeypatch.setattr("hfnet_export.training.runs.run_distillation", trained)
-    monkeypatch.setattr("hfnet_export.training.crbnet_runs.run_crbnet", trained)
+    monkeypatch.setattr(runs, "run_distillation", trained)
+    monkeypatch.setattr(crbnet_runs, "run_crbnet", trained)
     own = ["--local-teacher", "a", "--global-teacher", "b"] if hfnet else ["--scenes", "s", "--hold-out", "x"]
     shell.then(shell(program, "--images", small / "images", *own, "-o", "a run"), "hfnet-export")
 
 
 @pytest.mark.slow
 def test_of_the_device(shell, monkeypatch):
-    monkeypatch.setattr("hfnet_device.cli.prepare", lambda: shell.words["DIR"])
+    monkeypatch.setattr(device_cli, "prepare", lambda: shell.words["DIR"])
     line = shell("hfnet-device", "prepare-arm64")
     assert line.endswith(" --backend arm64")
     shell.then(line.removesuffix(" --backend arm64"), "hfnet-parity run")  # here, in place of the emulator

@@ -11,6 +11,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ from attacks.tampering import assembled, at_most, parts, resealed, table, with_m
 from attacks.victims import KINDS, a_query, victim
 from hfnet_edge.errors import HFNetEdgeError, MapFormatError
 from hfnet_edge.localizer import localize_features
-from hfnet_edge.map.container import Section
+from hfnet_edge.map.container import MapBytes, Section
 from hfnet_edge.map.map_file import TILE, LocalizationMap
 from hfnet_edge.map.observation_list import decode
-from hfnet_edge.networks.model import check_match
+from hfnet_edge.networks.by_role import Networks, check_networks, weights_of
+from hfnet_maps.content import content_of
 from hfnet_maps.pack.observation_list import encode
-from hfnet_maps.source import source_of
 from synthetic import CAMERA, EXTRACTOR
 
 SECONDS = 1.0  # of the processor, a file
@@ -210,7 +211,7 @@ def landmarks_of(image: int) -> Callable[[LocalizationMap], object]:
 
 
 def located(m: LocalizationMap) -> object:
-    check_match(EXTRACTOR, m)
+    check_networks(Networks(SimpleNamespace(description=EXTRACTOR, path="")), m, weights_of(m).keys())
     found = localize_features(m, a_query(), CAMERA)
     if found.pose is None:
         return found.status, None
@@ -219,9 +220,10 @@ def located(m: LocalizationMap) -> object:
 
 
 def packed(m: LocalizationMap) -> object:
-    source = source_of(m)
+    source = content_of(m)
     assert len(source.names) == m.image_count and len(source.positions) == m.landmark_count
-    return source.names, source.landmarks.tobytes(), source.described.tobytes(), source.descriptors.tobytes()
+    rows = source.encoded().codes.tobytes()
+    return source.names, source.landmarks.tobytes(), source.described.tobytes(), rows
 
 
 QUESTIONS: dict[str, Callable[[LocalizationMap], object]] = {
@@ -343,8 +345,8 @@ def test_a_file_is_read_like_bytes(tmp_path):
 
 def test_the_fuzzer_notices_what_it_should(monkeypatch):
     """A reader without its checks does not survive."""
-    monkeypatch.setattr("hfnet_edge.map.container.MapBytes.check", lambda *_: None)
-    monkeypatch.setattr("hfnet_edge.map.container.MapBytes.check_rows", lambda *_: None)
+    monkeypatch.setattr(MapBytes, "check", lambda *_: None)
+    monkeypatch.setattr(MapBytes, "check_rows", lambda *_: None)
     with pytest.raises(AssertionError) as caught:
         campaign(range(200))
     assert "mutant(" in caught.value.__notes__[0]

@@ -19,7 +19,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from hfnet_edge.errors import ModelError
 from hfnet_edge.networks.description import METADATA_NAME, UNSEALED, read_description, sealed
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.schema.description_generated import ModelDescriptionT, OutputT
 
 SCHEMA_MUTANTS, BLOCK_MUTANTS = 150, 300

@@ -11,9 +11,10 @@ from hfnet_edge.features import Features
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.map.codecs import CodecName
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_maps.pack.packer import ALL, Packer, Settings
+from hfnet_maps.content import BuiltMap, PackedMap
+from hfnet_maps.pack.packer import Packer
+from hfnet_maps.pack.settings import ALL, Settings
 from hfnet_maps.pack.writer import Sections, full_sections, in_file_order, lay_out, to_map
-from hfnet_maps.source import Source
 from synthetic import looking_at, place
 
 LANDMARKS = 280  # two tiles, the second not full
@@ -37,12 +38,12 @@ class Victim:
     Attributes:
         content: the file.
         sections: what it was written from.
-        source: the same, with the landmarks' numbers in the file; descriptors encoded.
+        source: the same, with the landmarks' numbers in the file.
     """
 
     content: bytes
     sections: Sections
-    source: Source
+    source: PackedMap
 
     def read(self) -> LocalizationMap:
         return LocalizationMap.read(self.content)
@@ -53,13 +54,13 @@ def victim(kind: str) -> Victim:
     """The map of one of `KINDS`."""
     settings, source = KINDS[kind], a_place()[0]
     if settings is None:
-        return written(full_sections(source), in_file_order(source))
+        return written(full_sections(source), in_file_order(source).encoded())
     packer = Packer(source)
     kept = packer.encoded(settings).take(np.sort(packer.order[:LANDMARKS]))
     return written(packer.pack(settings, LANDMARKS), kept)
 
 
-def written(sections: Sections, source: Source) -> Victim:
+def written(sections: Sections, source: PackedMap) -> Victim:
     return Victim(bytes(to_map(sections).file.data), sections, source)
 
 
@@ -69,7 +70,7 @@ def a_query() -> Features:
 
 
 @cache
-def a_place() -> tuple[Source, Features]:
+def a_place() -> tuple[BuiltMap, Features]:
     """Every third landmark looks different in every image."""
     p = place(landmarks=300, images=5)
     source, center = p.source(), np.array([1000.0, -2000.0, 50.0])
@@ -87,5 +88,5 @@ def a_place() -> tuple[Source, Features]:
 @cache
 def a_large_map() -> Victim:
     """Landmarks whose positions and descriptors fill many blocks of a checksum each."""
-    source = in_file_order(replace(place(landmarks=20_000, images=2).source(), photos=None))
+    source = in_file_order(place(landmarks=20_000, images=2).source().encoded())
     return written(lay_out(source), source)

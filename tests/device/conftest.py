@@ -48,9 +48,9 @@ print("2/2", flush=True)
 def stand_in(tmp_path, monkeypatch):
     """Makes jobs for a runner that does what the job says, in place of ours. Returns what makes them."""
     package = tmp_path / "stand-in" / "hfnet_edge"
-    package.mkdir(parents=True)
+    (package / "record").mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "runner.py").write_text(STAND_IN)
+    (package / "record" / "runner.py").write_text(STAND_IN)
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "runner.pyc").touch()
     monkeypatch.setattr(backends, "hfnet_edge", SimpleNamespace(__file__=str(package / "__init__.py")))

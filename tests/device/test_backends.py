@@ -32,7 +32,7 @@ def test_the_host_runs_the_code_of_this_checkout_in_an_environment_of_its_own(st
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": str(job / "runtime"),
     }
-    assert sorted(path.name for path in (job / "runtime/hfnet_edge").iterdir()) == ["__init__.py", "runner.py"]
+    assert sorted(path.name for path in (job / "runtime/hfnet_edge").iterdir()) == ["__init__.py", "record"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 
 from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet
+from hfnet_export.networks.trained_hfnet import describe
 from hfnet_export.networks.weights import hfnet_from_weights, save_weights
 from hfnet_export.tflite import calibration, convert
+from hfnet_export.tflite.embed import embed
+from hfnet_export.tflite.graph import Graph
+from hfnet_export.tflite.quantize import quantize
+from hfnet_export.tflite.rules import RECIPES, bundled
 
 SIZE = (96, 128)
 CONFIG = HFNetConfig(local_dim=16, global_dim=12, detector_width=32, descriptor_width=32)
@@ -23,9 +28,14 @@ class Exported:
     """A Keras network, its float .tflite as converted, and what `hfnet-export` would write in each precision."""
 
     network: keras.Model
-    float_tflite: bytes
+    graph: Graph
     described: dict[str, bytes]
     images: list[np.ndarray]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def once(quick_exports):
+    """All tests of the export convert a network once."""
 
 
 def fit_global_head(model: keras.Model, images: np.ndarray, vectors: np.ndarray) -> None:
@@ -66,15 +76,13 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(weights) -> Exported:
-    network, weights_hash = hfnet_from_weights(weights, SIZE, batch=1)
-    float_tflite = convert.to_float_tflite(network)
-    description = convert.describe(CONFIG, weights_hash, "none", SIZE)
+    network, hash_ = hfnet_from_weights(weights, SIZE, batch=1)
+    graph = convert.to_float_tflite(network)
+    description = describe(CONFIG, hash_, "none", SIZE)
     images = calibration.built_in_images(SIZE, 12)
     inputs = [description.scale(image) for image in images]
     described = {
-        precision: convert.embed(
-            convert.quantize(float_tflite, precision, inputs), replace(description, precision=precision)
-        )
-        for precision in convert.RECIPES
+        precision: embed(quantize(graph, bundled(recipe), inputs), replace(description, precision=precision))
+        for precision, recipe in RECIPES.items()
     }
-    return Exported(network, float_tflite, described, images)
+    return Exported(network, graph, described, images)

@@ -11,12 +11,18 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import CONFIG, SIZE
 from hfnet_edge.errors import ModelError
 from hfnet_edge.networks.description import read_description
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
+from hfnet_export.networks.any_hfnet import FLOORS, HFNetFidelity, compare
 from hfnet_export.networks.weights import hfnet_from_weights
-from hfnet_export.tflite import convert
-from hfnet_export.tflite.convert import FLOAT16_WEIGHTS, FLOAT32, INT8, INT8_WEIGHTS, RECIPES, Fidelity, Operator, Rule
+from hfnet_export.tflite import checks, rounding
+from hfnet_export.tflite.convert import parameter_count
+from hfnet_export.tflite.embed import embed
+from hfnet_export.tflite.graph import FLOAT16_WEIGHTS, FLOAT32, INT8_WEIGHTS, Graph, Operator, name_of, pack
+from hfnet_export.tflite.quantize import quantize
+from hfnet_export.tflite.rules import ADDS_MAPS, ALL, RECIPES, Rule, bundled
 
 PRECISIONS = list(RECIPES)
+RULES = {precision: bundled(name) for precision, name in RECIPES.items()}
 
 
 def scaled(exported) -> list[np.ndarray]:
@@ -35,7 +41,7 @@ def test_description_round_trip(exported, weights, precision):
 def test_describing_again_replaces_the_description(exported):
     first = exported.described["int8"]
     changed = replace(read_description(first, "test"), nms_radius=7)
-    again = convert.embed(first, changed)
+    again = embed(Graph.parse(first), changed)
     assert read_description(again, "test") == changed
     assert abs(len(again) - len(first)) < 1000
 
@@ -50,14 +56,14 @@ def test_buffers_are_aligned(exported):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_operators_are_as_the_recipe_says(exported, precision):
-    convert.check_precisions(exported.described[precision], precision)
-    graph = convert.operators(exported.float_tflite)
-    convert.check_size(exported.described[precision], convert.parameter_count(exported.network), graph, precision)
-    convert.check_xnnpack(exported.described[precision])
+    made = Graph.parse(exported.described[precision])
+    checks.check_precisions(made, RULES[precision])
+    checks.check_size(made, parameter_count(exported.network), exported.graph.operators, RULES[precision])
+    checks.check_xnnpack(made.content)
     for other in PRECISIONS:
         if other != precision:
             with pytest.raises(ModelError, match="operators are not as"):
-                convert.check_precisions(exported.described[precision], other)
+                checks.check_precisions(made, RULES[other])
 
 
 def test_int8_is_int8(exported):
@@ -75,44 +81,41 @@ def test_int8_is_int8(exported):
     assert heavy == 56
 
 
-def test_a_norm_in_int8_is_noticed(exported, monkeypatch):
-    careless = (*RECIPES["int8"][:3], Rule("ADD", INT8), RECIPES["int8"][4])
-    with monkeypatch.context() as patch:
-        patch.setitem(RECIPES, "int8", careless)
-        content = convert.quantize(exported.float_tflite, "int8", scaled(exported)[:2])
+def test_a_norm_in_int8_is_noticed(exported):
+    careless = [replace(rule, scope=ALL) if rule.scope == ADDS_MAPS else rule for rule in RULES["int8"]]
+    made = quantize(exported.graph, careless, scaled(exported)[:2])
     with pytest.raises(ModelError, match=r"ADD .*netvlad.* is .*, not float32"):
-        convert.check_precisions(content, "int8")
+        checks.check_precisions(made, RULES["int8"])
 
 
-def test_depthwise_off_xnnpack_is_noticed(exported, monkeypatch):
-    slow = (*RECIPES["dynamic"], Rule("DEPTHWISE_CONV_2D", INT8_WEIGHTS))
-    monkeypatch.setitem(RECIPES, "dynamic", slow)
-    content = convert.quantize(exported.float_tflite, "dynamic", scaled(exported)[:1])
+def test_depthwise_off_xnnpack_is_noticed(exported):
+    slow = (*RULES["dynamic"], Rule("DEPTHWISE_CONV_2D", INT8_WEIGHTS))
+    made = quantize(exported.graph, slow, scaled(exported)[:1])
     with pytest.raises(ModelError, match="17 of 58 convolutions do not run on XNNPACK, first a DEPTHWISE_CONV_2D"):
-        convert.check_xnnpack(content)
+        checks.check_xnnpack(made.content)
 
 
 def test_strange_operators_are_noticed(exported):
-    model = convert._parse(exported.float_tflite)
+    model = exported.graph.copy()
     (softmax,) = [c for c in model.operatorCodes if c.builtinCode == schema.BuiltinOperator.SOFTMAX]
     softmax.builtinCode = softmax.deprecatedBuiltinCode = schema.BuiltinOperator.COS
     with pytest.raises(ModelError, match="needs COS"):
-        convert.check_operators(convert._pack(model))
+        checks.check_operators(Graph.parse(pack(model)))
     softmax.builtinCode = softmax.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
     softmax.customCode = b"FlexSoftmax"
     with pytest.raises(ModelError, match="needs FlexSoftmax"):
-        convert.check_operators(convert._pack(model))
+        checks.check_operators(Graph.parse(pack(model)))
 
 
 def test_lost_weights_are_noticed(exported):
-    model = convert._parse(exported.float_tflite)
+    model = exported.graph.copy()
     for buffer in model.buffers:
         buffer.data = None
-    graph, parameters = convert.operators(exported.float_tflite), convert.parameter_count(exported.network)
+    parameters, operators = parameter_count(exported.network), exported.graph.operators
     with pytest.raises(ModelError, match="weights were lost"):
-        convert.check_size(convert._pack(model), parameters, graph, "none")
+        checks.check_size(Graph.parse(pack(model)), parameters, operators, RULES["none"])
     with pytest.raises(ModelError, match="not compressed"):
-        convert.check_size(exported.float_tflite, parameters, graph, "int8")
+        checks.check_size(exported.graph, parameters, operators, RULES["int8"])
 
 
 def test_the_size_follows_from_the_rules():
@@ -120,62 +123,67 @@ def test_the_size_follows_from_the_rules():
     million = 1_000_000
     kinds = {"CONV_2D": million, "FULLY_CONNECTED": 4 * million, "BATCH_MATMUL": million}
     graph = [Operator(kind, kind, FLOAT32, ("x",), ((1, 8, 8, 4),), weights) for kind, weights in kinds.items()]
-    rules = (*RECIPES["int8"], Rule("FULLY_CONNECTED", FLOAT16_WEIGHTS))
-    convert.check_size(bytes((1 + 8 + 4) * million), 6 * million, graph, rules)
+    rules = (*RULES["int8"], Rule("FULLY_CONNECTED", FLOAT16_WEIGHTS))
+
+    def of_size(size: int) -> Graph:
+        return Graph(bytes(size), (), None)
+
+    checks.check_size(of_size((1 + 8 + 4) * million), 6 * million, graph, rules)
     for wrong in ((1 + 4 + 4) * million, (1 + 16 + 4) * million):
         with pytest.raises(ModelError, match="its 6000000 weights need about 13000000"):
-            convert.check_size(bytes(wrong), 6 * million, graph, rules)
+            checks.check_size(of_size(wrong), 6 * million, graph, rules)
     twice = [*graph, *graph]  # a layer that is applied twice has its weights once
-    convert.check_size(bytes((1 + 8 + 4) * million), 6 * million, twice, rules)
+    checks.check_size(of_size((1 + 8 + 4) * million), 6 * million, twice, rules)
 
 
 def test_a_truncated_file_is_noticed(exported):
-    for size in (3, 100, len(exported.float_tflite) // 3):
-        with pytest.raises(ModelError):
-            convert.check_operators(exported.float_tflite[:size])
+    content = exported.graph.content
+    for size in (3, 100, len(content) // 3):
+        with pytest.raises(ModelError, match="is damaged"):
+            Graph.parse(content[:size])
 
 
 def test_a_missing_signature_is_noticed(exported):
     shapes = {name: tuple(output.shape) for name, output in exported.network.output.items()}
-    convert.check_signature(exported.described["int8"], shapes)
+    checks.check_signature(Graph.parse(exported.described["int8"]), shapes)
     with pytest.raises(ModelError, match="outputs are"):
-        convert.check_signature(exported.float_tflite, {**shapes, "global_descriptor": (1, 13)})
-    model = convert._parse(exported.float_tflite)
+        checks.check_signature(exported.graph, {**shapes, "global_descriptor": (1, 13)})
+    model = exported.graph.copy()
     model.signatureDefs = None
     with pytest.raises(ModelError, match="no signature"):
-        convert.check_signature(convert._pack(model), shapes)
+        checks.check_signature(Graph.parse(pack(model)), shapes)
 
 
 def test_outputs_are_those_of_keras(exported):
     model = Model("test", content=exported.described["none"])
     image = exported.images[0]
-    reference = exported.network(model.description.scale(image), training=False)
-    convert.check_float(model(image), reference)
+    outputs, reference = model.run(image[None]), exported.network(model.description.scale(image), training=False)
+    checks.check_float(outputs, reference, 1e-3)
     for wrong in (0.01, np.nan):
         with pytest.raises(ModelError, match=r"local_descriptors .* off by"):
-            convert.check_float(
-                model(image), {**reference, "local_descriptors": reference["local_descriptors"] + wrong}
-            )
+            off = {**reference, "local_descriptors": reference["local_descriptors"] + wrong}
+            checks.check_float(outputs, off, 1e-3)
 
 
 def test_fidelity(exported):
     models = {p: Model("test", content=exported.described[p]) for p in PRECISIONS}
     reference = [models["none"](image) for image in exported.images]
     for precision, model in models.items():
-        convert.check_fidelity(convert.fidelity([model(image) for image in exported.images], reference), precision)
-    equal = convert.fidelity(reference, reference)
+        measured = compare([model(image) for image in exported.images], reference)
+        checks.check_fidelity(measured, FLOORS[precision], precision)
+    equal = compare(reference, reference)
     assert np.allclose([equal.keypoint_scores, equal.local_descriptors, equal.global_descriptor], 1)
-    shuffled = convert.fidelity(reference[::-1], reference)
+    shuffled = compare(reference[::-1], reference)
     with pytest.raises(ModelError, match=r"keypoint_scores .* --calibration"):
-        convert.check_fidelity(shuffled, "int8")
+        checks.check_fidelity(shuffled, FLOORS["int8"], "int8")
     with pytest.raises(ModelError):
-        convert.check_fidelity(Fidelity(1.0, float("nan"), 1.0), "int8")
+        checks.check_fidelity(HFNetFidelity(1.0, float("nan"), 1.0), FLOORS["int8"], "int8")
 
 
 def test_rounding_keeps_sums():
     kernels = np.random.default_rng(0).normal(size=(9, 200))
     steps = (kernels - kernels.mean(axis=0)) / np.abs(kernels - kernels.mean(axis=0)).max(axis=0) * 127
-    rounded = convert._round_keeping_sums(steps)
+    rounded = rounding._round_keeping_sums(steps)
     assert np.array_equal(rounded, np.rint(rounded))
     assert np.abs(np.rint(steps).sum(axis=0)).max() > 1.5  # what it is for
     assert np.abs(rounded.sum(axis=0)).max() < 0.5
@@ -186,20 +194,18 @@ def test_rounding_keeps_sums():
 def test_rounding_does_not_shift_the_mean(exported):
     """By hand for one layer, the linear 1x1 convolution of the first block."""
 
-    def kernel_and_bias(content: bytes) -> list[np.ndarray]:
-        model = convert._parse(content)
+    def kernel_and_bias(made: Graph) -> list[np.ndarray]:
+        model = made.model
         (graph,) = model.subgraphs
-        (op,) = [op for op in graph.operators if "/b0.proj" in convert._name(graph, op)]
+        (op,) = [op for op in graph.operators if "/b0.proj" in name_of(graph, op)]
         tensors = [graph.tensors[i] for i in op.inputs[1:]]
         return [np.frombuffer(bytes(model.buffers[t.buffer].data), np.float32).reshape(t.shape) for t in tensors]
 
     inputs = scaled(exported)
     layers = exported.network.get_layer("b0.dw.relu").output
     x = np.concatenate([keras.Model(exported.network.input, layers)(image) for image in inputs])
-    (w, b), (w8, b8) = (
-        kernel_and_bias(c)
-        for c in (exported.float_tflite, convert.round_weights(exported.float_tflite, "int8", inputs))
-    )
+    rounded = Graph.parse(rounding.round_weights(exported.graph, RULES["int8"], inputs))
+    (w, b), (w8, b8) = kernel_and_bias(exported.graph), kernel_and_bias(rounded)
     mean = x.mean(axis=(0, 1, 2), dtype=np.float64)
     before, rounded, after = (k[:, 0, 0] @ mean + bias for k, bias in ((w, b), (w8, b), (w8, b8)))
     assert np.abs(rounded - before).max() > 1e-3

@@ -11,12 +11,12 @@ from ai_edge_litert.interpreter import Interpreter
 from typer.testing import CliRunner
 
 from hfnet_edge.errors import InputError, ModelError
-from hfnet_edge.networks.patch_model import PatchModel
-from hfnet_export import crbnet_export
+from hfnet_edge.networks.patches import PatchModel
 from hfnet_export.cli import export_app
-from hfnet_export.crbnet_export import PatchFidelity, export_crbnet, fidelity, some_patches
-from hfnet_export.export import STEPS
+from hfnet_export.export import STEPS, export_crbnet
+from hfnet_export.networks import trained_crbnet
 from hfnet_export.networks.crbnet import CRBNetConfig
+from hfnet_export.networks.trained_crbnet import FLOORS, PatchFidelity, compare, some_patches
 from hfnet_export.networks.weights import (
     BUNDLED,
     BUNDLED_CRBNET,
@@ -25,21 +25,21 @@ from hfnet_export.networks.weights import (
     load_weights,
 )
 from hfnet_export.networks.weights_card import is_crbnet
-from hfnet_export.tflite import convert
 from hfnet_export.tflite.calibration import built_in_images
-from small_crbnet import CONFIG, make_small_crbnet, unchecked
+from hfnet_export.tflite.graph import Graph
+from small_crbnet import CONFIG, unchecked
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return make_small_crbnet(tmp_path_factory.mktemp("crbnet"))
+@pytest.fixture
+def small(small_crbnet):
+    return small_crbnet
 
 
 @pytest.fixture
 def fast(monkeypatch):
     unchecked(monkeypatch)
     images = built_in_images((160, 200), 4)
-    monkeypatch.setattr(crbnet_export, "built_in_images", lambda size: images)
+    monkeypatch.setattr(trained_crbnet, "built_in_images", lambda size: images)
 
 
 def run(*arguments) -> tuple[int, str, str]:
@@ -47,39 +47,38 @@ def run(*arguments) -> tuple[int, str, str]:
     return result.exit_code, " ".join(result.stdout.split()), result.stderr
 
 
-@pytest.fixture(scope="module")
-def bundled(tmp_path_factory):
-    """The bundled weights at int8, with the checks of a real export."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crbnet_export, "TIMED", 8)
-        return export_crbnet(output=tmp_path_factory.mktemp("bundled") / "crbnet.tflite")
+@pytest.fixture
+def bundled(patch_kit):
+    """The file of the bundled weights at int8, with the checks of a real export."""
+    return patch_kit.patches
 
 
-def test_the_bundled_network_at_int8(bundled):
-    assert bundled.fidelity.flipped < 0.01 and bundled.fidelity.cosine > 0.999
-    assert bundled.bytes < 2.6e6 and bundled.float_bytes > 9e6 and bundled.compared > 500
+def test_the_bundled_network_at_int8(bundled, patch_kit):
+    assert bundled.stat().st_size < 2.6e6 and (patch_kit.root / "patches_float.tflite").stat().st_size > 9e6
     network, config, _ = crbnet_from_weights(BUNDLED_CRBNET)
-    model = PatchModel(bundled.file)
+    model = PatchModel(bundled)
     assert model.description.local_dim == config.dim == 256 and model.kernels == "XNNPACK"
     # Of images that the calibration did not see, against Keras, through the runtime's rounding.
     patches = np.concatenate([some_patches(image) for image in built_in_images((240, 320), 6, seed=11)])
     reference = np.asarray(network(model.description.scale(patches), training=False))
     ours = model(patches)
     assert len(patches) > 200 and np.mean((ours >= 0) != (reference >= 0)) < 0.01
-    assert fidelity(ours / np.linalg.norm(ours, axis=1, keepdims=True), reference).cosine > 0.998
+    assert compare(ours / np.linalg.norm(ours, axis=1, keepdims=True), reference).descriptors > 0.998
+    raw = compare(model.raw(patches), reference)
+    assert raw.flipped < 0.01 and raw.descriptors > 0.998
     ones = np.mean(reference >= 0, axis=0)
     assert ones.min() > 0.1 and ones.max() < 0.9  # every bit says something
 
 
 def test_first_and_last_layer(bundled):
-    graph = [op for op in convert.operators(bundled.file.read_bytes()) if op.kind in ("CONV_2D", "ADD")]
+    graph = [op for op in Graph.parse(bundled.read_bytes()).operators if op.kind in ("CONV_2D", "ADD")]
     kinds = [(op.kind, op.precision) for op in graph]
     assert kinds[0] == ("CONV_2D", "float32") and kinds[-1] == ("CONV_2D", "int8 weights")
     assert len(kinds) == 17 and {precision for _, precision in kinds[1:-1]} == {"int8"}
 
 
 def test_any_number_of_patches(bundled):
-    interpreter = Interpreter(model_path=str(bundled.file))
+    interpreter = Interpreter(model_path=str(bundled))
     (image,) = interpreter.get_input_details()
     assert image["shape_signature"].tolist() == [-1, 32, 32, 1]
     for count in (1, 3, 70):
@@ -92,31 +91,32 @@ def test_any_number_of_patches(bundled):
 
 @pytest.mark.parametrize("precision", ["none", "fp16", "dynamic", "int8"])
 def test_export(fast, small, tmp_path, precision, monkeypatch):
-    for floor in (crbnet_export.MIN_COSINE, crbnet_export.MAX_FLIPPED):
-        monkeypatch.setitem(floor, "dynamic", floor["int8"])
+    monkeypatch.setitem(FLOORS, "dynamic", FLOORS["int8"])
     steps = []
     path = tmp_path / "model.tflite"
     report = export_crbnet(small.weights, path, precision, on_step=lambda number, _: steps.append(number))
     assert steps == list(range(1, STEPS + 1)) and os.listdir(tmp_path) == ["model.tflite"]
     assert report.bytes == path.stat().st_size
-    assert report.patches_per_second > 0 and report.float_patches_per_second > 0
+    assert report.milliseconds > 0 and report.float_milliseconds > 0 and report.unit == "patches"
     d = PatchModel(path).description
     assert d.precision == precision and d.weights_hash == PatchModel(small.float_model).description.weights_hash
     if precision == "none":
-        assert report.fidelity.flipped == 0 and report.fidelity.cosine == pytest.approx(1)
+        assert report.fidelity.flipped == 0 and report.fidelity.descriptors == pytest.approx(1)
 
 
 def test_fidelity():
     a = np.array([[0.6, 0.8, 0.0, -0.0], [1.0, 0.0, 0.0, 0.0]], np.float32)
     b = a.copy()
-    assert fidelity(b, a) == PatchFidelity(pytest.approx(1), 0)
+    assert compare(b, a) == PatchFidelity(pytest.approx(1), 1)
     b[0, 1], b[1, 3] = -0.8, -1e-9
-    assert fidelity(b, a) == PatchFidelity(pytest.approx((0.36 - 0.64 + 1) / 2), 2 / 8)
+    assert (
+        compare(b, a) == PatchFidelity(pytest.approx((0.36 - 0.64 + 1) / 2), 6 / 8) and compare(b, a).flipped == 2 / 8
+    )
 
 
 def test_a_bad_export_leaves_nothing(fast, small, tmp_path, monkeypatch):
-    monkeypatch.setitem(crbnet_export.MAX_FLIPPED, "int8", 0.0)
-    with pytest.raises(ModelError, match="of their bits differ"):
+    monkeypatch.setitem(FLOORS, "int8", PatchFidelity(0.0, 1.0))
+    with pytest.raises(ModelError, match="bits of the int8 model agree"):
         export_crbnet(small.weights, tmp_path / "model.tflite")
     assert not os.listdir(tmp_path)
 
@@ -129,11 +129,11 @@ def test_command(fast, small, tmp_path):
     code, out, err = run(small.weights, "--quantize", "int8", "--calibration", photos, "-o", model)
     assert code == 0, err
     assert out.startswith(f"1/6 building CRBNet from {small.weights}") and "6/6 timing" in out
-    for expected in ("patches a second", "flipped bits", "descriptors, cosine", f"wrote {model}"):
+    for expected in ("patches a second", "agreement of bits", "agreement of descriptors", f"wrote {model}"):
         assert expected in out
     assert (
         f"next: hfnet-map build --method parallel --images DIR --reference COLMAP_MODEL --model M.tflite "
-        f"--patch-model {model} -o scene.hfmap" in out
+        f"--model {model} -o scene.hfmap" in out
     )
 
 

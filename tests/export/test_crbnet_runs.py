@@ -24,7 +24,7 @@ from hfnet_export.networks.weights import crbnet_from_weights, load_crbnet_weigh
 from hfnet_export.tflite.calibration import built_in_images
 from hfnet_export.training import crbnet_runs
 from hfnet_export.training.crbnet_training import CRBNetTraining
-from hfnet_export.training.recipe import BUNDLED_CRBNET_RECIPE, read_crbnet_recipe
+from hfnet_export.training.training_recipe import BUNDLED_CRBNET_RECIPE, read_crbnet_training_recipe
 
 RECIPE = """
 steps = 3
@@ -98,7 +98,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small, data, tmp_pat
 
 
 def test_the_bundled_recipe_and_the_defaults_are_one():
-    assert read_crbnet_recipe(BUNDLED_CRBNET_RECIPE) == CRBNetTraining()
+    assert read_crbnet_training_recipe(BUNDLED_CRBNET_RECIPE) == CRBNetTraining()
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ def test_a_wrong_recipe_is_named(change, message, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(change)
     with pytest.raises(InputError, match=message):
-        read_crbnet_recipe(path)
+        read_crbnet_training_recipe(path)
 
 
 def test_an_ablation_is_a_line_of_the_recipe(tmp_path):
     (tmp_path / "r.toml").write_text("hamming = false")
-    assert read_crbnet_recipe(tmp_path / "r.toml") == CRBNetTraining(hamming=False)
+    assert read_crbnet_training_recipe(tmp_path / "r.toml") == CRBNetTraining(hamming=False)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from hfnet_export.networks.weights import load_weights
 from hfnet_export.tflite.calibration import built_in_images
 from hfnet_export.training import losses, runs
 from hfnet_export.training.distill import DistillConfig, GlobalConfig, LocalConfig, split
-from hfnet_export.training.recipe import BUNDLED_RECIPE, read_recipe
 from hfnet_export.training.targets import Targets, find_peaks, make_targets, sample
+from hfnet_export.training.training_recipe import BUNDLED_RECIPE, read_training_recipe
 from hfnet_export.training.views import (
     cells_inside,
     change_light,
@@ -265,7 +265,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, ima
     whole = train("whole", power_cut)
     resumed = train("resumed")
     (config, a, card), (_, b, _) = load_weights(whole), load_weights(resumed)
-    assert config == replace(read_recipe(recipe).network, local_dim=8)
+    assert config == replace(read_training_recipe(recipe).network, local_dim=8)
     assert (card["local_teacher"], card["image_folder"], card["images"]) == ("fake local", "images", 12)
     assert [card["stages"][name]["steps"] for name in ("local", "global")] == [3, 2]
     assert a.keys() == b.keys()
@@ -305,11 +305,11 @@ def test_a_wrong_recipe_is_named(change, message, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(change)
     with pytest.raises(InputError, match=message):
-        read_recipe(path)
+        read_training_recipe(path)
 
 
 def test_the_bundled_recipe_and_the_defaults_are_one():
-    assert read_recipe(BUNDLED_RECIPE) == DistillConfig(HFNetConfig(), LocalConfig(), GlobalConfig())
+    assert read_training_recipe(BUNDLED_RECIPE) == DistillConfig(HFNetConfig(), LocalConfig(), GlobalConfig())
 
 
 def test_unusable_training(teachers, images, recipe, tmp_path):

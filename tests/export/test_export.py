@@ -10,17 +10,18 @@ from typer.testing import CliRunner
 
 from conftest import SIZE
 from hfnet_edge.errors import InputError, ModelError, OutputError
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_export.cli import distill_app, export_app
 from hfnet_export.export import STEPS, export_hfnet
-from hfnet_export.tflite import convert
+from hfnet_export.networks import any_hfnet
+from hfnet_export.networks.any_hfnet import HFNetFidelity
+from hfnet_export.tflite.calibration import built_in_images
 
 
 @pytest.fixture
 def fast(exported, monkeypatch):
-    """TensorFlow's conversion, the slow step, is not repeated, and few images do."""
-    monkeypatch.setattr(convert, "to_float_tflite", lambda network: exported.float_tflite)
-    monkeypatch.setattr("hfnet_export.export.built_in_images", lambda size: exported.images[:4])
+    """Few images do."""
+    monkeypatch.setattr(any_hfnet, "built_in_images", lambda size: exported.images[:4])
 
 
 def run(*arguments) -> tuple[int, str, str]:
@@ -53,7 +54,7 @@ def test_a_failed_export_leaves_nothing(fast, weights, tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match="No space left"):
             export_hfnet(weights, path, "none", SIZE)
-    monkeypatch.setitem(convert.FLOORS, "none", convert.Fidelity(1.1, 1.1, 1.1))
+    monkeypatch.setitem(any_hfnet.FLOORS, "none", HFNetFidelity(1.1, 1.1, 1.1))
     with pytest.raises(ModelError):
         export_hfnet(weights, path, "none", SIZE)
     assert os.listdir(tmp_path) == ["model.tflite"] and path.read_bytes() == b"the old one"
@@ -76,20 +77,14 @@ def test_wrong_arguments(weights, tmp_path, arguments, message):
 def test_command(fast, weights, tmp_path):
     photos, model = tmp_path / "photos", tmp_path / "model.tflite"
     photos.mkdir()
-    for i, image in enumerate(convert_images()):
+    for i, image in enumerate(built_in_images(SIZE, 4, seed=5)):
         cv2.imwrite(str(photos / f"{i}.png"), image)
     size = "x".join(map(str, SIZE))
     code, out, _ = run(weights, "--input-size", size, "--calibration", photos, "-o", model)
     assert code == 0
     assert out.startswith(f"1/6 building HF-Net from {weights}") and "\n6/6 timing" in out
-    for expected in ("operators in int8 ", "local descriptors, cosine", f"wrote {model}", f"--model {model}"):
+    for expected in ("operators in int8 ", "agreement of local descriptors", f"wrote {model}", f"--model {model}"):
         assert expected in out.replace("\n", " ")
-
-
-def convert_images():
-    from hfnet_export.tflite.calibration import built_in_images
-
-    return built_in_images(SIZE, 4, seed=5)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 
 from conftest import SIZE
 from hfnet_edge.errors import InputError
+from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.weights import fold_pca, hfnet_from_weights
 from hfnet_export.tflite.calibration import built_in_images
-from hfnet_export.training.pca import PCA
 
 
 def unit(x):

@@ -12,44 +12,54 @@ from conftest import SIZE
 from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.networks.description import read_description
 from hfnet_export.export import export_hfnet
-from hfnet_export.tflite import convert
-from hfnet_export.tflite.quantization_recipe import Recipe, ScopedRule, calibration_hash, read_recipe, write_recipe
+from hfnet_export.tflite import checks
+from hfnet_export.tflite.embed import embed
+from hfnet_export.tflite.graph import FLOAT32, INT8, INT8_WEIGHTS, Graph
+from hfnet_export.tflite.quantization_recipe import (
+    QuantizationRecipe,
+    calibration_hash,
+    read_quantization_recipe,
+    write_quantization_recipe,
+)
+from hfnet_export.tflite.quantize import quantize
+from hfnet_export.tflite.rules import RECIPES, Rule, bundled
 
 HASH, IMAGES = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+INT8_RULES = bundled(RECIPES["int8"])
 GATE = {"bundle": "07aa", "points": 1.0, "factor": 1.1}
 
 
-def recipe_of(*rules: ScopedRule) -> Recipe:
-    return Recipe("int8", HASH, SIZE, IMAGES, rules)
+def recipe_of(*rules: Rule) -> QuantizationRecipe:
+    return QuantizationRecipe("int8", HASH, SIZE, IMAGES, rules)
 
 
-def saved(path, recipe: Recipe, **changes) -> dict:
-    write_recipe(path, recipe, GATE, [])
+def saved(path, recipe: QuantizationRecipe, **changes) -> dict:
+    write_quantization_recipe(path, recipe, GATE, [])
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps(content))
     return content
 
 
-@pytest.mark.parametrize("precision", list(convert.RECIPES))
+@pytest.mark.parametrize("precision", list(RECIPES))
 def test_a_file_does_what_the_name_does(exported, tmp_path, precision):
-    graph = convert.operators(exported.float_tflite)
+    graph = exported.graph.operators
     description = read_description(exported.described[precision], "test")
     inputs = [description.scale(image) for image in exported.images]
-    made = Recipe.of(precision, description, calibration_hash(inputs), graph)
-    write_recipe(tmp_path / "r.json", made, GATE, [])
-    recipe = read_recipe(tmp_path / "r.json")
+    made = QuantizationRecipe.of(precision, description, calibration_hash(inputs), graph, bundled(RECIPES[precision]))
+    write_quantization_recipe(tmp_path / "r.json", made, GATE, [])
+    recipe = read_quantization_recipe(tmp_path / "r.json")
     assert recipe == made
     rules = recipe.rules_for(graph, description)
     assert recipe.quantize == precision and len(rules) == {"none": 0, "fp16": 3, "dynamic": 2, "int8": 4}[precision]
-    content = convert.embed(convert.quantize(exported.float_tflite, rules, inputs), description)
+    content = embed(quantize(exported.graph, rules, inputs), description)
     assert content == exported.described[precision]
 
 
 def test_what_a_file_says(exported, tmp_path):
-    graph = convert.operators(exported.float_tflite)
+    graph = exported.graph.operators
     (kept,) = [op.name for op in graph if op.kind == "CONV_2D" and "/b0.proj" in op.name]
     description = replace(read_description(exported.described["int8"], "test"), weights_hash=HASH)
-    content = saved(tmp_path / "r.json", Recipe.of("int8", description, IMAGES, graph, [kept]))
+    content = saved(tmp_path / "r.json", QuantizationRecipe.of("int8", description, IMAGES, graph, INT8_RULES, [kept]))
     assert (content["format"], content["quantize"], content["weights_hash"]) == (1, "int8", HASH)
     assert (content["input_size"], content["calibration"], content["gate"]) == (list(SIZE), IMAGES, GATE)
     first, *_, last = content["rules"]
@@ -61,34 +71,36 @@ def test_what_a_file_says(exported, tmp_path):
 
 
 def test_the_file_is_checked_against_its_recipe(exported):
-    graph = convert.operators(exported.float_tflite)
+    graph = exported.graph.operators
     description = read_description(exported.described["int8"], "test")
     (kept,) = [op for op in graph if op.kind == "CONV_2D" and "/b0.proj" in op.name]
-    rules = Recipe.of("int8", description, IMAGES, graph, [kept.name]).rules_for(graph, description)
-    content = convert.quantize(exported.float_tflite, rules, [description.scale(exported.images[0])])
-    (op,) = [op for op in convert.operators(content) if op.name == kept.name]
-    assert op.precision == convert.FLOAT32
-    convert.check_precisions(content, rules)
-    convert.check_xnnpack(content)
-    with pytest.raises(ModelError, match=r"1 operators are not as --quantize int8 says, first CONV_2D .* is float32"):
-        convert.check_precisions(content, "int8")
+    rules = QuantizationRecipe.of("int8", description, IMAGES, graph, INT8_RULES, [kept.name]).rules_for(
+        graph, description
+    )
+    made = quantize(exported.graph, rules, [description.scale(exported.images[0])])
+    (op,) = [op for op in made.operators if op.name == kept.name]
+    assert op.precision == FLOAT32
+    checks.check_precisions(made, rules)
+    checks.check_xnnpack(made.content)
+    with pytest.raises(ModelError, match=r"1 operators are not as the recipe says, first CONV_2D .* is float32"):
+        checks.check_precisions(made, INT8_RULES)
     with pytest.raises(ModelError, match=r"1 operators are not as the recipe says, first CONV_2D .* is int8, not floa"):
-        convert.check_precisions(exported.described["int8"], rules)
+        checks.check_precisions(Graph.parse(exported.described["int8"]), rules)
 
 
 def test_a_recipe_of_another_network(exported, weights, tmp_path):
-    graph = convert.operators(exported.float_tflite)
+    graph = exported.graph.operators
     path = tmp_path / "r.json"
     description = replace(read_description(exported.described["int8"], "test"), weights_hash=HASH)
-    recipe = recipe_of(ScopedRule("CONV_2D", convert.FLOAT32, ("conv_of_mine",)))
+    recipe = recipe_of(Rule("CONV_2D", FLOAT32, ("conv_of_mine",)))
     with pytest.raises(InputError, match="names the CONV_2D conv_of_mine, which the network lacks"):
         recipe.rules_for(graph, description)
     with pytest.raises(InputError, match="is for an input of 96x128, the network has 96x160; give --input-size 96x128"):
         recipe.rules_for(graph, replace(description, input_size=(96, 160)))
     (dense,) = [op.name for op in graph if op.kind == "FULLY_CONNECTED" and "projection" in op.name]
     with pytest.raises(InputError, match=r"names the CONV_2D .*projection"):  # the name is there, of another kind
-        recipe_of(ScopedRule("CONV_2D", convert.INT8, (dense,))).rules_for(graph, description)
-    write_recipe(path, recipe, GATE, [])
+        recipe_of(Rule("CONV_2D", INT8, (dense,))).rules_for(graph, description)
+    write_quantization_recipe(path, recipe, GATE, [])
     with pytest.raises(InputError, match=f"r.json is for the weights {HASH}, the network has"):
         export_hfnet(weights, tmp_path / "model.tflite", "int8", SIZE, recipe=path)
     with pytest.raises(InputError, match="is a recipe for int8; say so: --quantize int8"):
@@ -107,11 +119,10 @@ def test_the_hash_of_the_calibration():
     "rules",
     [[], [{"algorithm": "float_casting", "operator": "CONV_2D", "scope": "all", "activations": 32, "weights": 16}]],
 )
-def test_int8_that_is_not(exported, weights, tmp_path, monkeypatch, rules):
+def test_int8_that_is_not(exported, weights, tmp_path, rules):
     """A recipe that leaves nothing in int8 is not called int8."""
-    monkeypatch.setattr(convert, "to_float_tflite", lambda network: exported.float_tflite)
     path, description = tmp_path / "r.json", read_description(exported.described["int8"], "test")
-    saved(path, Recipe("int8", description.weights_hash, SIZE, IMAGES, ()), rules=rules)
+    saved(path, QuantizationRecipe("int8", description.weights_hash, SIZE, IMAGES, ()), rules=rules)
     with pytest.raises(ModelError, match=r"nothing of this network would be in int8; .* --quantize none"):
         export_hfnet(weights, tmp_path / "model.tflite", "int8", SIZE, recipe=path)
     assert not (tmp_path / "model.tflite").exists()
@@ -130,12 +141,12 @@ def test_int8_that_is_not(exported, weights, tmp_path, monkeypatch, rules):
 def test_not_a_recipe(tmp_path, content, message):
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        read_recipe(tmp_path / "r.json")
+        read_quantization_recipe(tmp_path / "r.json")
 
 
 def test_no_recipe(tmp_path):
     with pytest.raises(InputError, match=r"cannot read the recipe .*nowhere.json: No such file"):
-        read_recipe(tmp_path / "nowhere.json")
+        read_quantization_recipe(tmp_path / "nowhere.json")
 
 
 GOOD = {
@@ -172,17 +183,17 @@ GOOD = {
     ],
 )
 def test_a_wrong_recipe(tmp_path, changes, message):
-    good = recipe_of(ScopedRule("CONV_2D", convert.INT8, ("a",)))
-    assert saved(tmp_path / "r.json", good)["rules"] == [GOOD] and read_recipe(tmp_path / "r.json") == good
+    good = recipe_of(Rule("CONV_2D", INT8, ("a",)))
+    assert saved(tmp_path / "r.json", good)["rules"] == [GOOD] and read_quantization_recipe(tmp_path / "r.json") == good
     saved(tmp_path / "r.json", good, **changes)
     with pytest.raises(InputError, match=message):
-        read_recipe(tmp_path / "r.json")
+        read_quantization_recipe(tmp_path / "r.json")
 
 
 def test_a_rule_that_cannot_be_followed(exported):
     """A softmax in int8 is an operator that ai-edge-quantizer knows, with int8 weights only it is not."""
-    graph = convert.operators(exported.float_tflite)
+    graph = exported.graph.operators
     description = replace(read_description(exported.described["int8"], "test"), weights_hash=HASH)
-    rules = recipe_of(ScopedRule("SOFTMAX", convert.INT8_WEIGHTS, None)).rules_for(graph, description)
+    rules = recipe_of(Rule("SOFTMAX", INT8_WEIGHTS)).rules_for(graph, description)
     with pytest.raises(ModelError):
-        convert.quantize(exported.float_tflite, rules, [])
+        quantize(exported.graph, rules, [])

@@ -24,14 +24,18 @@ from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_export.cli import export_app
-from hfnet_export.export import export_hfnet
+from hfnet_export.export import export, export_hfnet
+from hfnet_export.networks import any_hfnet
 from hfnet_export.networks.weights import hfnet_from_weights
-from hfnet_export.sources import foreign as sources
 from hfnet_export.sources import onnx_env
+from hfnet_export.sources.foreign import architecture_of, content_hash
+from hfnet_export.sources.hfnet_files import hfnet_of_file
+from hfnet_export.sources.onnx_colours import sum_colours
 from hfnet_export.sources.roles import Found, Tensor, find_roles, image_shape, parse_outputs
-from hfnet_export.tflite import convert
+from hfnet_export.tflite.graph import Graph
+from hfnet_export.trained import Converted
+from hfnet_maps.content import MapNetworks
 from hfnet_maps.pack.writer import full_sections, write_map
-from hfnet_maps.source import Extractor
 from synthetic import place
 
 H, W = SIZE
@@ -216,13 +220,17 @@ def files(exported, tmp_path_factory) -> Path:
     return folder
 
 
+def converted(path: Path, size: tuple[int, int], input_range: tuple[float, float]) -> Converted:
+    return hfnet_of_file(path, size, input_range=input_range).convert(lambda *_: None)
+
+
 def as_photo(image: np.ndarray) -> Photo:
     return Photo(image, image.shape, image.shape[::-1])
 
 
 @pytest.fixture
 def fast(exported, monkeypatch):
-    monkeypatch.setattr("hfnet_export.export.built_in_images", lambda size: exported.images)
+    monkeypatch.setattr(any_hfnet, "built_in_images", lambda size: exported.images)
 
 
 def run(*arguments) -> tuple[int, str, str]:
@@ -237,7 +245,7 @@ def test_a_keras_file(exported, fast, files, tmp_path):
     model = Model(path)
     d = model.description
     assert (d.architecture, d.input_range, d.local_dim, d.global_dim) == ("custom-mine", GREY, 16, 12)
-    assert d.weights_hash == sources.content_hash([files / "mine.keras"]) and len(d.weights_hash) == 32
+    assert d.weights_hash == content_hash([files / "mine.keras"]) and len(d.weights_hash) == 32
     assert report.fidelity.global_descriptor > 0.9999
     for image in exported.images[:3]:
         keras_says = exported.network(d.scale(image), training=False)
@@ -261,7 +269,7 @@ def test_a_saved_model_at_int8(exported, fast, files, tmp_path):
     assert "1/6 reading" in out and "operators in int8 " in out and f"wrote {path}" in out.replace("\n", "")
     model = Model(path)
     assert set(model.description.outputs) == {"keypoint_scores", "local_descriptors", "global_descriptor"}
-    kinds = {op.kind for op in convert.operators(path.read_bytes())}
+    kinds = {op.kind for op in Graph.parse(path.read_bytes()).operators}
     assert "DEPTH_TO_SPACE" in kinds and not kinds & {"MAX_POOL_2D", "TOPK_V2", "WHERE", "GATHER_ND"}
     ours = Model("ours", content=exported.described["int8"])
     for image in exported.images[:3]:
@@ -271,16 +279,18 @@ def test_a_saved_model_at_int8(exported, fast, files, tmp_path):
         assert a.global_descriptor.astype(int) @ b.global_descriptor.astype(int) > 0.98 * 127**2
 
 
-def test_scores_after_suppression(exported, fast, files, tmp_path):
+def test_scores_after_suppression(exported, fast, files, tmp_path, monkeypatch):
     """They can be named; keypoints lie on pixel centres."""
     path = tmp_path / "mine.tflite"
-    outputs = {"keypoint_scores": "scores_dense_nms"}
-    export_hfnet(files / "dense", path, "none", SIZE, input_range=GREY, outputs=outputs)
+    network = hfnet_of_file(files / "dense", SIZE, input_range=GREY, outputs={"keypoint_scores": "scores_dense_nms"})
+    done = network.convert(lambda *_: None)
+    monkeypatch.setattr(type(network), "convert", lambda *_: done)
+    export(network, path, "none")
     found = extract(Model(path), as_photo(exported.images[0]), 200)
     assert len(found.keypoints) > 10
     assert np.array_equal(found.keypoints % 1, np.full_like(found.keypoints, 0.5))
     with pytest.raises(ModelError, match="keypoint_scores of the int8 model agree"):  # random maps are full of ties
-        export_hfnet(files / "dense", path, "int8", SIZE, input_range=GREY, outputs=outputs)
+        export(network, path, "int8")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +334,7 @@ def test_a_network_that_is_no_hfnet(tmp_path):
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(keras.layers.Conv2D(4, 3)(image))
     keras.Model(image, pooled).save(tmp_path / "classifier.keras")
     with pytest.raises(ModelError, match=r"has neither keypoint logits .* its outputs are pooled \(1, 4\)"):
-        sources.read_source(tmp_path / "classifier.keras", SIZE, input_range=GREY)
+        converted(tmp_path / "classifier.keras", SIZE, input_range=GREY)
 
 
 def small_network(head, folder: Path) -> Path:
@@ -361,23 +371,23 @@ def test_networks_that_cannot_be_right(fast, tmp_path, head, message):
      ("tab\tin.keras", "custom-tabin"), ("ﬁne.keras", "custom-fine")],
 )  # fmt: skip
 def test_an_architecture_is_named_as_maps_name_it(name, architecture):
-    assert sources.architecture_of(Path(name)) == architecture
+    assert architecture_of(Path(name)) == architecture
 
 
 def test_a_network_whose_file_name_is_not_ascii_builds_maps(tmp_path):
     folder = small_network(lambda logits: ("logits", logits), tmp_path / "größe")
-    found = sources.read_source(folder, SIZE, input_range=GREY).description
+    found = converted(folder, SIZE, input_range=GREY).description
     source = place(images=3, landmarks=20).source()
-    other = Extractor(found.architecture, found.weights_hash, "int8", 32, 16)
-    write_map(full_sections(replace(source, extractor=other)), tmp_path / "a.hfmap")
+    other = MapNetworks(found.architecture, found.weights_hash, "int8", 32, 16)
+    write_map(full_sections(replace(source, networks=other)), tmp_path / "a.hfmap")
     assert LocalizationMap.open(tmp_path / "a.hfmap").description.architecture == "custom-groe"
 
 
 def test_content_hash(files, tmp_path):
     copy = shutil.copytree(files / "dense", tmp_path / "copy")
-    assert sources.content_hash([copy]) == sources.content_hash([files / "dense"])
+    assert content_hash([copy]) == content_hash([files / "dense"])
     (copy / "saved_model.pb").write_bytes(b"x" + (copy / "saved_model.pb").read_bytes()[1:])
-    assert sources.content_hash([copy]) != sources.content_hash([files / "dense"])
+    assert content_hash([copy]) != content_hash([files / "dense"])
 
 
 # ONNX.
@@ -485,10 +495,10 @@ def test_what_onnx2tf_is_given(exported, network, onnx_file, tmp_path, monkeypat
         given.append((content, keep_layout))
         raise ModelError("taken")
 
-    monkeypatch.setattr(sources, "convert_onnx", taken)
+    monkeypatch.setattr(onnx_env, "convert_onnx", taken)
     path = onnx_file if role == "keypoint_logits" else scores_only(onnx_file, tmp_path)
     with pytest.raises(ModelError, match="taken"):
-        sources.read_source(path, SIZE, input_range=GREY)
+        converted(path, SIZE, input_range=GREY)
     ((content, keep_layout),) = given
     assert not keep_layout
     kinds = {node.op_type for node in onnx.load_from_string(content).graph.node}
@@ -562,10 +572,10 @@ def test_onnx_in_colour(exported, onnx_file, tmp_path, monkeypatch, before, last
         given.append((content, keep_layout))
         raise ModelError("taken")
 
-    monkeypatch.setattr(sources, "convert_onnx", taken)
+    monkeypatch.setattr(onnx_env, "convert_onnx", taken)
     path = in_colour(onnx_file, tmp_path, before, last)
     with pytest.raises(ModelError, match="taken"):
-        sources.read_source(path, SIZE, input_range=GREY)
+        converted(path, SIZE, input_range=GREY)
     ((content, keep_layout),) = given
     assert keep_layout == last
     kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
@@ -596,8 +606,8 @@ def test_onnx_in_colour_keeps_kernels_that_are_used_twice(onnx_file, tmp_path):
     computed.node.insert(0, helper.make_node("Abs", [kernels], ["kernels"]))
     for graph in (elsewhere, computed):
         before = graph.SerializeToString()
-        assert not sources._sum_colours(graph, "image") and graph.SerializeToString() == before
-    assert sources._sum_colours(model.graph, "image")
+        assert not sum_colours(graph, "image") and graph.SerializeToString() == before
+    assert sum_colours(model.graph, "image")
 
 
 @pytest.fixture(scope="module")
@@ -626,12 +636,12 @@ def test_keras_and_saved_models_in_colour(colour_network, tmp_path, kind):
         module = tf.Module()
         module.network = colour_network  # its variables are found by it
         tf.saved_model.save(module, str(path := tmp_path / "colour"), first)
-    source = sources.read_source(path, SIZE, input_range=GREY)
-    run_tflite = Interpreter(model_content=source.content).get_signature_runner()
+    source = converted(path, SIZE, input_range=GREY)
+    run_tflite = Interpreter(model_content=source.graph.content).get_signature_runner()
     for grey in np.random.default_rng(0).integers(0, 256, (2, *SIZE), np.uint8):
         image = source.description.scale(grey)
         expected = colour_network(np.repeat(image, 3, axis=3), training=False)
-        for found in (source.reference(image), run_tflite(image=image)):
+        for found in (source.original(image), run_tflite(image=image)):
             for role, values in expected.items():
                 tolerance = 2e-4 * max(1, np.abs(values).max())
                 np.testing.assert_allclose(found[role], values, atol=tolerance, err_msg=role)
@@ -698,7 +708,7 @@ def test_onnx_for_real(exported, network, fast, onnx_file, tmp_path, cache):
             report = export_hfnet(path, out, precision, SIZE, input_range=GREY)
             assert report.fidelity.local_descriptors > 0.97
             model = Model(out)
-            assert model.description.weights_hash == sources.content_hash([path])
+            assert model.description.weights_hash == content_hash([path])
             keras_says = network(model.description.scale(exported.images[0]), training=False)
             found = extract(model, as_photo(exported.images[0]), 200)
             global_ = quantize(np.asarray(keras_says["global_descriptor"]))[0]
@@ -710,10 +720,10 @@ def test_onnx_for_real(exported, network, fast, onnx_file, tmp_path, cache):
                     np.mean(distances < 0.1) > 0.95
                 )  # near ties: `keypoint_scores` rounds, the graph's softmax does not
         for before in ("nothing", "normalising"):
-            source = sources.read_source(in_colour(onnx_file, tmp_path, before), SIZE, input_range=GREY)
+            source = converted(in_colour(onnx_file, tmp_path, before), SIZE, input_range=GREY)
             image = source.description.scale(exported.images[0])
-            found = Interpreter(model_content=source.content).get_signature_runner()(image=image)
-            for role, values in source.reference(image).items():
+            found = Interpreter(model_content=source.graph.content).get_signature_runner()(image=image)
+            for role, values in source.original(image).items():
                 np.testing.assert_allclose(found[role], values, atol=2e-4 * max(1, np.abs(values).max()))
         with pytest.raises(ModelError, match=r"onnx2tf cannot convert the network: .*opset 17"):
             onnx_env.convert_onnx(b"not a model", True, lambda text: None)

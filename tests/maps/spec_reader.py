@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import struct
 import zlib
@@ -233,6 +234,69 @@ class Reader:
         require(observations == self.meta["observation_count"], "observation_count")
         rows = [row for landmark in range(self.L) for row in self.rows(landmark)]
         require(rows == list(range(self.R)), "descriptor_count")
+
+
+class Trees:
+    """The random trees of a map. Raises ValueError for everything that the document says to refuse."""
+
+    def __init__(self, r: Reader):
+        r.shaped(16, 80)
+        names = ("trees", "depth", "dims", "nodes", "leaves", "entries", "landmarks", "cost_steps")
+        *numbers, weights_hash, mu, sigma = struct.unpack("<8I32s2d", r.use(16))
+        self.head = dict(zip(names, numbers, strict=True))
+        trees, depth, dims, nodes, leaves, entries, landmarks, _ = numbers
+        require(1 <= trees <= 64 and depth <= 23 and 1 <= dims <= 256, "RANDOM_TREES")
+        require(dims == r.D and landmarks == r.L and nodes == 2 * leaves - trees, "RANDOM_TREES")
+        require(weights_hash == r.meta["weights_hash"].encode().ljust(32, b"\0"), "weights_hash of RANDOM_TREES")
+        self.head |= {"weights_hash": weights_hash.rstrip(b"\0").decode(), "mu": mu, "sigma": sigma}
+
+        def numbers_of(kind: int, letter: str, count: int) -> tuple[int, ...]:
+            r.shaped(kind, count * struct.calcsize(f"<{letter}"))
+            return struct.unpack(f"<{count}{letter}", r.use(kind))
+
+        costs = numbers_of(17, "H", 512)
+        self.costs = costs[:256], costs[256:]
+        self.roots = numbers_of(18, "I", trees)
+        self.tests, self.children = numbers_of(19, "B", nodes), numbers_of(20, "I", nodes)
+        self.starts, self.landmarks = numbers_of(21, "I", leaves + 1), numbers_of(22, "I", entries)
+        self._check(depth, dims, leaves, r.L)
+
+    def _check(self, depth: int, dims: int, leaves: int, landmarks: int) -> None:
+        top, nodes = 1 << 31, len(self.children)
+        require([c - top for c in self.children if c >= top] == list(range(leaves)), "numbers of leaves")
+        named = [*self.roots]
+        require(all(root < nodes for root in self.roots), "TREE_ROOTS")
+        for node, child in enumerate(self.children):
+            if child < top:
+                require(node + 1 < child < nodes and self.tests[node] < dims, "an inner node")
+                named += [node + 1, child]
+        require(sorted(named) == list(range(nodes)), "a node that is named twice or not at all")
+        deep = dict.fromkeys(self.roots, 0)
+        for node, child in enumerate(self.children):  # a node's number is below those of all nodes under it
+            require(deep[node] <= depth, "depth")
+            if child < top:
+                deep[node + 1] = deep[child] = deep[node] + 1
+        starts = self.starts
+        require(starts[0] == 0 and starts[-1] == len(self.landmarks) and sorted(starts) == [*starts], "TREE_LEAVES")
+        for leaf in range(leaves):
+            held = self.held(leaf)
+            require(sorted(set(held)) == held and all(one < landmarks for one in held), "TREE_LANDMARKS")
+
+    def held(self, leaf: int) -> list[int]:
+        return [*self.landmarks[self.starts[leaf] : self.starts[leaf + 1]]]
+
+    def prior_leaves(self, q: list[int], count: int) -> list[int]:
+        queue, found = [(0, root) for root in self.roots], []
+        heapq.heapify(queue)
+        while queue and len(found) < count:
+            cost, node = heapq.heappop(queue)
+            if self.children[node] >= 1 << 31:
+                found.append(self.children[node] - (1 << 31))
+                continue
+            v = q[self.tests[node]] & 255
+            heapq.heappush(queue, (cost + self.costs[0][v], node + 1))
+            heapq.heappush(queue, (cost + self.costs[1][v], self.children[node]))
+        return found
 
 
 def decode_list(data: bytes, landmarks: int) -> list[int]:

@@ -13,16 +13,12 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.matching import match
 from hfnet_edge.pose import PoseConfig, estimate_pose
 from hfnet_maps.build import builder as build
-from hfnet_maps.build.builder import (
-    agree_with_poses,
-    build_map,
-    make_view,
-    map_from_features,
-    match_descriptors,
-    select_pairs,
-    triangulate,
-)
+from hfnet_maps.build import pairs as pairs_module
+from hfnet_maps.build.builder import build_map, map_from_features
+from hfnet_maps.build.pairs import RATIO_PERCENT, agree_with_poses, match_descriptors, select_pairs
 from hfnet_maps.build.reference import read_reference
+from hfnet_maps.build.triangulation import MAX_REPROJECTION, MIN_ANGLE, triangulate
+from hfnet_maps.build.view import make_view
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.pack.writer import full_sections, to_map, write_map
 from synthetic import CAMERA, EXTRACTOR, looking_at, place
@@ -231,12 +227,12 @@ def test_tracks_fit_their_keypoints_best_and_within_the_thresholds():
 
     here = errors(tracks.positions)
     assert np.allclose(np.linalg.norm(here, axis=1), tracks.errors, atol=1e-6)
-    assert 3.5 < tracks.errors.max() < build.MAX_REPROJECTION
+    assert 3.5 < tracks.errors.max() < MAX_REPROJECTION
     for k in range(len(tracks.positions)):
         images = tracks.images[tracks.landmarks == k]
         rays = tracks.positions[k] - [p.poses[i].center for i in images]
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        assert len(images) >= 2 and np.degrees(np.arccos((rays @ rays.T).min())) > build.MIN_ANGLE
+        assert len(images) >= 2 and np.degrees(np.arccos((rays @ rays.T).min())) > MIN_ANGLE
     # One more step of Gauss and Newton would hardly move a point.
     step = 1e-5
     jacobian = np.stack([(errors(tracks.positions + step * axis) - here) / step for axis in np.eye(3)], axis=2)
@@ -259,7 +255,7 @@ def test_matches_are_mutual_and_distinct():
     for i in range(len(a)):
         j = int(distance[i].argmin())
         row, column = np.sort(distance[i]), np.sort(distance[:, j])
-        if distance[:, j].argmin() == i and all(1e4 * s[0] < build.RATIO_PERCENT**2 * s[1] for s in (row, column)):
+        if distance[:, j].argmin() == i and all(1e4 * s[0] < RATIO_PERCENT**2 * s[1] for s in (row, column)):
             expected.append((i, j))
     found = match_descriptors(a, b)
     assert found.tolist() == [list(pair) for pair in expected]
@@ -331,8 +327,8 @@ def test_all_pairs_of_few_images():
 
 
 def test_pairs_of_many_images(monkeypatch):
-    monkeypatch.setattr(build, "SIMILAR", 2)
-    monkeypatch.setattr(build, "NEAR", 4)
+    monkeypatch.setattr(pairs_module, "SIMILAR", 2)
+    monkeypatch.setattr(pairs_module, "NEAR", 4)
     centers = np.array([[x, 0.0, 0.0] for x in range(100)])
     centers[1] = centers[0]  # no baseline
     # Images 40 to 49 look the other way.
@@ -383,7 +379,7 @@ def features_by_name(files, monkeypatch):
     """Stands in for the network: the features that it would find."""
     p, _, _ = files
     monkeypatch.setattr(build, "load_photo", lambda path, size, camera: path)
-    monkeypatch.setattr(build, "extract", lambda model, path, patch_model: p.features(p.poses[int(path.stem)], 0.5, 20))
+    monkeypatch.setattr(build, "extract", lambda networks, path: p.features(p.poses[int(path.stem)], 0.5, 20))
 
 
 def test_a_map_from_files(files, features_by_name):

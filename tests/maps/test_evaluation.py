@@ -11,7 +11,8 @@ from hfnet_edge.errors import InputError, OutputError
 from hfnet_edge.geometry import Pose
 from hfnet_maps.evaluation.alignment import align, differ_by_similarity
 from hfnet_maps.evaluation.errors import Threshold, evaluate, parse_thresholds, plain, pose_error, pose_errors
-from hfnet_maps.evaluation.pictures import draw_from_above, draw_map, ground_plane, log_ticks
+from hfnet_maps.evaluation.ground_plane import ground_plane
+from hfnet_maps.evaluation.pictures import draw_from_above, draw_map, log_ticks
 from synthetic import looking_at, place
 
 IDENTITY = Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))

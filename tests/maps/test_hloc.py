@@ -12,7 +12,7 @@ from hfnet_edge.errors import CameraError, InputError, MismatchError
 from hfnet_edge.geometry import Camera
 from hfnet_maps.build.builder import map_from_features
 from hfnet_maps.build.hloc import read_hloc
-from hfnet_maps.source import Extractor
+from hfnet_maps.content import MapNetworks
 from hloc_files import write_hloc
 from synthetic import CAMERA, EXTRACTOR, place
 
@@ -77,30 +77,29 @@ def keypoint_lines(path):
 @pytest.mark.parametrize("kind", ["hloc", "text"])
 def test_what_hloc_wrote_is_read_up_to_its_rounding(kind, source, request):
     found = read(request.getfixturevalue(kind))
-    assert found.names == NAMES and found.photos.cameras == source.photos.cameras
+    assert found.names == NAMES and found.keypoints.cameras == source.keypoints.cameras
     for a, b in zip(found.poses, source.poses, strict=True):
         assert np.allclose(a.quaternion, b.quaternion, atol=1e-12)
         assert np.allclose(a.translation, b.translation, atol=1e-9)
     assert np.allclose(found.positions, source.positions, rtol=0, atol=1e-9)
-    assert len(source.positions) == 80 and found.described is found.landmarks
+    assert len(source.positions) == 80
     for field in ("landmarks", "images"):
         assert np.array_equal(getattr(found, field), getattr(source, field))
         assert getattr(found, field).dtype == np.int64
-    assert np.array_equal(found.photos.other_offsets, source.photos.other_offsets)
-    for field in ("keypoints", "other_keypoints"):  # float16 of 512 and more counts halves
-        mine, theirs = getattr(found.photos, field), getattr(source.photos, field)
+    assert np.array_equal(found.keypoints.other_offsets, source.keypoints.other_offsets)
+    for field in ("observed", "others"):  # float16 of 512 and more counts halves
+        mine, theirs = getattr(found.keypoints, field), getattr(source.keypoints, field)
         assert mine.dtype == np.float32 and np.abs(mine - theirs).max() <= 0.5
         assert abs((mine - theirs).mean()) < 0.02  # half a pixel was added back
     for mine, theirs in (
         (found.descriptors, source.descriptors),
-        (found.photos.other_descriptors, source.photos.other_descriptors),
+        (found.keypoints.other_descriptors, source.keypoints.other_descriptors),
         (found.global_descriptors, source.global_descriptors),
     ):
         assert mine.dtype == np.int8 and mine.shape == theirs.shape
         assert np.abs(mine.astype(int) - theirs).max() <= 1
-    assert found.photos.pixels.tolist() == [1.0] * len(NAMES)
-    assert found.extractor == Extractor("hloc", "", "float", 32, 16)
-    assert found.codec is None and found.global_projection is None
+    assert found.keypoints.pixels.tolist() == [1.0] * len(NAMES)
+    assert found.networks == MapNetworks("hloc", "", "float", 32, 16)
 
 
 def test_the_written_model_is_one_of_colmap(written, source):
@@ -118,7 +117,7 @@ def test_global_descriptors_may_be_padded(source, tmp_path):
 
 
 def test_the_extractor_must_be_as_wide_as_the_features(hloc):
-    assert read(hloc, EXTRACTOR).extractor == Extractor.of(EXTRACTOR)
+    assert read(hloc, EXTRACTOR).networks == MapNetworks.of(EXTRACTOR)
     for other in (replace(EXTRACTOR, local_dim=256), replace(EXTRACTOR, global_dim=4096)):
         with pytest.raises(MismatchError, match=r"32 \(local\) and 16 \(global\).*synthetic") as error:
             read(hloc, other)
@@ -126,12 +125,12 @@ def test_the_extractor_must_be_as_wide_as_the_features(hloc):
 
 
 def test_a_model_without_the_half_pixel_keeps_its_own_keypoints(hloc):
-    expected = read(hloc).photos
+    expected = read(hloc).keypoints
     for name in NAMES:
         change(hloc["features"], f"{name}/keypoints", lambda xy: xy.astype(np.float32) + 0.5)
-    found = read(hloc).photos
-    assert np.array_equal(found.keypoints, expected.keypoints)
-    assert np.array_equal(found.other_keypoints, expected.other_keypoints)
+    found = read(hloc).keypoints
+    assert np.array_equal(found.observed, expected.observed)
+    assert np.array_equal(found.others, expected.others)
 
 
 @pytest.mark.parametrize("shift", [-0.8, 1.3])
@@ -144,14 +143,14 @@ def test_keypoints_elsewhere_are_refused(hloc, shift):
 
 def test_large_images_round_by_whole_pixels(source, tmp_path):
     large = Camera("PINHOLE", 3200, 2400, tuple(5 * value for value in CAMERA.params))
-    photos = replace(
-        source.photos,
+    scaled = replace(
+        source.keypoints,
         cameras=(large,) * len(NAMES),
-        keypoints=source.photos.keypoints * 5,
-        other_keypoints=source.photos.other_keypoints * 5,
+        observed=source.keypoints.observed * 5,
+        others=source.keypoints.others * 5,
     )
-    found = read(write_hloc(tmp_path, replace(source, photos=photos))).photos
-    assert 0.5 < np.abs(found.keypoints - photos.keypoints).max() <= 2
+    found = read(write_hloc(tmp_path, replace(source, keypoints=scaled))).keypoints
+    assert 0.5 < np.abs(found.observed - scaled.observed).max() <= 2
     assert found.pixels.tolist() == [3200 / 1024] * len(NAMES)
 
 
@@ -169,10 +168,10 @@ def test_an_image_that_colmap_matched_with_none_keeps_its_features(text, binary)
         pycolmap.Reconstruction(str(text["sfm"])).write_binary(str(text["sfm"]))
     found = read(text)
     assert len(found.observed(3)) == 0 and len(found.observed(1)) > 50
-    own = slice(*found.photos.other_offsets[3:5])
-    difference = found.photos.other_keypoints[own] - expected.features(3).keypoints
+    own = slice(*found.keypoints.other_offsets[3:5])
+    difference = found.keypoints.others[own] - expected.features(3).keypoints
     assert np.abs(difference).max() < 0.3  # float16's rounding
-    assert np.array_equal(found.photos.other_descriptors[own], expected.features(3).descriptors)
+    assert np.array_equal(found.keypoints.other_descriptors[own], expected.features(3).descriptors)
 
 
 def test_of_two_keypoints_on_a_landmark_the_nearer_stays_and_of_one_image_none(text):
@@ -197,9 +196,9 @@ def test_of_two_keypoints_on_a_landmark_the_nearer_stays_and_of_one_image_none(t
     kept = expected.landmarks != 1
     assert np.array_equal(found.images, expected.images[kept])
     assert np.array_equal(found.landmarks, expected.landmarks[kept] - (expected.landmarks[kept] > 1))
-    assert np.array_equal(found.photos.keypoints, expected.photos.keypoints[kept])
+    assert np.array_equal(found.keypoints.observed, expected.keypoints.observed[kept])
     assert np.array_equal(found.descriptors, expected.descriptors[kept])
-    assert len(found.photos.other_keypoints) == OTHERS * len(NAMES) + (~kept).sum()
+    assert len(found.keypoints.others) == OTHERS * len(NAMES) + (~kept).sum()
 
 
 @pytest.mark.parametrize(

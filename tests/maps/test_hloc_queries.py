@@ -14,8 +14,9 @@ from hfnet_edge.cli import app
 from hfnet_edge.errors import InputError, InstallError, MapFormatError, MismatchError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import MAX_VALUES, HlocLocalizer, read_features
-from hfnet_edge.localizer import LocalizationConfig, Method, Status
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.result import Status
 from hfnet_edge.shell.lists import read_poses
 from hfnet_maps.build.builder import map_from_features
 from hfnet_maps.build.hloc import read_hloc
@@ -212,7 +213,6 @@ def test_pictures_want_the_photos(scene):
     [
         (BASIC[:2] + BASIC[4:], "go together"),
         ([*BASIC, "--model", "m.tflite"], "go together"),
-        ([*BASIC, "--patch-model", "m.tflite"], "go together"),
         ([*BASIC, "--images", "."], "only for --pictures"),
         ([*BASIC, "--pictures", "drawn"], "only for --pictures"),
         (["--map", "packed.hfmap", *FILES, "--image", "a.jpg", "--camera", str(CAMERA)], "for --queries"),
@@ -230,7 +230,7 @@ def test_wrong_options(scene, arguments, words):
 
 def test_by_code(scene):
     folder, truth = scene
-    localizer = HlocLocalizer("packed.hfmap", *hloc(folder)[1:], LocalizationConfig(Method.RETRIEVAL))
+    localizer = HlocLocalizer("packed.hfmap", *hloc(folder)[1:], LocalizationConfig("retrieval"))
     result = localizer.localize("query/1.jpg", CAMERA)
     assert result.status is Status.LOCALIZED and "load" in result.milliseconds
     assert np.linalg.norm(result.pose.center - truth["query/1.jpg"].center) < 0.1

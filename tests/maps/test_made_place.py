@@ -1,6 +1,7 @@
 """The embedded place: its pictures obey its poses, its files read back, and it suits feature matching."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -88,6 +89,7 @@ def test_views_stand_well(place: MadePlace) -> None:
 def test_features_match_within_the_place_only(place: MadePlace, other_place: MadePlace) -> None:
     sift = cv2.SIFT_create(1500)
 
+    @cache
     def describe(place: MadePlace, index: int) -> np.ndarray:
         grey = cv2.cvtColor(place.render(place.views[index]), cv2.COLOR_RGB2GRAY)
         return sift.detectAndCompute(grey, None)[1]

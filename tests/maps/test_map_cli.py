@@ -19,15 +19,21 @@ from hfnet_edge.geometry import Pose
 from hfnet_edge.map.codecs import CodecName
 from hfnet_edge.map.container import BLOCK, Section
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks import by_role
 from hfnet_edge.shell import console
 from hfnet_edge.shell.lists import write_poses
 from hfnet_maps.build import builder as build
-from hfnet_maps.cli import _choices, eval_main, main, map_main, parse_size
-from hfnet_maps.evaluation.pictures import draw_curve
-from hfnet_maps.pack.budget import Choice
-from hfnet_maps.pack.packer import ALL, Settings
+from hfnet_maps.cli import main, map_main, parse_size
+from hfnet_maps.content import read_content
+from hfnet_maps.eval_cli import main as eval_main
+from hfnet_maps.pack import curve_picture
+from hfnet_maps.pack.choice_table import choice_table
+from hfnet_maps.pack.curve_picture import draw_curve
+from hfnet_maps.pack.jury import Choice
+from hfnet_maps.pack.packer import Packer
+from hfnet_maps.pack.settings import ALL, Settings
 from hfnet_maps.pack.writer import full_sections, write_map
-from hfnet_maps.source import read_source
+from hfnet_maps.synthetic_town import made_place
 from hloc_files import write_hloc
 from synthetic import CAMERA, EXTRACTOR, place
 
@@ -71,7 +77,8 @@ class FakeModel:
 
     description = EXTRACTOR
 
-    def __init__(self, path):
+    def __init__(self, path, threads=2):
+        self.path = path
         if not path.is_file():
             raise InputError(f"cannot read the model {path}", "export one")
 
@@ -92,9 +99,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "map.txt").write_text("".join(f"{i}.jpg\n" for i in range(6)))
     (tmp_path / "queries.txt").write_text("".join(f"{i}.jpg {CAMERA}\n" for i in range(4)))
 
-    monkeypatch.setattr("hfnet_edge.networks.model.Model", FakeModel)
+    monkeypatch.setattr(by_role, "open_network", FakeModel)
     monkeypatch.setattr(build, "load_photo", lambda path, size, camera: path)
-    monkeypatch.setattr(build, "extract", lambda model, path, patch_model: p.features(p.poses[int(path.stem)], 0.5, 20))
+    monkeypatch.setattr(build, "extract", lambda networks, path: p.features(p.poses[int(path.stem)], 0.5, 20))
     (tmp_path / "m.tflite").write_bytes(b"")
     return tmp_path
 
@@ -229,7 +236,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     source = place(images=6, landmarks=300).source(noise=0.5)
     write_map(full_sections(source), root / "scene.hfmap")
-    write_map(full_sections(replace(source, photos=None)), root / "bare.hfmap")
+    write_map(full_sections(source.without_keypoints()), root / "bare.hfmap")
     write_hloc(root, source)
     (root / "m.tflite").write_bytes(b"")
     (root / "notes.hfmap").write_text("not a map at all, but long enough to be one, and then some more of it\n" * 3)
@@ -244,7 +251,7 @@ def scene(made, tmp_path, monkeypatch):
     """A copy of `made` to work in: names are typed without folders."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hfnet_edge.networks.model.Model", FakeModel)
+    monkeypatch.setattr(by_role, "open_network", FakeModel)
     return tmp_path
 
 
@@ -304,7 +311,7 @@ def test_the_table_fits_where_figures_are_long(capsys):
     ]
     scores = np.full(9, 0.5)
     choices = [Choice(s, 1_672_835, 123_456_789, 1.0, (0.00123, 0.1), scores) for s in (*settings, None)]
-    Console(width=80).print(_choices("The best at each size", choices))
+    Console(width=80).print(choice_table("The best at each size", choices))
     out = capsys.readouterr().out
     assert "…" not in out and "binary 1040 bits x 1-4" in out and "1672835" in out
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
@@ -314,7 +321,7 @@ def test_the_table_fits_where_figures_are_long(capsys):
 def test_pack_from_hlocs_files(scene, model):
     stdout, m, size = packed(*HLOC, *model)
     assert size <= 20_000 and "Left-out reference images" in stdout
-    assert m.image_names == read_source("scene.hfmap").names
+    assert m.image_names == read_content("scene.hfmap").names
     assert m.description.weightsHash == ("0" * 32 if model else "")
     assert ("weights unknown" in run(main, "inspect", "out.hfmap").stdout) == (not model)
 
@@ -339,10 +346,8 @@ def test_pack_with_a_curve(scene):
 
 
 def test_the_curves_axes_have_units_and_plain_decimals(tmp_path, monkeypatch):
-    from hfnet_maps.evaluation import pictures
-
     drawn = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(curve_picture, "save_png", lambda figure, _: drawn.append(figure))
     settings = Settings(CodecName.PQ, 48, 12, 1, 512)
     for scale, error, unit in ((1e3, 0.016, "kB"), (1e3, 2.5, "kB"), (1e6, 0.00002, "MB")):
         points = [
@@ -361,8 +366,8 @@ def test_the_curves_axes_have_units_and_plain_decimals(tmp_path, monkeypatch):
 
 
 def test_the_curve_of_one_codec(scene):
-    stdout, _, _ = packed("scene.hfmap", "--codec", "binary", "--curve", "out.png")
-    assert is_a_picture("out.png") and "pq" not in stdout and "int8" not in stdout
+    stdout, _, _ = packed("scene.hfmap", "--codec", "int8", "--curve", "out.png")
+    assert is_a_picture("out.png") and "pq" not in stdout and "binary" not in stdout
 
 
 def test_a_packed_map_is_packed_again(scene):
@@ -391,7 +396,7 @@ def test_packing_does_not_destroy_its_source(scene):
 
 def test_packing_through_a_link_replaces_what_it_names(scene):
     (scene / "link.hfmap").symlink_to("out.hfmap")
-    packed("scene.hfmap", output="link.hfmap")
+    packed("bare.hfmap", output="link.hfmap")
     assert (scene / "link.hfmap").is_symlink()
     LocalizationMap.open(scene / "out.hfmap").check_all()
 
@@ -519,21 +524,30 @@ def test_what_is_not_a_size_is_refused(text):
 # --- merge
 
 
-@pytest.fixture
-def floors(scene):
-    """Three places with 6, 4 and 3 images; strange.hfmap is of another network."""
+@pytest.fixture(scope="module")
+def built_floors(made, tmp_path_factory):
+    """Three places with 6, 4 and 3 images; strange.hfmap is of another network, packed.hfmap is packed."""
+    root = tmp_path_factory.mktemp("floors")
     for letter, count, offset in (("a", 6, 0.0), ("b", 4, 40.0), ("c", 3, 80.0)):
         p = place(seed=ord(letter), images=count, landmarks=50 * count, offset=(1000.0 + offset, -2000.0, 50.0))
         source = replace(p.source(0.5), names=tuple(f"{letter}/{i}.jpg" for i in range(count)))
-        write_map(full_sections(source), scene / f"{letter}.hfmap")
-    strange = replace(source, extractor=replace(source.extractor, weights_hash="1" * 32))
-    write_map(full_sections(strange), scene / "strange.hfmap")
+        write_map(full_sections(source), root / f"{letter}.hfmap")
+    strange = replace(source, networks=replace(source.networks, weights_hash="1" * 32))
+    write_map(full_sections(strange), root / "strange.hfmap")
+    packer = Packer(read_content(made / "scene.hfmap"))
+    write_map(packer.pack(Settings(CodecName.BINARY, 32, 0, 1, 16), 200), root / "packed.hfmap")
+    return root
+
+
+@pytest.fixture
+def floors(scene, built_floors):
+    shutil.copytree(built_floors, scene, dirs_exist_ok=True)
     return scene
 
 
 @pytest.mark.parametrize(("letters", "output"), [("ab", "out.hfmap"), ("abc", "out.hfmap")])
 def test_merge(floors, letters, output):
-    parts = [read_source(f"{letter}.hfmap") for letter in letters]
+    parts = [read_content(f"{letter}.hfmap") for letter in letters]
     result = run(main, "merge", *(f"{letter}.hfmap" for letter in letters), "-o", output)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
@@ -545,7 +559,7 @@ def test_merge(floors, letters, output):
     assert f"{m.image_count} images, {m.landmark_count} landmarks" in result.stdout
     assert f"wrote {output} ({console.size_text(Path(output).stat().st_size)})" in result.stdout
     assert f"next: hfnet-map pack {output} --budget 4MB" in result.stdout
-    stdout, _, _ = packed(output, budget=25_000, output="packed.hfmap")
+    stdout, _, _ = packed(output, "--codec", "binary", budget=25_000, output="packed.hfmap")
     assert "Left-out" in stdout  # its keypoints are there, to judge by
 
 
@@ -566,7 +580,6 @@ def test_merge(floors, letters, output):
     ],
 )
 def test_merge_refuses(floors, maps, words):
-    packed("scene.hfmap", "--codec", "binary", output="packed.hfmap")
     before = contents(floors)
     output = [] if "-o" in maps else ["-o", "out.hfmap"]
     assert refused(run(main, "merge", *maps, *output), *words)
@@ -610,7 +623,7 @@ def test_verify_of_a_packed_map(scene):
 def test_verify_counts_what_no_image_observes(tmp_path):
     source = place(images=4, landmarks=100).source()
     still = source.landmarks > 2
-    source = replace(source, landmarks=source.landmarks[still], images=source.images[still], photos=None)
+    source = replace(source.without_keypoints(), landmarks=source.landmarks[still], images=source.images[still])
     write_map(full_sections(source), tmp_path / "a.hfmap")
     result = run(main, "verify", tmp_path / "a.hfmap")
     assert result.exit_code == 0 and "3 landmarks are observed by no image" in result.stdout
@@ -650,7 +663,7 @@ def test_example_draws_a_place(tmp_path, monkeypatch):
         (directory / "map.txt").write_text("a.jpg\n")
         progress(1, 1)
 
-    monkeypatch.setattr("hfnet_maps.synthetic_town.made_place.write_place", write_place)
+    monkeypatch.setattr(made_place, "write_place", write_place)
     result = run(main, "example", "-o", tmp_path / "place")
     assert result.exit_code == 0, result.output
     assert f"wrote {tmp_path / 'place'} (6 B)" in result.stdout
@@ -662,7 +675,7 @@ def test_example_draws_a_place(tmp_path, monkeypatch):
         directory.joinpath("images").mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hfnet_maps.synthetic_town.made_place.write_place", no_space)
+    monkeypatch.setattr(made_place, "write_place", no_space)
     assert refused(run(main, "example", "-o", tmp_path / "other"), "No space left")
     assert [f.name for f in tmp_path.iterdir()] == ["place"]
 

@@ -6,19 +6,34 @@ import numpy as np
 import pytest
 
 from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.codecs import UNIT, CodecName
 from hfnet_edge.map.container import Section
+from hfnet_edge.map.map_file import TILE
 from hfnet_maps.build.merge import merge
+from hfnet_maps.content import BuiltMap, content_of, read_content
 from hfnet_maps.evaluation.errors import pose_error
-from hfnet_maps.pack import budget as budgets
-from hfnet_maps.pack.budget import Ladder, choose, curve
+from hfnet_maps.pack import folds, summary
+from hfnet_maps.pack.budget import choose, curve
 from hfnet_maps.pack.codebooks import encode, fit_codec
-from hfnet_maps.pack.packer import Packer, Settings, all_settings, project_globals
+from hfnet_maps.pack.ladder import Ladder
+from hfnet_maps.pack.packer import Packer, project_globals
 from hfnet_maps.pack.selection import GRID, cells_of, cover, rank
+from hfnet_maps.pack.settings import ALL, Settings, all_settings
 from hfnet_maps.pack.summary import summarise
-from hfnet_maps.pack.writer import full_sections, in_file_order, lay_out, size_of, spatial_order, to_map, write_map
-from hfnet_maps.source import read_source, source_of
+from hfnet_maps.pack.writer import (
+    Counts,
+    expected_lengths,
+    expected_size,
+    full_sections,
+    in_file_order,
+    lay_out,
+    size_of,
+    spatial_order,
+    to_map,
+    write_map,
+)
 from synthetic import CAMERA, looking_at, place, toy_source
 
 OFFSET = np.array([1000.0, -2000.0, 50.0])
@@ -28,6 +43,11 @@ OFFSET = np.array([1000.0, -2000.0, 50.0])
 def here():
     p = place(landmarks=1500, images=12)
     return p, p.source(noise=0.5)
+
+
+@pytest.fixture(scope="module")
+def packer(here):
+    return Packer(here[1])
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +73,26 @@ def errors(p, m, count=6):
 def test_a_written_source_is_read_back(here, tmp_path):
     _, source = here
     write_map(full_sections(source), tmp_path / "a.hfmap")
-    back, expected = read_source(tmp_path / "a.hfmap"), in_file_order(source)
-    for name in ("landmarks", "images", "described", "descriptors", "global_descriptors"):
+    back, expected = read_content(tmp_path / "a.hfmap"), in_file_order(source)
+    for name in ("landmarks", "images", "descriptors", "global_descriptors"):
         np.testing.assert_array_equal(getattr(back, name), getattr(expected, name))
     np.testing.assert_allclose(back.positions, expected.positions, atol=2e-4)
-    assert back.names == source.names and back.extractor == source.extractor and back.codec is None
-    for name in ("pixels", "keypoints", "other_offsets", "other_keypoints", "other_descriptors"):
-        np.testing.assert_array_equal(getattr(back.photos, name), getattr(expected.photos, name))
-    assert back.photos.cameras == source.photos.cameras
+    assert isinstance(back, BuiltMap) and back.names == source.names and back.networks == source.networks
+    for name in ("pixels", "observed", "other_offsets", "others", "other_descriptors"):
+        np.testing.assert_array_equal(getattr(back.keypoints, name), getattr(expected.keypoints, name))
+    assert back.keypoints.cameras == source.keypoints.cameras
 
 
 def test_taking_landmarks_keeps_what_belongs_to_them(here):
     _, source = here
     wanted = np.array([700, 3, 41])
-    taken = source.take(wanted)
+    taken = source.without_keypoints().take(wanted)
     for number, landmark in enumerate(wanted):
         rows, before = taken.landmarks == number, source.landmarks == landmark
         np.testing.assert_array_equal(taken.images[rows], source.images[before])
         np.testing.assert_array_equal(taken.descriptors[rows], source.descriptors[before])
         np.testing.assert_array_equal(taken.positions[number], source.positions[landmark])
-    assert taken.photos is None and len(taken.landmarks) == np.isin(source.landmarks, wanted).sum()
+    assert len(taken.landmarks) == np.isin(source.landmarks, wanted).sum()
 
 
 def test_left_out_images_leave_nothing_behind(here):
@@ -84,7 +104,7 @@ def test_left_out_images_leave_nothing_behind(here):
     assert len(rest.positions) == (tracks >= 2).sum()
     assert np.bincount(rest.landmarks).min() >= 2
     assert len(rest.landmarks) == kept.sum() - (tracks == 1).sum()
-    np.testing.assert_array_equal(rest.photos.keypoints[rest.observed(0)].shape, (len(rest.observed(0)), 2))
+    np.testing.assert_array_equal(rest.keypoints.observed[rest.observed(0)].shape, (len(rest.observed(0)), 2))
 
 
 def test_a_reference_image_is_a_query_with_all_its_keypoints(here):
@@ -157,9 +177,9 @@ def test_one_descriptor_is_the_mean_and_several_tell_sides_apart():
 
 def test_summaries_of_a_place_do_not_depend_on_the_chunks(here, monkeypatch):
     _, source = here
-    whole = summarise(source, 4, 0.97)
-    monkeypatch.setattr("hfnet_maps.pack.summary.CHUNK", 100)
-    pieces = summarise(source, 4, 0.97)
+    whole = summarise(source.without_keypoints(), 4, 0.97)
+    monkeypatch.setattr(summary, "CHUNK", 100)
+    pieces = summarise(source.without_keypoints(), 4, 0.97)
     np.testing.assert_array_equal(whole.described, pieces.described)
     np.testing.assert_array_equal(whole.descriptors, pieces.descriptors)
     assert np.bincount(whole.described).min() >= 1 and np.bincount(whole.described).max() <= 4
@@ -171,13 +191,14 @@ def test_summaries_of_a_place_do_not_depend_on_the_chunks(here, monkeypatch):
 )
 def test_codecs_keep_neighbours(here, name, dim, subspaces, least):
     """Share of descriptors whose nearest of another landmark's observations stays the right landmark."""
-    _, source = here
+    source = here[1].without_keypoints().take(np.arange(0, 1500, 3))
     codec = fit_codec(CodecName(name), source.descriptors, dim, subspaces)
     codes = encode(codec, source.descriptors)
     assert codes.shape == (len(source.descriptors), codec.row_bytes)
     first = np.flatnonzero(np.diff(source.described, prepend=-1))
-    references, others = codec.decode(codes[first]).astype(int), np.setdiff1d(np.arange(len(codes)), first)[::7]
-    asked = codec.query(source.descriptors[others]).astype(int)
+    others = np.setdiff1d(np.arange(len(codes)), first)[::7]
+    references = codec.decode(codes[first]).astype(np.float32)  # exact for what is int8
+    asked = codec.query(source.descriptors[others]).astype(np.float32)
     distance = (asked**2).sum(1)[:, None] + (references**2).sum(1) - 2 * asked @ references.T
     right = source.described[first][distance.argmin(axis=1)] == source.described[others]
     assert right.mean() >= least
@@ -186,15 +207,69 @@ def test_codecs_keep_neighbours(here, name, dim, subspaces, least):
 def test_projected_globals_rank_as_before():
     rng = np.random.default_rng(0)
     low = rng.normal(size=(60, 8)) @ rng.normal(size=(8, 16))  # of rank 8
-    source = toy_source([[0]] * 60)
     rows = np.rint(UNIT * low / np.linalg.norm(low, axis=1, keepdims=True)).astype(np.int8)
-    projected = project_globals(replace(source, global_descriptors=rows), 8)
-    assert projected.global_descriptors.shape == (60, 8)
+    projected, projection = project_globals(rows, 8)
+    assert projected.shape == (60, 8)
     before = rows.astype(int) @ rows.T.astype(int)
-    after = projected.global_descriptors.astype(int) @ projected.global_descriptors.T.astype(int)
+    after = projected.astype(int) @ projected.T.astype(int)
     np.testing.assert_allclose(after, before, atol=300)  # of 16129
-    m = to_map(lay_out(projected))
-    np.testing.assert_array_equal(m.global_query(rows[3]), projected.global_descriptors[3])
+    packed = toy_source([[0]] * 60).encoded()
+    m = to_map(lay_out(replace(packed, global_descriptors=projected, global_projection=projection)))
+    np.testing.assert_array_equal(m.global_query(rows[3]), projected[3])
+
+
+# --- sizes
+
+KEPT = {
+    "int8": Settings(CodecName.INT8, 32, 0, 1, 16),
+    "int8 x 1-4": Settings(CodecName.INT8, 24, 0, 4, 8),
+    "int8 each": Settings(CodecName.INT8, 32, 0, ALL, 16),
+    "pq": Settings(CodecName.PQ, 32, 8, 1, 16),
+    "pq x 1-4": Settings(CodecName.PQ, 24, 6, 4, 8),
+    "binary": Settings(CodecName.BINARY, 32, 0, 1, 8),
+}
+
+
+@pytest.fixture(scope="module")
+def changing():
+    """The packer of a place where every third landmark looks different in every image."""
+    p = place(landmarks=400, images=6)
+    source = p.source()
+    other = source.landmarks % 3 == 0
+    descriptors = source.descriptors.copy()
+    descriptors[other] = quantize(p.rng.normal(size=(int(other.sum()), 32)))
+    return Packer(replace(source, descriptors=descriptors))
+
+
+@pytest.mark.parametrize("count", [30, 390, 400])
+@pytest.mark.parametrize("kept", KEPT)
+def test_the_writer_says_beforehand_how_large_a_map_gets(changing, kept, count):
+    """Each section exactly, or as `expected_lengths` says."""
+    settings = KEPT[kept]
+    sections = changing.pack(settings, count)
+    packed = changing.encoded(settings).take(np.sort(changing.order[:count]))
+    numbers = (np.array([n]) for n in (count, len(packed.landmarks), len(packed.codes)))
+    counts = Counts(packed.names, *numbers, 32, 16)
+    lengths = {kind: part.nbytes if isinstance(part, np.ndarray) else len(part) for kind, part in sections.items()}
+    expected = expected_lengths(counts, settings)
+    assert set(lengths) - set(expected) <= {Section.META, Section.THRESHOLDS}
+    for kind, length in expected.items():
+        slack = {Section.TILES: TILE.itemsize, Section.DESCRIPTOR_COUNTS: 1}.get(kind, 0)
+        if kind is not Section.OBSERVATION_LISTS:
+            assert 0 <= lengths.get(kind, 0) - length <= slack, kind
+    whole = expected_size(counts, settings)[0]
+    assert changing.sizes(settings)[count - 1] == whole
+    lists = lengths[Section.OBSERVATION_LISTS] - expected[Section.OBSERVATION_LISTS][0]
+    assert abs(whole + lists - size_of(sections)) < 700
+
+
+@pytest.mark.parametrize("share", [0.04, 0.1, 0.2])
+def test_lists_of_few_of_the_landmarks_are_as_long_as_expected(share):
+    rng = np.random.default_rng(0)
+    source = toy_source([np.flatnonzero(rng.random(3000) < share).tolist() for _ in range(12)])
+    numbers = (np.array([n]) for n in (3000, len(source.landmarks), len(source.described)))
+    expected = expected_lengths(Counts(source.names, *numbers, 32, 16), KEPT["int8"])[Section.OBSERVATION_LISTS][0]
+    assert 0.75 < len(lay_out(source)[Section.OBSERVATION_LISTS]) / expected < 1.35
 
 
 # --- budgets
@@ -202,10 +277,8 @@ def test_projected_globals_rank_as_before():
 
 @pytest.mark.parametrize("budget", [20_000, 60_000, 150_000])
 @pytest.mark.parametrize("codec", [None, *CodecName])
-def test_a_budget_is_kept_and_filled(here, budget, codec):
-    _, source = here
-    packer = Packer(source)
-    settings = all_settings(source, budget, codec)[0]
+def test_a_budget_is_kept_and_filled(packer, budget, codec):
+    settings = all_settings(packer.source, budget, codec)[0]
     sections = packer.pack(settings, packer.fit(settings, budget))
     size = size_of(sections)
     assert size <= budget and (size >= 0.95 * budget or packer.fit(settings, budget) == len(packer.order))
@@ -238,9 +311,9 @@ def test_the_map_that_is_written_is_the_one_that_was_judged(small):
     assert all(bytes(sections[kind]) == bytes(again[kind]) for kind in sections)
 
 
-def test_the_choice_looks_at_left_out_images_alone(here):
-    _, source = here
-    _, tried = choose(source, 40_000)
+def test_the_choice_looks_at_left_out_images_alone(small):
+    _, source = small
+    _, tried = choose(source, 20_000)
     full = tried[-1]
     assert full.settings is None and full.landmarks == len(source.positions)
     assert len(full.scores) == len(source.names)  # every image was left out once
@@ -253,7 +326,7 @@ def test_too_small_a_budget_names_what_is_needed(here):
     _, source = here
     with pytest.raises(InputError, match=r"1000 bytes is too small.*alone take \d+"):
         choose(source, 1000)
-    narrow = replace(source, extractor=replace(source.extractor, local_dim=4), descriptors=source.descriptors[:, :4])
+    narrow = replace(source, networks=replace(source.networks, local_dim=4), descriptors=source.descriptors[:, :4])
     with pytest.raises(InputError, match="wider descriptors than 4-D"):
         choose(narrow, 10_000, CodecName.PQ)
 
@@ -266,26 +339,25 @@ def test_a_budget_beyond_the_map_keeps_what_is_judged_best(small):
     assert not any(kind >= Section.SOURCE_IMAGES for kind in sections)
 
 
-def test_a_packed_map_is_packed_again_with_its_own_tables(here):
-    p, source = here
-    packer = Packer(source)
+def test_a_packed_map_is_packed_again_with_its_own_tables(here, packer):
+    p, _ = here
     first = to_map(packer.pack(Settings(CodecName.PQ, 32, 8, 4, 16), 1000))
-    sections, tried = choose(source_of(first), len(first.file.data) * 2 // 3)
+    sections, tried = choose(content_of(first), len(first.file.data) * 2 // 3)
     again = to_map(sections)
     assert tried[0].scores is None and again.codec.name == "pq"
     plain = to_map(packer.pack(Settings(CodecName.INT8, 32, 0, 1, 16), 1000))
-    kept = to_map(choose(source_of(plain), 40_000)[0])
+    kept = to_map(choose(content_of(plain), 40_000)[0])
     assert kept.codec.name == "int8" and kept.codec.projection is None
     assert 0.95 < len(again.file.data) / (len(first.file.data) * 2 // 3) <= 1
     np.testing.assert_array_equal(again.codec.codebook, first.codec.codebook)
     assert max(errors(p, again)) < 0.1
     with pytest.raises(InputError, match="packed with the codec pq"):
-        choose(source_of(first), 10_000, CodecName.INT8)
+        choose(content_of(first), 10_000, CodecName.INT8)
 
 
 def test_without_keypoints_the_usual_settings_are_taken_and_a_curve_is_refused(here):
     _, source = here
-    bare = replace(source, photos=None)
+    bare = source.without_keypoints()
     sections, tried = choose(bare, 40_000)
     assert tried[0].scores is None and size_of(sections) <= 40_000
     with pytest.raises(InputError, match="lacks the keypoints of its reference images"):
@@ -306,8 +378,8 @@ def test_the_curve_rises_and_passes_through_every_choice(small):
 
 def test_large_maps_are_judged_in_the_neighbourhood_of_the_left_out(here, monkeypatch):
     _, source = here
-    monkeypatch.setattr(budgets, "MOST_QUERIES", 3)
-    monkeypatch.setattr(budgets, "NEIGHBOURS", 3)
+    monkeypatch.setattr(folds, "MOST_QUERIES", 3)
+    monkeypatch.setattr(folds, "NEIGHBOURS", 3)
     _, tried = choose(source, 40_000)
     assert len(tried[-1].scores) == 3 and tried[0].localized == 1
 
@@ -327,17 +399,17 @@ def test_merged_maps_hold_both_places(here):
     pose = other.poses[2]
     r = localize_features(m, other.features(pose, 0.5), CAMERA)
     assert pose_error(r.pose, pose)[0] < 0.05
-    assert merged.photos is not None and len(source_of(m).photos.keypoints) == len(merged.landmarks)
+    assert len(content_of(m).keypoints.observed) == len(merged.landmarks)
 
 
-def test_maps_that_do_not_belong_together_are_not_merged(here):
+def test_maps_that_do_not_belong_together_are_not_merged(here, packer):
     _, source = here
     with pytest.raises(InputError, match=r"000\.jpg is in two"):
         merge([source, source], ["a", "b"])
-    strange = replace(source, extractor=replace(source.extractor, weights_hash="1" * 32))
+    strange = replace(source, networks=replace(source.networks, weights_hash="1" * 32))
     with pytest.raises(MismatchError, match="a is of the weights 0000"):
         merge([source, strange], ["a", "b"])
-    packed = source_of(to_map(Packer(source).pack(Settings(CodecName.PQ, 32, 8, 1, 16), 500)))
+    packed = content_of(to_map(packer.pack(Settings(CodecName.PQ, 32, 8, 1, 16), 500)))
     with pytest.raises(InputError, match="b is packed"):
         merge([source, packed], ["a", "b"])
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -19,17 +18,19 @@ import pytest
 from typer.testing import CliRunner
 
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.shell import writing
+from hfnet_maps import content
 from hfnet_maps.cli import main, map_main
+from hfnet_maps.content import read_content
 from hfnet_maps.pack import budget, writer
 from hfnet_maps.pack.writer import full_sections, write_map
-from hfnet_maps.source import read_source
 from synthetic import place
 
 COMMAND = Path(sys.executable).with_name("hfnet-map")
 BUDGET = 40_000  # three blocks, so that the file is written in several pieces
 OLD = b"the old file" * 9
 ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-STEPS = ("/hfnet_edge/files.py", "/hfnet_maps/writer.py")  # each of their lines is a moment to be killed at
+STEPS = {writing.__file__, writer.__file__}  # each of their lines is a moment to be killed at
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def judged(tmp_path_factory):
 def scene(judged):
     """The same without: packed until the budget is full."""
     path = judged.with_name("bare.hfmap")
-    write_map(full_sections(replace(read_source(judged), photos=None)), path)
+    write_map(full_sections(read_content(judged).without_keypoints()), path)
     return path
 
 
@@ -105,7 +106,7 @@ def leftovers(output):
 # --- killed
 
 
-@pytest.mark.parametrize("kills", [12, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(scene, output, kills):
     start = time.monotonic()
     code, _, err = finished(started(scene, output))
@@ -145,9 +146,10 @@ def test_a_kill_at_every_step_of_writing_leaves_the_old_file_or_the_new_one(scen
 
 def kill_at_every_step(source, output):
     """Kills the command before the first line of its writing, then before the second, and so on, until it gets to its
-    end; prints what that left. The choice is made once, and all imports are."""
-    chosen = budget.choose(read_source(source), BUDGET)
-    budget.choose = lambda *_: chosen
+    end; prints what that left. The source is read once, the choice is made once, and all imports are."""
+    read = read_content(source)
+    chosen = budget.choose(read, BUDGET)
+    content.read_content, budget.choose = lambda _: read, lambda *_: chosen
     output = Path(output)
     assert CliRunner().invoke(main, options(source, output)).exit_code == 0
     found, sizes = {"old": 0, "new": 0}, set()
@@ -176,7 +178,7 @@ def _die_at(step, arguments):
 
     def trace(frame, event, _):
         nonlocal left
-        if not frame.f_code.co_filename.endswith(STEPS):
+        if frame.f_code.co_filename not in STEPS:
             return None
         if event == "line":
             if left == 0:

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spec_reader import FIELDS, Reader, decode_list
+from spec_reader import FIELDS, Reader, Trees, decode_list
 
 from hfnet_edge.errors import MapFormatError
-from hfnet_edge.map import codecs, container, map_file, observation_list
+from hfnet_edge.map import codecs, container, map_file, observation_list, random_trees
 from hfnet_edge.map.container import ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import TILE, LocalizationMap
+from hfnet_edge.schema import description_generated
 from hfnet_maps.pack.observation_list import encode
 from hfnet_maps.pack.writer import lay_out, to_map
 
 MAPS = Path(__file__).parents[2] / "maps"
 SAMPLES = MAPS / "samples"
-NAMES = ("minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor")
+NAMES = ("minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees")
 SPEC = (MAPS / "SPEC.md").read_text(encoding="utf-8")
 
 
@@ -134,6 +135,20 @@ def test_both_readers_agree_on_everything(name):
     assert [m.global_query(q).tolist() for q in globals_] == [r.global_compared(q) for q in globals_.tolist()]
 
 
+def test_both_readers_walk_the_same_trees():
+    content, found = sample("random_trees")
+    trees, theirs = Trees(Reader(content)), LocalizationMap.read(content).trees
+    assert trees.head == found["trees"]["head"]
+    for query in found["trees"]["queries"]:
+        leaves = trees.prior_leaves(query["descriptor"], query["count"])
+        assert leaves == query["leaves"]
+        assert sorted({one for leaf in leaves for one in trees.held(leaf)}) == query["landmarks"]
+    queries = np.random.default_rng(2).integers(-127, 128, (50, 16)).astype(np.int8)
+    for count in (1, 7, 100):
+        leaves = theirs.prior_leaves(queries, count)
+        assert [row[row >= 0].tolist() for row in leaves] == [trees.prior_leaves(q, count) for q in queries.tolist()]
+
+
 def test_the_samples_have_what_the_document_says():
     read = {name: Reader(sample(name)[0]) for name in NAMES}
     assert {row[0].strip("`") for row in table("map", "what it has")} == set(NAMES)
@@ -146,18 +161,27 @@ def test_the_samples_have_what_the_document_says():
     assert {5, 12} <= read["int8_projected"].sections.keys()
     assert {64, 65, 66, 67, 68} <= read["sources"].sections.keys() and read["sources"].meta["count_bits"] == 16
     assert read["empty"].L == 0 and read["empty"].sections[15] == (len(read["empty"].file), 0)
+    assert read["random_trees"].version == (2, 1) and read["minimal"].version == (2, 0)
+    trees, (_, found) = Trees(read["random_trees"]), sample("random_trees")
+    assert {5, 12} & read["random_trees"].sections.keys() == {12} and read["random_trees"].meta["global_weights_hash"]
+    assert any(not trees.held(leaf) for leaf in range(trees.head["leaves"]))
+    assert found["trees"]["queries"][1]["count"] > trees.head["leaves"]
     assert read["newer_minor"].version == (2, 7) and {40, 100} <= read["newer_minor"].sections.keys()
     assert any(max(r.observed(i), default=0) // 256 for r in read.values() for i in range(r.M))
     _, found = sample("minimal")
     assert found["query"]["distances"][0] == found["query"]["distances"][1]
 
 
-CASES = json.loads((SAMPLES / "refused.json").read_text())
+CASES = [
+    case | {"of": listed["of"]}
+    for listed in (json.loads((SAMPLES / f"{name}.json").read_text()) for name in ("refused", "refused_trees"))
+    for case in listed["cases"]
+]
 
 
-@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["why"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
 def test_both_readers_refuse_what_the_document_refuses(case):
-    content = bytearray((SAMPLES / CASES["of"]).read_bytes())
+    content = bytearray((SAMPLES / case["of"]).read_bytes())
     for at, new in case.get("edits", []):
         content[at : at + len(new) // 2] = bytes.fromhex(new)
     content = bytes(content[: case.get("bytes")])
@@ -167,6 +191,10 @@ def test_both_readers_refuse_what_the_document_refuses(case):
         Reader(content).check_parts()
         with pytest.raises(ValueError):
             Reader(content).check_whole()
+    elif case.get("check") == "trees":
+        Reader(content).check_whole()
+        with pytest.raises(ValueError):
+            Trees(Reader(content))
     else:
         with pytest.raises(ValueError):
             Reader(content).check_parts()
@@ -203,6 +231,8 @@ def test_the_hex_dump_is_the_sample(make):
 def test_worked_numbers_are_right():
     names = {"floor": math.floor, "sqrt": math.sqrt, "log2": math.log2, "crc32": lambda text: zlib.crc32(text.encode())}
     lines = fenced("worked")
+    assert "32 p + 2^20" in SPEC and random_trees.WALK == 32 and random_trees.BESIDES == 1 << 20
+    assert "64 p + 2^20" in SPEC and random_trees.HELD == 64
     for line in lines:
         assert eval(line.replace(" = ", " == "), names), line
     assert len(lines) > 15
@@ -246,6 +276,14 @@ def test_byte_tables_have_no_holes_and_the_sizes_of_the_code():
     )
 
 
+def test_the_fields_of_random_trees_are_those_of_the_code():
+    fields = [(name, row[1]) for row in table("field", "type") for name in re.findall(r"`(\w+)`", row[0])]
+    letters = {"u4": "<u4", "32 bytes": "S32", "f8 each": "<f8"}
+    assert [(name, letters[kind]) for name, kind in fields] == [
+        (name, kind.removeprefix("|")) for name, kind, *_ in random_trees.TREES.descr
+    ]
+
+
 def test_limits_are_those_of_the_code():
     limits = {row[0]: row[1] for row in table("limit", "value")}
     for name, value in (
@@ -261,13 +299,17 @@ def test_limits_are_those_of_the_code():
         ("K / S", map_file.MAX_SUBSPACE_DIM),
         ("origin", f"10^{math.log10(map_file.MAX_ORIGIN):.0f}"),
         ("bytes of a varint", observation_list.MAX_VARINT),
+        ("trees", random_trees.MAX_TREES),
+        ("depth of a tree", random_trees.MAX_DEPTH),
+        ("D of a map with trees", random_trees.MAX_DIMS),
+        ("nodes", f"2^{math.log2(random_trees.MAX_NODES):.0f}"),
     ):
         assert limits[name] == str(value), name
     assert [row[0].strip("`") for row in table("codec", "C")] == list(codecs.CodecName)
 
 
 def test_meta_is_that_of_the_schema():
-    schema = (Path(map_file.__file__).parent / "schema" / "description.fbs").read_text()
+    schema = (Path(description_generated.__file__).parent / "description.fbs").read_text()
     declared = re.findall(r"(\w+): (\w+);", schema.split("table MapDescription {")[1].split("}")[0])
     assert [tuple(re.findall(r"\w+", line)) for line in fenced("fbs")[1:-1]] == declared
     letters = {"string": "s", "uint": "I", "double": "d", "ubyte": "B"}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hfnet_edge.errors import CameraError, InputError
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.map_file import LocalizationMap, check_description
+from hfnet_maps.content import read_content
 from hfnet_maps.pack.writer import built_sections, full_sections, to_map, write_map
-from hfnet_maps.source import read_source
 from synthetic import CAMERA, place
 
 ODD_TEXT = st.one_of(
@@ -43,12 +43,12 @@ def odd_sources(draw):
 
 def _text(draw, source):
     name = draw(st.sampled_from(["architecture", "weights_hash", "precision", "global_weights_hash"]))
-    return replace(source, extractor=replace(source.extractor, **{name: draw(ODD_TEXT)}))
+    return replace(source, networks=replace(source.networks, **{name: draw(ODD_TEXT)}))
 
 
 def _dimension(draw, source):
     name = draw(st.sampled_from(["local_dim", "global_dim"]))
-    return replace(source, extractor=replace(source.extractor, **{name: draw(ODD_INTEGERS)}))
+    return replace(source, networks=replace(source.networks, **{name: draw(ODD_INTEGERS)}))
 
 
 def _image_name(draw, source):
@@ -73,13 +73,15 @@ def _position(draw, source):
 
 
 def _photo(draw, source):
-    key = draw(st.sampled_from(["pixels", "keypoints", "other_keypoints"]))
-    return replace(source, photos=replace(source.photos, **{key: _with(getattr(source.photos, key), draw, ODD_FLOATS)}))
+    key = draw(st.sampled_from(["pixels", "observed", "others"]))
+    return replace(
+        source, keypoints=replace(source.keypoints, **{key: _with(getattr(source.keypoints, key), draw, ODD_FLOATS)})
+    )
 
 
 def _offset(draw, source):
-    offsets = _with(source.photos.other_offsets, draw, st.integers(-5, 2**40))
-    return replace(source, photos=replace(source.photos, other_offsets=offsets))
+    offsets = _with(source.keypoints.other_offsets, draw, st.integers(-5, 2**40))
+    return replace(source, keypoints=replace(source.keypoints, other_offsets=offsets))
 
 
 def _camera(draw, source):
@@ -88,19 +90,23 @@ def _camera(draw, source):
         camera = Camera("PINHOLE", max(1, draw(ODD_INTEGERS)), 480, params)
     except CameraError:
         return source
-    return replace(source, photos=replace(source.photos, cameras=(camera, *source.photos.cameras[1:])))
+    return replace(source, keypoints=replace(source.keypoints, cameras=(camera, *source.keypoints.cameras[1:])))
 
 
 CHANGES = [_text, _dimension, _image_name, _pose, _position, _photo, _offset, _camera]
 WITH_NAMES = replace(BASE, names=("größe.jpg", "模 型", "b" * 300))
-FEW = replace(BASE.extractor, global_dim=15)
+FEW = replace(BASE.networks, global_dim=15)
+
+
+def with_keypoints(**changed):
+    return replace(BASE, keypoints=replace(BASE.keypoints, **changed))
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(odd_sources())
-@example(replace(BASE, extractor=replace(BASE.extractor, architecture="custom-größe")))
-@example(replace(BASE, extractor=replace(BASE.extractor, global_weights_hash="0" * 32)))
-@example(replace(BASE, extractor=FEW))
+@example(replace(BASE, networks=replace(BASE.networks, architecture="custom-größe")))
+@example(replace(BASE, networks=replace(BASE.networks, global_weights_hash="0" * 32)))
+@example(replace(BASE, networks=FEW))
 @example(WITH_NAMES)
 def test_there_is_a_map_that_opens_or_none(tmp_path, source):
     path = tmp_path / "odd.hfmap"
@@ -112,32 +118,39 @@ def test_there_is_a_map_that_opens_or_none(tmp_path, source):
         return
     assert [file.name for file in tmp_path.iterdir()] == ["odd.hfmap"]
     LocalizationMap.open(path).check_all()
-    found = read_source(path)
-    assert found.names == source.names and found.extractor == source.extractor
-    for field in fields(found.photos):
+    found = read_content(path)
+    assert found.names == source.names and found.networks == source.networks
+    for field in fields(found.keypoints):
         if field.name != "cameras":  # written with 6 digits
             np.testing.assert_array_equal(
-                np.sort(getattr(found.photos, field.name), axis=0), np.sort(getattr(source.photos, field.name), axis=0)
+                np.sort(getattr(found.keypoints, field.name), axis=0),
+                np.sort(getattr(source.keypoints, field.name), axis=0),
             )
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (replace(BASE, extractor=replace(BASE.extractor, architecture="größe")), "architecture 'größe' is not print"),
-        (replace(BASE, extractor=replace(BASE.extractor, weights_hash="a\tb")), "weightsHash 'a.*' is not print"),
-        (replace(BASE, extractor=replace(BASE.extractor, precision="n" * 70_000)), r"META has 70\d+ bytes"),
-        (replace(BASE, extractor=replace(BASE.extractor, local_dim=1041)), "descriptors of 1041 and 16"),
-        (replace(BASE, extractor=replace(BASE.extractor, local_dim=31)), "DESCRIPTORS has"),
+        (replace(BASE, networks=replace(BASE.networks, architecture="größe")), "architecture 'größe' is not print"),
+        (replace(BASE, networks=replace(BASE.networks, weights_hash="a\tb")), "weightsHash 'a.*' is not print"),
+        (replace(BASE, networks=replace(BASE.networks, precision="n" * 70_000)), r"META has 70\d+ bytes"),
+        (replace(BASE, networks=replace(BASE.networks, local_dim=1041)), "descriptors of 1041 and 16"),
+        (replace(BASE, networks=replace(BASE.networks, local_dim=31)), "DESCRIPTORS has"),
         (replace(BASE, names=("a\n", "b", "c")), "the image name 'a.*' holds control characters"),
         (replace(BASE, names=("a", "a", "c")), "image names repeat"),
         (replace(BASE, names=("\ud800", "b", "c")), "surrogates not allowed"),
         (replace(BASE, poses=(Pose(np.ones(4), np.zeros(3)), *BASE.poses[1:])), "not of unit length"),
         (replace(BASE, poses=(Pose(BASE.poses[0].quaternion, np.full(3, np.nan)), *BASE.poses[1:])), "not finite"),
         (replace(BASE, positions=BASE.positions * 1e15), "1e.15 units or more"),
-        (replace(BASE, photos=replace(BASE.photos, pixels=np.zeros(3))), "a pixel that is none"),
-        (replace(BASE, photos=replace(BASE.photos, keypoints=BASE.photos.keypoints * np.inf)), "keypoint is not fini"),
-        (replace(BASE, photos=replace(BASE.photos, other_offsets=np.array([0, 30, 60, 2**32 + 90]))), "SOURCE_OTHER"),
+        (with_keypoints(pixels=np.zeros(3)), "a pixel that is none"),
+        (
+            replace(BASE, keypoints=replace(BASE.keypoints, observed=BASE.keypoints.observed * np.inf)),
+            "keypoint is not fini",
+        ),
+        (
+            replace(BASE, keypoints=replace(BASE.keypoints, other_offsets=np.array([0, 30, 60, 2**32 + 90]))),
+            "SOURCE_OTHER",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, source, message):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import called
 from hfnet_edge.errors import BackendError, InputError, MismatchError
 from hfnet_edge.geometry import Camera
-from hfnet_edge.localizer import Localizer, Method
+from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.container import BLOCK
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.networks.model import Model
-from hfnet_edge.record.bench import BenchRun, peak_rss, stages_of
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.record.bench import BenchRun, peak_rss
 from hfnet_edge.record.runner import BENCH, JOB, OUT, run
 from hfnet_edge.shell.lists import read_queries
 from hfnet_parity.bench import WHOLE, Measured, guess_cameras, is_busy, measure, tables, to_json
 from hfnet_parity.bench_cli import bench_main
 
 pytest.importorskip("tensorflow")
-STAGES = stages_of(Method.HIERARCHICAL, False)
+STAGES = ("load", "extract", "decode", "retrieve", "cluster", "match", "pose")
 MAP_STAGES = ("retrieve", "cluster", "match", "pose")
 
 
@@ -43,19 +42,8 @@ def queries(here: Path) -> list[tuple[str, Camera]]:
 
 def bench(here: Path, *more: str | Path, code: int = 0) -> tuple[str, str]:
     """What the command says on stdout and on stderr; only its measurements are processes of their own."""
-    out, err = io.StringIO(), io.StringIO()
-    arguments = ["hfnet-bench", "--map", str(here / "place.hfmap"), *map(str, more)]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", arguments)
-        patch.setenv("COLUMNS", "80")
-        with pytest.raises(SystemExit) as end:
-            bench_main()
-    said, errors = out.getvalue(), err.getvalue()
-    assert end.value.code == code, said + errors
-    if code == 2:
-        assert errors.startswith("error: ") and errors.count("\n") == 1, errors
-        assert ";" in errors, "a remedy follows the problem"
-    return said, errors
+    done = called(bench_main, "hfnet-bench", "--map", here / "place.hfmap", *more, code=code)
+    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +155,8 @@ def test_without_a_list_cameras_are_guessed_and_said_to_be(here, tmp_path):
     view.transpose(Image.Transpose.ROTATE_90).save(images / "sub" / "b.jpg")
     (images / "notes.txt").write_text("no image")
     assert guess_cameras(images) == [
-        ("a.png", Camera("SIMPLE_PINHOLE", 640, 480, (768, 320, 240))),
-        ("sub/b.jpg", Camera("SIMPLE_PINHOLE", 480, 640, (768, 240, 320))),
+        ("a.png", Camera("SIMPLE_PINHOLE", 480, 360, (576, 240, 180))),
+        ("sub/b.jpg", Camera("SIMPLE_PINHOLE", 360, 480, (576, 180, 240))),
     ]
     said, _ = bench(
         here, "--model", here / "int8.tflite", "--images", images, "--rounds", "1", "--json", tmp_path / "o.json"
@@ -217,11 +205,12 @@ class NoMachine:
 
 
 def test_a_model_of_another_map_is_refused_before_anything_is_sent(here, tmp_path):
-    from hfnet_export.tflite.convert import embed
+    from hfnet_export.tflite.embed import embed
+    from hfnet_export.tflite.graph import Graph
 
     content = (here / "float.tflite").read_bytes()
     other = replace(Model(here / "float.tflite").description, weights_hash="f" * 32)
-    (tmp_path / "other.tflite").write_bytes(embed(content, other))
+    (tmp_path / "other.tflite").write_bytes(embed(Graph.parse(content), other))
     name, camera = queries(here)[0]
     todo = [(name, here / "place/images" / name, camera)]
     with pytest.raises(MismatchError, match="f" * 32):

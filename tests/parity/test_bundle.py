@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hfnet_edge.errors import ImageError, InputError, MismatchError, ModelError, OutputError, RecordingError
+from hfnet_edge.record import recording_file
 from hfnet_edge.record.runner import MAP, MODEL
 from hfnet_edge.shell.lists import read_queries
 from hfnet_maps.build.reference import read_reference
@@ -97,7 +98,7 @@ def test_a_full_disk_or_a_missing_image_leaves_the_old_bundle(kit, tmp_path):
     before = path.read_bytes()
     images = {q.name: tmp_path / "gone.jpg" for q in kit.bundle.recording.queries}
     with pytest.raises((RecordingError, OutputError)):
-        write_bundle(path, kit.bundle.recording, images, b"", b"", {})
+        write_bundle(path, kit.bundle.recording, images, {}, b"", {})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["old.bundle"]
 
@@ -134,7 +135,7 @@ def test_hloc_results_become_a_reference(kit, tmp_path):
     recording = record_hloc(tmp_path / "hloc", place / "images", queries, tmp_path / "hloc.bundle", truth)
     assert recording.about["processor"] == "hloc"
     bundle = Bundle.read(tmp_path / "hloc.bundle")
-    verdict = replace(kit, bundle=bundle).judge(kit.run(tmp_path / "job"))
+    verdict = replace(kit, bundle=bundle).judge(kit.honest)
     assert verdict.comparison.profile == "hloc" and verdict.passed
     value = verdict.comparison.value
     assert value("keypoints.shift").value < 0.05 and value("pose.moved").value < 0.05
@@ -179,7 +180,7 @@ def test_the_gate_passes_what_loses_nothing_and_stops_what_does(kit, tmp_path):
 def test_a_gate_needs_truth_and_a_map(kit, tmp_path):
     files = {q.name: kit.root / "place/images" / q.name for q in kit.bundle.recording.queries}
     for map_, truth, word in ((None, kit.bundle.truth, "map"), (kit.map.read_bytes(), {}, "true poses")):
-        write_bundle(tmp_path / "x.bundle", kit.bundle.recording, files, None, map_, truth)
+        write_bundle(tmp_path / "x.bundle", kit.bundle.recording, files, {}, map_, truth)
         with pytest.raises(RecordingError, match=word):
             Gate(tmp_path / "x.bundle")
 
@@ -205,13 +206,13 @@ def test_mismatched_inputs_are_found_before_anything_runs(kit, tmp_path):
 
     (tmp_path / "cut.tflite").write_bytes(kit.int8.read_bytes()[:5000])
     with pytest.raises(ModelError):
-        run_on(Never(), kit.bundle, tmp_path / "cut.tflite", kit.map)
+        run_on(Never(), kit.bundle, [tmp_path / "cut.tflite"], kit.map)
     from hfnet_maps.pack.writer import lay_out, write_map
     from synthetic import place
 
     write_map(lay_out(place().source()), tmp_path / "other.hfmap")
     with pytest.raises(MismatchError, match=r"other\.hfmap"):
-        run_on(Never(), kit.bundle, kit.int8, tmp_path / "other.hfmap")
+        run_on(Never(), kit.bundle, [kit.int8], tmp_path / "other.hfmap")
 
 
 def test_a_bundle_destroys_no_input(kit, tmp_path):
@@ -222,7 +223,7 @@ def test_a_bundle_destroys_no_input(kit, tmp_path):
     network = load_network(str(kit.root / "float.tflite"))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(OutputError, match="names the same file"):
-        record(network, kit.map, tmp_path / "images", queries, tmp_path / "images" / queries[0][0])
+        record([network], kit.map, tmp_path / "images", queries, tmp_path / "images" / queries[0][0])
     for name in ("poses.txt", "feats-superpoint-n4096-r1024.h5"):
         with pytest.raises(OutputError, match="names the same file"):
             record_hloc(tmp_path / "hloc", tmp_path / "images", queries, tmp_path / "hloc" / name)
@@ -256,8 +257,8 @@ def test_a_bundle_of_many_queries_can_be_read_again(kit, tmp_path):
     names = [f"{i:03d}.jpg" for i in range(12)]
     queries = tuple(replace(source.queries[i % 6], name=name) for i, name in enumerate(names))
     images = {name: kit.root / "place/images" / source.queries[0].name for name in names}
-    write_bundle(tmp_path / "many.bundle", replace(source, queries=queries), images, None, None, {})
+    write_bundle(tmp_path / "many.bundle", replace(source, queries=queries), images, {}, None, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfnet_edge.record.recording_file.MAX_ARRAY", 1 << 20)
+        patch.setattr(recording_file, "MAX_ARRAY", 1 << 20)
         assert len(Bundle.read(tmp_path / "many.bundle").recording.queries) == 12
     assert (tmp_path / "many.bundle").stat().st_size > 1 << 21

@@ -100,7 +100,7 @@ def test_missing_stages_come_back_as_missing():
 def test_equal_recordings_are_equal_to_the_last_digit(about):
     recording = replace(a_recording(), about=ABOUT | about)
     truth = {q.name: q.pose for q in recording.queries}
-    measures = [m for m in MEASURES if about or not m.of_patches]
+    measures = [m for m in MEASURES if about or not m.patches_only]
     expected = {m.key: 100.0 if m.unit == "%" and m.at_least else 0.0 for m in measures}
     expected |= {"descriptors.local": 1.0, "descriptors.global": 1.0, "pose.median": 1.0, "tensor.snr": 99.0}
     comparison = compared(recording, replace(a_recording(), about=ABOUT | about), truth)

@@ -15,8 +15,10 @@ import pytest
 from test_compare import a_recording, changed
 
 from hfnet_edge.errors import RecordingError
+from hfnet_edge.record import recording_file
 from hfnet_edge.record.recording_file import MAX_ARRAY, MAX_ROWS, read_recording, to_bytes
 from hfnet_edge.shell import archive
+from hfnet_parity import bundle as bundles
 from hfnet_parity.bundle import Bundle, write_bundle
 
 MEMORY = 32 << 20  # bytes that a refusal may take, at most
@@ -175,7 +177,7 @@ def test_keypoints_beyond_what_can_be_compared():
     with pytest.raises(RecordingError, match="65537 rows"):
         to_bytes(recording)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfnet_edge.record.recording_file.MAX_ROWS", count)
+        patch.setattr(recording_file, "MAX_ROWS", count)
         content = to_bytes(recording)
     with pytest.raises(RecordingError, match="65537 rows"):
         read_recording(content, "it")
@@ -210,7 +212,7 @@ def bundle(tmp_path):
     for i, q in enumerate(recording.queries):
         images[q.name] = tmp_path / q.name
         images[q.name].write_bytes(bytes([i]) * 1000)
-    write_bundle(tmp_path / "a.bundle", recording, images, b"model", b"map", {})
+    write_bundle(tmp_path / "a.bundle", recording, images, {"model.tflite": b"model"}, b"map", {})
     return tmp_path / "a.bundle"
 
 
@@ -242,7 +244,7 @@ def test_a_bundle_that_was_changed_after_it_was_opened(bundle):
 def test_an_image_of_a_bundle_is_no_larger_than_one_that_can_be_read(bundle, tmp_path, monkeypatch):
     opened = Bundle.read(bundle)
     assert opened.image("1.jpg") == b"\1" * 1000
-    monkeypatch.setattr("hfnet_parity.bundle.MAX_FILE", 999)
+    monkeypatch.setattr(bundles, "MAX_FILE", 999)
     for read in (lambda: opened.image("1.jpg"), lambda: opened.unpack_images(tmp_path / "images")):
         with pytest.raises(RecordingError, match="1000 bytes, at most 999"):
             read()

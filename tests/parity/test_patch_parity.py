@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +15,18 @@ from test_parity_cli import parity
 from hfnet_edge.errors import MismatchError, RecordingError
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.image.photo import Photo
-from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, localize_features
+from hfnet_edge.localizer import Localizer, localize_features
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
-from hfnet_edge.record.bench import BenchJob, bench, stages_of
-from hfnet_edge.record.recording import Matched, Recording
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.methods.registry import METHODS
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.record.bench import BenchJob, bench
+from hfnet_edge.record.recording import Matched, digest
 from hfnet_edge.record.recording_file import read_recording, to_bytes
-from hfnet_edge.record.runner import IMAGES, PATCHES, record
-from hfnet_export.tflite.convert import embed
+from hfnet_edge.record.runner import IMAGES, record
+from hfnet_export.tflite.embed import embed
+from hfnet_export.tflite.graph import Graph
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.compare import compare
 from hfnet_parity.costs import costs
@@ -35,13 +39,28 @@ from hfnet_parity.tolerances import profile_of
 
 
 @pytest.fixture(scope="module")
-def run(patch_kit, tmp_path_factory) -> Recording:
-    """What the int8 networks make of the queries."""
-    return patch_kit.run(tmp_path_factory.mktemp("run") / "job")
+def seen() -> dict[str, np.ndarray]:
+    """What the patch networks returned, by network and patches."""
+    return {}
 
 
-def test_the_honest_run_holds_at_every_stage(patch_kit, run, tmp_path):
+@pytest.fixture
+def network_once(seen, monkeypatch):
+    """A patch network is not run again on patches that it has seen."""
+    right = PatchModel.raw
+
+    def raw(self, patches):
+        key = self.description.weights_hash, self.description.precision, digest(patches.tobytes())
+        if key not in seen:
+            seen[key] = right(self, patches)
+        return seen[key]
+
+    monkeypatch.setattr(PatchModel, "raw", raw)
+
+
+def test_the_honest_run_holds_at_every_stage(patch_kit, network_once, tmp_path):
     """Without this the others would prove nothing."""
+    run = patch_kit.honest
     verdict = patch_kit.judge(run)
     value = verdict.comparison.value
     assert verdict.passed, [(v.measure.key, v.value) for v in verdict.comparison.values if v.passed is False]
@@ -67,20 +86,27 @@ def test_the_honest_run_holds_at_every_stage(patch_kit, run, tmp_path):
     assert to_json([verdict], ())["runs"][0]["method"] == "parallel"
 
 
-def test_hierarchical_recordings_say_nothing_of_bits(kit, tmp_path):
-    verdict = kit.judge(kit.run(tmp_path / "job"))
+def test_hierarchical_recordings_say_nothing_of_bits(kit):
+    verdict = kit.judge(kit.honest)
     assert "descriptors.flipped" not in {v.measure.key for v in verdict.comparison.values}
-    assert verdict.comparison.run.method is Method.HIERARCHICAL
+    assert verdict.comparison.run.method == "hierarchical"
 
 
-def test_the_commands_on_this_machine_give_the_same_twice(patch_kit, tmp_path):
+def queries_of(place: Path, count: int, folder: Path) -> Path:
+    """A list of the first queries of a place."""
+    lines = (place / "queries_with_intrinsics.txt").read_text().splitlines()
+    (folder / "queries.txt").write_text("\n".join(lines[:count]) + "\n")
+    return folder / "queries.txt"
+
+
+def test_the_commands_on_this_machine_give_the_same_twice(patch_kit, network_once, tmp_path):
     place = patch_kit.root / "place"
-    networks = ("--model", patch_kit.int8, "--patch-model", patch_kit.patches, "--map", patch_kit.map)
+    networks = ("--model", patch_kit.int8, "--model", patch_kit.patches, "--map", patch_kit.map)
     said = parity(
         "record", "--method", "parallel", *networks, "--images", place / "images",
-        "--queries", place / "queries_with_intrinsics.txt", "-o", tmp_path / "ref.bundle",
+        "--queries", queries_of(place, 3, tmp_path), "-o", tmp_path / "ref.bundle",
     ).stdout  # fmt: skip
-    assert "in int8 and int8, not in float" in said and "--patch-model P.tflite" in said
+    assert "in int8 and int8, not in float" in said and "--model M.tflite --model P.tflite" in said
     said = parity("run", tmp_path / "ref.bundle", *networks, "--json", tmp_path / "r.json").stdout
     assert "All stages hold." in said and "identical tolerances" in said
     found = json.loads((tmp_path / "r.json").read_text())["runs"][0]
@@ -91,7 +117,7 @@ def test_the_commands_on_this_machine_give_the_same_twice(patch_kit, tmp_path):
     trees = parity("run", tmp_path / "ref.bundle", *networks, "--method", "trees", code=2).stderr
     assert "recorded with the method parallel, not trees" in trees
     bare = parity("run", tmp_path / "ref.bundle", "--model", patch_kit.int8, "--map", patch_kit.map, code=2).stderr
-    assert "patch network" in bare and "--patch-model" in bare
+    assert "patch network" in bare and "name it too: --model" in bare
 
 
 class Never:
@@ -104,20 +130,21 @@ class Never:
 def test_what_does_not_belong_together_is_refused_before_anything_is_sent(kit, patch_kit, tmp_path):
     other = tmp_path / "other.tflite"
     description = PatchModel(patch_kit.patches).description
-    other.write_bytes(embed(patch_kit.patches.read_bytes(), replace(description, weights_hash="f" * 32)))
-    asked = patch_kit.bundle, patch_kit.int8
-    with pytest.raises(MismatchError, match=f"the patch model has {'f' * 32}"):
-        run_on(Never(), *asked, patch_kit.map, patch_model=other)
+    graph = Graph.parse(patch_kit.patches.read_bytes())
+    other.write_bytes(embed(graph, replace(description, weights_hash="f" * 32)))
+    asked = patch_kit.bundle, [patch_kit.int8, patch_kit.patches]
+    with pytest.raises(MismatchError, match=f"{description.weights_hash}, .*other.tflite has {'f' * 32}"):
+        run_on(Never(), patch_kit.bundle, [patch_kit.int8, other], patch_kit.map)
     with pytest.raises(MismatchError, match="recorded with the method parallel, not retrieval"):
-        run_on(Never(), *asked, patch_kit.map, patch_model=patch_kit.patches, method=Method.RETRIEVAL)
-    with pytest.raises(MismatchError, match="built without a patch network"):
-        run_on(Never(), *asked, kit.map, patch_model=patch_kit.patches)
+        run_on(Never(), *asked, patch_kit.map, method="retrieval")
+    with pytest.raises(MismatchError, match="patch_descriptors, which is not asked for"):
+        run_on(Never(), *asked, kit.map, method="hierarchical")
     with pytest.raises(MismatchError, match="the method parallel, not hierarchical"):
-        run_on(Never(), *asked, kit.map, method=Method.HIERARCHICAL)
+        run_on(Never(), patch_kit.bundle, [patch_kit.int8], kit.map, method="hierarchical")
     with pytest.raises(MismatchError, match="no random trees"):
-        run_on(Never(), *asked, kit.map)
+        run_on(Never(), patch_kit.bundle, [patch_kit.int8], kit.map)
     with pytest.raises(MismatchError, match=f"no patch network, the run has {description.weights_hash}"):
-        run_on(Never(), kit.bundle, patch_kit.int8, patch_kit.map, patch_model=patch_kit.patches)
+        run_on(Never(), kit.bundle, [patch_kit.int8, patch_kit.patches], patch_kit.map, method="hierarchical")
     recorded = patch_kit.bundle.recording
     elsewhere = replace(recorded, about=recorded.about | {"method": "trees"})
     with pytest.raises(MismatchError, match="the reference localized with the method trees, the run with parallel"):
@@ -133,14 +160,14 @@ def test_recordings_of_before_are_hierarchical(kit):
     recorded = kit.bundle.recording
     assert recorded.about["method"] == "hierarchical"
     old = replace(recorded, about={key: value for key, value in recorded.about.items() if key != "method"})
-    assert read_recording(to_bytes(old), "old").method is Method.HIERARCHICAL
+    assert read_recording(to_bytes(old), "old").method == "hierarchical"
     assert profile_of(old, old) == "rounded", "float"
     later = replace(recorded, about=recorded.about | {"method": "dense"})
     with pytest.raises(RecordingError, match="of the method dense"):
         read_recording(to_bytes(later), "later")
 
 
-def test_flipped_descriptors_of_the_patch_network(patch_kit, tmp_path, monkeypatch):
+def test_flipped_descriptors_of_the_patch_network(patch_kit, network_once, tmp_path, monkeypatch):
     honest = PatchModel.__call__
     signs = np.where(np.arange(256) % 16, 1, -1).astype(np.int8)
     monkeypatch.setattr(PatchModel, "__call__", lambda self, patches: honest(self, patches) * signs)
@@ -149,7 +176,7 @@ def test_flipped_descriptors_of_the_patch_network(patch_kit, tmp_path, monkeypat
     assert 6 < verdict.comparison.value("descriptors.flipped").value < 7, "one of sixteen"
 
 
-def test_signs_that_rounding_loses(patch_kit, tmp_path, monkeypatch):
+def test_signs_that_rounding_loses(patch_kit, network_once, tmp_path, monkeypatch):
     """Small negatives become 0, which is a positive: the cosine does not notice, trees do."""
     monkeypatch.setattr(PatchModel, "__call__", lambda self, patches: quantize(self.raw(patches)))
     verdict = patch_kit.judge(patch_kit.run(tmp_path / "job"))
@@ -159,7 +186,7 @@ def test_signs_that_rounding_loses(patch_kit, tmp_path, monkeypatch):
     assert "signs that rounding loses" in verdict.look_at
 
 
-def test_keypoints_aside_by_half_a_pixel(patch_kit, tmp_path, monkeypatch):
+def test_keypoints_aside_by_half_a_pixel(patch_kit, network_once, tmp_path, monkeypatch):
     honest = Photo.to_camera
     monkeypatch.setattr(Photo, "to_camera", lambda self, xy: honest(self, xy - np.float32(0.5)))
     verdict = patch_kit.judge(patch_kit.run(tmp_path / "job"))
@@ -174,7 +201,7 @@ def test_only_the_changed_stage_costs(patch_kit):
     for q in reference.queries:
         vectors = q.features.descriptors + rng.normal(0, 6, q.features.descriptors.shape)
         features = replace(q.features, descriptors=quantize(vectors))
-        result = localize_features(m, features, q.camera, LocalizationConfig(Method.PARALLEL))
+        result = localize_features(m, features, q.camera, LocalizationConfig("parallel"))
         found = result.matches
         matched = Matched(found.keypoints, found.landmarks, found.xyz, result.inlier_mask)
         queries.append(replace(q, features=features, matched=matched, pose=result.pose, status=result.status.value))
@@ -191,24 +218,24 @@ def test_only_the_changed_stage_costs(patch_kit):
         np.testing.assert_allclose(cost.each, moved if cost.step == "descriptors" else 0, atol=1e-9, err_msg=cost.step)
 
 
-def test_methods_without_frames_leave_retrieval_out(patch_kit, tmp_path):
+def test_methods_without_frames_leave_retrieval_out(patch_kit, network_once, tmp_path):
     folder, job = patch_kit.job(tmp_path / "job")
-    trees = record(folder, replace(job, method=Method.TREES, queries=job.queries[:2]))
+    trees = record(folder, replace(job, method="trees", queries=job.queries[:2]))
     comparison = compare(trees, trees, {}, patch_kit.bundle.thresholds, {}, "identical", "test")
     assert np.isnan(comparison.value("retrieval.identical").value)
     assert comparison.value("matches.identical").value == 100
     assert all(q.prior_frames == () and q.matched is not None for q in trees.queries)
 
 
-@pytest.mark.parametrize("method", [m for m in Method if m is not Method.HIERARCHICAL])
-def test_bench_by_method(patch_kit, tmp_path, method):
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "hierarchical"])
+def test_bench_by_method(patch_kit, network_once, tmp_path, method):
     folder, job = patch_kit.job(tmp_path / "job")
     measured = bench(
-        patch_kit.int8, patch_kit.map, folder / IMAGES, BenchJob(job.queries[:2], 1, method), patches=folder / PATCHES
+        [patch_kit.int8, patch_kit.patches], patch_kit.map, folder / IMAGES, BenchJob(job.queries[:2], 1, method)
     )
     expected = {
-        Method.RETRIEVAL: ("load", "extract", "describe", "retrieve", "match", "pose"),
-        Method.PARALLEL: ("load", "extract", "describe", "retrieve", "trees", "match", "pose"),
+        "retrieval": ("load", "extract", "describe", "retrieve", "match", "pose"),
+        "parallel": ("load", "extract", "describe", "retrieve", "trees", "match", "pose"),
     }.get(method, ("load", "extract", "describe", "trees", "match", "pose"))
     assert measured.method == method and measured.patch_precision == "int8" and measured.stages == expected
     assert measured.patch_bytes == patch_kit.patches.stat().st_size
@@ -222,30 +249,28 @@ def test_a_bench_of_the_parallel_method(patch_kit, tmp_path):
 
     place = patch_kit.root / "place"
     options = ("--model", patch_kit.int8, "--images", place / "images", "--method", "parallel")
-    queries = tmp_path / "two.txt"
-    lines = (place / "queries_with_intrinsics.txt").read_text().splitlines()[:2]
-    queries.write_text("\n".join(lines) + "\n")
-    patched = (*options, "--patch-model", patch_kit.patches, "--queries", queries, "--map", patch_kit.map)
+    queries = queries_of(place, 1, tmp_path)
+    patched = (*options, "--model", patch_kit.patches, "--queries", queries, "--map", patch_kit.map)
     said, _ = command(patch_kit.root, *patched, "--rounds", "1", "--json", tmp_path / "b.json")
     assert "method: parallel, patch network: patches_int8.tflite (int8)" in said and "│ trees" in said
     found = json.loads((tmp_path / "b.json").read_text())
     assert found["method"] == "parallel" and found["patch_precision"] == "int8"
     for one in found["measured"]:
-        assert list(one["stages"])[:-1] == list(stages_of(Method.PARALLEL, True))
+        assert list(one["stages"])[:-1] == ["load", "extract", "describe", "retrieve", "trees", "match", "pose"]
         sizes = sum(path.stat().st_size for path in (patch_kit.int8, patch_kit.patches))
         assert one["bytes_opened"] == sizes + one["rounds"][0]["map_bytes"]
-    assert "needs a patch network" in command(patch_kit.root, *options, code=2)[1]
+    assert "described by the patch network" in command(patch_kit.root, *options, "--map", patch_kit.map, code=2)[1]
 
 
-def test_the_stages_are_those_of_the_localizer(patch_kit):
+def test_the_stages_are_those_of_the_localizer(patch_kit, network_once):
     """Also of HF-Net's search among a patch network's landmarks."""
     query = patch_kit.bundle.recording.queries[1]
     photo = patch_kit.root / "place/images" / query.name
     model, patch_model = Model(patch_kit.int8), PatchModel(patch_kit.patches)
     m = LocalizationMap.open(patch_kit.map)
-    for method in Method:
-        result = Localizer(m, model, LocalizationConfig(method), patch_model).localize(photo, query.camera)
-        assert tuple(result.milliseconds) == stages_of(method, True), method
+    for method in METHODS:
+        localizer = Localizer(m, model, patch_model, config=LocalizationConfig(method))
+        assert tuple(localizer.localize(photo, query.camera).milliseconds) == localizer.method.stages, method
 
 
 def test_keypoints_of_one_place_are_paired_in_their_order(patch_kit):

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from hfnet_edge.errors import ImageError, InputError
 from hfnet_edge.shell.lists import read_queries
-from hfnet_export.sources import foreign as sources
+from hfnet_export.networks import processors
+from hfnet_export.sources.saved_model import SavedModel
 from hfnet_parity.bundle import Bundle
 from hfnet_parity.cli import main
 from hfnet_parity.compare import compare
@@ -22,12 +23,12 @@ from hfnet_parity.tolerances import read_tolerances
 
 def test_a_network_on_a_gpu_runs_in_its_own_framework(kit, tmp_path, monkeypatch):
     """TensorFlow is told that it has a GPU; what it computes is what LiteRT does, up to float32's rounding."""
-    monkeypatch.setattr(sources, "_tensorflow_processor", lambda: "GPU, TensorFlow of the test")
+    monkeypatch.setattr(processors, "tensorflow_processor", lambda: "GPU, TensorFlow of the test")
     network = load_network("hfnet", (288, 384))
     assert isinstance(network.model, Original)
     place = kit.root / "place"
     queries = read_queries(place / "queries_with_intrinsics.txt")
-    record(network, kit.map, place / "images", queries, tmp_path / "gpu.bundle")
+    record([network], kit.map, place / "images", queries, tmp_path / "gpu.bundle")
     bundle = Bundle.read(tmp_path / "gpu.bundle")
     assert bundle.recording.about["processor"] == "GPU, TensorFlow of the test"
     limits = read_tolerances("quantized") | {"keypoints.repeated": 99, "matches.kept": 99, "tensor.snr": 60}
@@ -36,9 +37,9 @@ def test_a_network_on_a_gpu_runs_in_its_own_framework(kit, tmp_path, monkeypatch
     assert comparison.value("tensor.identical").value < 100, "it really was another framework"
 
 
-def test_a_network_without_a_gpu_runs_in_litert(monkeypatch):
-    monkeypatch.setattr(sources, "_tensorflow_processor", lambda: "CPU, TensorFlow")
-    network = load_network("hfnet", (96, 128))
+def test_a_network_without_a_gpu_runs_in_litert(kit, monkeypatch):
+    monkeypatch.setattr(processors, "tensorflow_processor", lambda: "CPU, TensorFlow")
+    network = load_network("hfnet", (288, 384))
     assert network.processor == "CPU, LiteRT" and network.model.kernels == "XNNPACK"
 
 
@@ -59,7 +60,7 @@ def test_onnx_runtime_is_asked_what_it_really_uses(listed, used, processor):
         return SimpleNamespace(get_providers=lambda: [used])
 
     runtime = SimpleNamespace(get_available_providers=lambda: listed, InferenceSession=session)
-    assert sources._onnx_session("model.onnx", runtime)[1] == processor
+    assert processors.onnx_session("model.onnx", runtime)[1] == processor
     assert [provider for provider, _ in asked] == listed, "the fastest first, the CPU last"
 
 
@@ -75,7 +76,7 @@ def test_a_reference_is_float32_on_any_gpu():
     runtime = SimpleNamespace(
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"], InferenceSession=session
     )
-    sources._onnx_session("model.onnx", runtime)
+    processors.onnx_session("model.onnx", runtime)
     assert asked == {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}
 
 
@@ -94,7 +95,7 @@ def test_options_that_do_not_go_with_the_network(kit):
 def test_the_outputs_of_another_network(tmp_path, monkeypatch):
     """They reach the reader of the network, by role."""
     read = []
-    monkeypatch.setattr(sources, "_from_saved_model", lambda foreign, say: read.append(foreign) or 1 / 0)
+    monkeypatch.setattr(SavedModel, "convert", lambda foreign, say: read.append(foreign) or 1 / 0)
     place, out = tmp_path / "place", tmp_path / "ref.bundle"
     (place / "saved_model").mkdir(parents=True)
     (place / "saved_model" / "saved_model.pb").touch()
@@ -110,7 +111,6 @@ def test_the_outputs_of_another_network(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["golden", "-o", "OUT"],
         ["record", "--model", "hfnet", "--images", ".", "--queries", "LIST", "--map", "p.hfmap", "-o", "OUT"],
     ],
 )
@@ -132,8 +132,8 @@ def test_what_is_missing_is_named(kit, tmp_path):
     queries = read_queries(place / "queries_with_intrinsics.txt")
     network = load_network(str(kit.root / "float.tflite"))
     with pytest.raises(ImageError, match=queries[0][0]):
-        record(network, kit.map, tmp_path, queries, tmp_path / "x.bundle")
+        record([network], kit.map, tmp_path, queries, tmp_path / "x.bundle")
     with pytest.raises(InputError, match="no pose for 5 of 6 queries"):
         truth = {queries[0][0]: kit.bundle.truth[queries[0][0]]}
-        record(network, kit.map, place / "images", queries, tmp_path / "x.bundle", truth)
+        record([network], kit.map, place / "images", queries, tmp_path / "x.bundle", truth)
     assert not (tmp_path / "x.bundle").exists()

@@ -14,19 +14,27 @@ from PIL import Image
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.map.codecs import CodecName
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.record.runner import IMAGES
 from hfnet_edge.record.runner import record as run_record
 from hfnet_edge.shell.lists import read_names
-from hfnet_export.tflite.convert import embed
+from hfnet_export.tflite.embed import embed
+from hfnet_export.tflite.graph import Graph
 from hfnet_maps.build.builder import build_map
+from hfnet_maps.content import MapContent, read_content
 from hfnet_maps.pack.budget import choose
 from hfnet_maps.pack.writer import full_sections, write_map
 
 
-def test_the_honest_run_holds_at_every_stage(kit, tmp_path):
+@pytest.fixture(scope="module")
+def source(kit) -> MapContent:
+    """What the kit's map was made of."""
+    return read_content(kit.map)
+
+
+def test_the_honest_run_holds_at_every_stage(kit):
     """Without this the others would prove nothing."""
-    verdict = kit.judge(kit.run(tmp_path / "job"))
+    verdict = kit.judge(kit.honest)
     assert verdict.passed, [
         (v.measure.key, v.value, v.low, v.limit) for v in verdict.comparison.values if v.passed is False
     ]
@@ -52,7 +60,7 @@ def test_a_broken_scale(kit, tmp_path):
     weights = graph.tensors[op.inputs[1]].quantization
     weights.scale = (np.asarray(weights.scale) * 4).tolist()
     broken = tmp_path / "broken.tflite"
-    broken.write_bytes(embed(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), description))
+    broken.write_bytes(embed(Graph.parse(bytes(flatbuffer_utils.convert_object_to_bytearray(model))), description))
     verdict = kit.judge(kit.run(tmp_path / "job", broken))
     assert verdict.comparison.broken == "tensor"
     assert "scale" in verdict.look_at
@@ -121,12 +129,8 @@ def test_a_stale_map(kit, tmp_path):
     assert verdict.comparison.value("map.references").value == pytest.approx(100 * (1 - 2 / len(names)))
 
 
-def test_a_map_of_the_same_images_with_other_landmarks(kit, tmp_path):
+def test_a_map_of_the_same_images_with_other_landmarks(kit, source, tmp_path):
     """All landmarks are 0.3 m aside: the reference images agree, so matches are to blame."""
-    place = kit.root / "place"
-    source, _ = build_map(
-        place / "images", place / "reference", read_names(place / "map.txt"), Model(kit.root / "float.tflite")
-    )
     moved = replace(source, positions=source.positions + np.array([0.3, 0.0, 0.0]))
     stale = tmp_path / "moved.hfmap"
     write_map(full_sections(moved), stale)
@@ -135,12 +139,8 @@ def test_a_map_of_the_same_images_with_other_landmarks(kit, tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["int8", "pq", "binary"])
-def test_a_packed_map_holds_under_every_codec(kit, tmp_path, codec):
+def test_a_packed_map_holds_under_every_codec(kit, source, tmp_path, codec):
     """Against the reference in the uncompacted map: landmarks are fewer, and nothing else."""
-    place = kit.root / "place"
-    source, _ = build_map(
-        place / "images", place / "reference", read_names(place / "map.txt"), Model(kit.root / "float.tflite")
-    )
     packed = tmp_path / "packed.hfmap"
     write_map(choose(source, 120_000, CodecName(codec))[0], packed)
     verdict = kit.judge(kit.run(tmp_path / "job", map_=packed), packed)

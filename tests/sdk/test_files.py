@@ -11,19 +11,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from hfnet_edge.errors import HFNetEdgeError, ImageError, OutputError
-from hfnet_edge.shell.files import (
-    CommandFiles,
-    atomic_folder,
-    atomic_write,
-    check_writable,
-    names_below,
-    open_input,
-    parse_json,
-    parse_toml,
-    part_of,
-    read_text,
-    streamed_write,
-)
+from hfnet_edge.shell.command_files import CommandFiles, names_below
+from hfnet_edge.shell.reading import open_input, parse_json, parse_toml, read_text
+from hfnet_edge.shell.writing import atomic_folder, atomic_write, check_writable, part_of, streamed_write
 
 
 def run(code, *arguments, **how):
@@ -86,7 +76,7 @@ def test_writers_of_one_file_at_once_leave_one_of_theirs(tmp_path):
 
 def test_what_a_killed_run_left_goes_and_what_a_running_one_writes_stays(tmp_path):
     code = (
-        "import sys; from hfnet_edge.shell.files import atomic_write, atomic_folder\n"
+        "import sys; from hfnet_edge.shell.writing import atomic_write, atomic_folder\n"
         "with atomic_write(sys.argv[1]) as f, atomic_folder(sys.argv[2]) as folder:\n"
         "    f.write(b'half'); f.flush(); (folder / 'x').write_text('half'); print('there', flush=True)\n"
         "    sys.stdin.readline()\n"
@@ -157,7 +147,7 @@ def test_a_stream_that_nothing_came_into_leaves_the_old_file(tmp_path):
 def test_a_stream_that_is_killed_leaves_its_part_and_two_do_not_mix(tmp_path):
     path = tmp_path / "poses.txt"
     code = (
-        "import sys; from hfnet_edge.shell.files import streamed_write\n"
+        "import sys; from hfnet_edge.shell.writing import streamed_write\n"
         "with streamed_write(sys.argv[1]) as write:\n    write('a'); print(flush=True); sys.stdin.readline()\n"
     )
     path.write_text("old\n")
@@ -180,7 +170,7 @@ def test_a_full_disk_keeps_what_was_streamed_and_the_old_file(tmp_path, monkeypa
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hfnet_edge.shell.files.os.fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match=r"No space.*poses\.txt\.part"), streamed_write(path) as write:
         write("a")
     assert path.read_text() == "old\n" and part_of(path).read_text() == "a\n"

@@ -19,7 +19,8 @@ from hfnet_edge import cli
 from hfnet_edge.errors import ImageError, ModelError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.image.photo import load_photo
-from hfnet_edge.localizer import LocalizationResult, Status
+from hfnet_edge.result import LocalizationResult, Status
+from hfnet_edge.shell import console
 from hfnet_edge.shell.lists import read_poses
 
 CAMERA = "PINHOLE 64 48 60 60 32 24"
@@ -29,7 +30,7 @@ POSE = Pose(np.array([1.0, 0, 0, 0]), np.array([1.0, 2, 3]))
 class Localizer:
     """In place of the real one."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         self.map = SimpleNamespace(image_names=("ref.jpg",), origin=np.zeros(3))
 
     def localize(self, image, camera):
@@ -63,7 +64,7 @@ def here(tmp_path, monkeypatch):
 
 def fakes(setattr):
     setattr(cli, "Localizer", Localizer)
-    setattr(cli, "Model", lambda *_: None)
+    setattr(cli, "Networks", lambda *_, **__: ())
 
 
 def main():
@@ -232,9 +233,9 @@ def test_no_text_output_is_an_input(here, option, target):
 
 
 def test_a_run_says_in_a_pipe_that_it_is_alive(here, monkeypatch):
-    monkeypatch.setattr("hfnet_edge.shell.console.EVERY", 0.0)
+    monkeypatch.setattr(console, "EVERY", 0.0)
     assert "localizing 0/2" in run(here, "a.png", "b.png").stderr
-    monkeypatch.setattr("hfnet_edge.shell.console.EVERY", 60.0)
+    monkeypatch.setattr(console, "EVERY", 60.0)
     assert run(here, "a.png", "b.png").stderr == ""
 
 

@@ -1,6 +1,7 @@
 """The map file: what is written is read; damage, other versions and hostile bytes end in typed errors that name the
 file. tests/attacks goes further."""
 
+import os
 import re
 import struct
 
@@ -26,13 +27,14 @@ from attacks.tampering import (
 )
 from attacks.victims import KINDS, a_large_map, a_query, victim, written
 from hfnet_edge.errors import HFNetEdgeError, MapFormatError, MapVersionError, OutputError
-from hfnet_edge.localizer import Status, localize_features
+from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.container import BLOCK, Section
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.observation_list import TILE_SIZE
+from hfnet_edge.result import Status
 from hfnet_maps.build.trees import tree_sections
+from hfnet_maps.content import BuiltMap, PackedMap, read_content
 from hfnet_maps.pack.writer import in_file_order, lay_out, size_of, to_map, write_map
-from hfnet_maps.source import read_source
 from synthetic import CAMERA, place, toy_source
 
 
@@ -65,8 +67,8 @@ def test_what_is_written_is_read(tmp_path, kind):
     assert (tmp_path / "m.hfmap").read_bytes() == v.content
     m, source = LocalizationMap.open(tmp_path / "m.hfmap"), v.source
     m.check_all()
-    d, extractor = m.description, source.extractor
-    assert d.architecture == extractor.architecture and d.weightsHash == extractor.weights_hash
+    d, networks = m.description, source.networks
+    assert d.architecture == networks.architecture and d.weightsHash == networks.weights_hash
     assert (d.precision, d.localDim, d.extractorGlobalDim) == ("none", 32, 16)
     assert (m.image_count, m.landmark_count, d.observationCount) == (5, len(source.positions), len(source.images))
     assert m.image_names == source.names
@@ -84,7 +86,7 @@ def test_landmarks_are_those_of_the_source(kind):
     m, source = victim(kind).read(), victim(kind).source
     for image in range(m.image_count):
         assert m.observed(image).tolist() == sorted(source.landmarks[source.images == image].tolist())
-    stored = source.descriptors if source.codec is None else source.codec.decode(source.descriptors)
+    stored = source.codec.decode(source.codes)
     for landmarks in some_landmarks(source):
         wanted = [(i, row) for i, landmark in enumerate(landmarks) for row in stored[source.described == landmark]]
         descriptors, owners = m.descriptors(landmarks)
@@ -102,11 +104,11 @@ def test_every_kind_is_localized_in_and_read_for_packing(tmp_path, kind):
     v = victim(kind)
     (tmp_path / "m.hfmap").write_bytes(v.content)
     assert localize_features(v.read(), a_query(), CAMERA).status is Status.LOCALIZED
-    back = read_source(tmp_path / "m.hfmap")
+    back = read_content(tmp_path / "m.hfmap")
     for name in ("landmarks", "images", "described", "global_descriptors"):
         np.testing.assert_array_equal(getattr(back, name), getattr(v.source, name))
-    assert back.descriptors.tobytes() == v.source.descriptors.tobytes()
-    assert (back.photos is None) == (v.source.photos is None) == (kind != "as built")
+    assert back.encoded().codes.tobytes() == v.source.codes.tobytes()
+    assert isinstance(back, BuiltMap if kind == "as built" else PackedMap)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -298,8 +300,8 @@ def with_trees():
     files = []
     for landmarks in (400, 300):
         source = in_file_order(place(landmarks=landmarks, images=6).source())
-        extractor = source.extractor
-        trees = tree_sections(source.descriptors, source.described, len(source.positions), extractor.weights_hash)
+        networks = source.networks
+        trees = tree_sections(source.descriptors, source.described, len(source.positions), networks.weights_hash)
         files.append(bytes(to_map({**lay_out(source), **trees}).file.data))
     return files
 
@@ -391,7 +393,7 @@ def test_a_damaged_tool_section_does_not_disturb_a_query(tmp_path):
     content = with_sections(victim("as built").content, SOURCE_IMAGES=b"not a camera\n")
     assert localize_features(open_bytes(tmp_path, content), a_query(), CAMERA).status is Status.LOCALIZED
     with pytest.raises(HFNetEdgeError, match="SOURCE_IMAGES"):
-        read_source(tmp_path / "m.hfmap")
+        read_content(tmp_path / "m.hfmap")
 
 
 def test_a_failed_write_leaves_the_old_map(tmp_path, monkeypatch):
@@ -402,7 +404,7 @@ def test_a_failed_write_leaves_the_old_map(tmp_path, monkeypatch):
     def full_disk(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hfnet_edge.shell.files.os.fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         write_map(sections, tmp_path / "m.hfmap")
     assert (tmp_path / "m.hfmap").read_bytes() == before

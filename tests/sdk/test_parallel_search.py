@@ -9,14 +9,16 @@ import pytest
 
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.image.keypoints import quantize
-from hfnet_edge.localizer import LocalizationConfig, Localizer, Method, Status, localize_features
+from hfnet_edge.localizer import Localizer, localize_features
 from hfnet_edge.map import random_trees
 from hfnet_edge.map.codecs import CodecName
-from hfnet_edge.map.random_trees import RandomTrees
 from hfnet_edge.methods import parallel_search
+from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.methods.parallel_search import search, seen_by
+from hfnet_edge.result import Status
 from hfnet_maps.build.merge import merge
-from hfnet_maps.pack.packer import Packer, Settings
+from hfnet_maps.pack.packer import Packer
+from hfnet_maps.pack.settings import Settings
 from hfnet_maps.pack.writer import built_sections, in_file_order, lay_out, to_map, trees_of
 from synthetic import CAMERA, place
 
@@ -26,8 +28,8 @@ NONE = np.zeros(0, np.int64)
 def patch_source(p, prefix=""):
     """A place as if a patch network had described its landmarks."""
     source = p.source()
-    extractor = replace(source.extractor, global_weights_hash="1" * 32)
-    return replace(source, extractor=extractor, names=tuple(f"{prefix}{name}" for name in source.names))
+    networks = replace(source.networks, global_weights_hash="1" * 32)
+    return replace(source, networks=networks, names=tuple(f"{prefix}{name}" for name in source.names))
 
 
 def patch_map(p, trees=True):
@@ -104,7 +106,7 @@ def test_candidates_of_frames_are_those_that_they_observe():
     assert seen_by(m, NONE).tolist() == []
 
 
-@pytest.mark.parametrize("method", [Method.RETRIEVAL, Method.TREES, Method.TREES_ABSOLUTE, Method.PARALLEL])
+@pytest.mark.parametrize("method", ["retrieval", "trees", "trees-absolute", "parallel"])
 def test_every_method_finds_the_pose(method):
     p = place()
     m = patch_map(p)
@@ -112,7 +114,7 @@ def test_every_method_finds_the_pose(method):
     r = localize_features(m, p.features(pose, outliers=50), CAMERA, LocalizationConfig(method))
     assert r.status is Status.LOCALIZED
     assert np.linalg.norm(r.pose.center - pose.center) < 0.05
-    assert (len(r.prior_frames) > 0) == (method in (Method.RETRIEVAL, Method.PARALLEL))
+    assert (len(r.prior_frames) > 0) == (method in ("retrieval", "parallel"))
 
 
 def test_parallel_survives_wrong_frames_and_retrieval_does_not():
@@ -123,7 +125,7 @@ def test_parallel_survives_wrong_frames_and_retrieval_does_not():
     pose = places[0].poses[3]
     query = places[0].features(pose)
     found = {}
-    for method in (Method.RETRIEVAL, Method.PARALLEL):
+    for method in ("retrieval", "parallel"):
         for frames, descriptor in (("right", query.global_descriptor), ("wrong", places[1].globals_[3])):
             asked, config = (
                 replace(query, global_descriptor=descriptor),
@@ -132,13 +134,13 @@ def test_parallel_survives_wrong_frames_and_retrieval_does_not():
             found[method, frames] = localize_features(m, asked, CAMERA, config)
             first = m.image_names[found[method, frames].prior_frames[0]]
             assert first.startswith("0/" if frames == "right" else "1/")
-    wrong = found.pop((Method.RETRIEVAL, "wrong"))
+    wrong = found.pop(("retrieval", "wrong"))
     assert wrong.status in (Status.REJECTED, Status.TOO_FEW_MATCHES) and wrong.pose is None
     for r in found.values():
         assert r.status is Status.LOCALIZED and np.linalg.norm(r.pose.center - pose.center) < 0.05
 
 
-@pytest.mark.parametrize("method", [Method.TREES, Method.PARALLEL])
+@pytest.mark.parametrize("method", ["trees", "parallel"])
 def test_blocks_do_not_change_the_result(monkeypatch, method):
     p = place()
     m, query = patch_map(p), p.features(p.poses[3], outliers=50)
@@ -153,7 +155,7 @@ def test_nothing_to_search_in():
     p = place()
     m = patch_map(p)
     query = p.features(p.poses[0])
-    config = LocalizationConfig(Method.PARALLEL)
+    config = LocalizationConfig("parallel")
     none = replace(query, keypoints=query.keypoints[:0], scores=query.scores[:0], descriptors=query.descriptors[:0])
     assert localize_features(m, none, CAMERA, config).status is Status.NO_KEYPOINTS
     few = replace(query, keypoints=query.keypoints[:3], scores=query.scores[:3], descriptors=query.descriptors[:3])
@@ -169,7 +171,7 @@ def test_keypoints_that_share_leaves(monkeypatch, sizes):
     """A landmark in several of a keypoint's leaves counts once; however the work is cut."""
     p = place(landmarks=60)
     m, query = patch_map(p), p.features(p.poses[0], outliers=20)
-    trees = RandomTrees.of(m)
+    trees = m.trees
     leaves = trees.prior_leaves(query.descriptors, 9)
     leaves[5], leaves[6, 3:] = -1, -1
     pairs = trees.landmarks(leaves)
@@ -192,7 +194,7 @@ def test_codecs_are_searched_alike(codec, per_landmark):
     settings = Settings(codec, 32, 8 if codec is CodecName.PQ else 0, per_landmark, 16)
     m = to_map({**Packer(source).pack(settings, 100), **trees_of(source)})
     query = p.features(p.poses[0], outliers=20)
-    trees = RandomTrees.of(m)
+    trees = m.trees
     leaves = trees.prior_leaves(query.descriptors, 5)
     expected = slow_search(query, m, NONE, *trees.landmarks(leaves))
     matches = search(query, m, NONE, trees.blocks(leaves))
@@ -218,10 +220,10 @@ def test_equals_rank_by_landmark_across_leaves():
 def test_a_landmark_of_many_descriptors_takes_little_memory():
     """20,000 descriptors of one landmark, which 2,000 keypoints may show, all compared at once would take 160 MB."""
     p = place(landmarks=60)
-    source, rng = p.source(), np.random.default_rng(0)
+    source, rng = p.source().without_keypoints(), np.random.default_rng(0)
     many = quantize(rng.normal(size=(20_000, 32)))
     source = replace(
-        source, photos=None, descriptors=np.concatenate([many, source.descriptors]),
+        source, descriptors=np.concatenate([many, source.descriptors]),
         described=np.concatenate([np.zeros(20_000, np.int64), source.described]),
     )  # fmt: skip
     m, query = to_map(lay_out(source)), p.features(p.poses[0], outliers=1960)
@@ -239,7 +241,7 @@ def test_a_map_without_trees_is_refused():
     p = place()
     m = patch_map(p, trees=False)
     with pytest.raises(MismatchError, match="tree") as e:
-        localize_features(m, p.features(p.poses[0]), CAMERA, LocalizationConfig(Method.TREES))
+        localize_features(m, p.features(p.poses[0]), CAMERA, LocalizationConfig("trees"))
     assert "--method parallel" in e.value.remedy
 
 
@@ -254,11 +256,11 @@ def test_models_and_maps_that_do_not_belong_together(kit):
 )
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        LocalizationConfig(Method.PARALLEL, **wrong)
+        LocalizationConfig("parallel", **wrong)
 
 
 @pytest.mark.parametrize("what", ["nodes", "landmarks"])
-@pytest.mark.parametrize("method", [Method.TREES, Method.PARALLEL])
+@pytest.mark.parametrize("method", ["trees", "parallel"])
 def test_a_map_that_asks_too_much_is_given_up(monkeypatch, what, method):
     """By name, and at once; the same map within the limit, and without trees, is searched."""
     p = place()
@@ -269,5 +271,5 @@ def test_a_map_that_asks_too_much_is_given_up(monkeypatch, what, method):
     monkeypatch.setattr(random_trees, {"nodes": "WALK", "landmarks": "HELD"}[what], 0)
     r = localize_features(m, query, CAMERA, config)
     assert r.status is Status.SEARCH_LIMIT and r.pose is None and r.matches is None
-    assert len(r.prior_frames) == (12 if method is Method.PARALLEL else 0) and "trees" in r.milliseconds
-    assert localize_features(m, query, CAMERA, LocalizationConfig(Method.RETRIEVAL)).status is Status.LOCALIZED
+    assert len(r.prior_frames) == (12 if method == "parallel" else 0) and "trees" in r.milliseconds
+    assert localize_features(m, query, CAMERA, LocalizationConfig("retrieval")).status is Status.LOCALIZED

@@ -6,14 +6,14 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from hfnet_edge.errors import ModelError
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
-from small_crbnet import CONFIG, make_small_crbnet
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.networks.patches import PatchModel
+from small_crbnet import CONFIG
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_small_crbnet(tmp_path_factory.mktemp("patches"))
+def made(small_crbnet):
+    return small_crbnet
 
 
 @pytest.fixture(scope="module", params=["float_model", "int8_model"])
@@ -75,9 +75,9 @@ def test_wrong_patches(model, patches):
 
 
 def test_each_kind_is_refused_by_name(made, kit):
-    with pytest.raises(ModelError, match=r"int8.tflite is a patch network \(crbnet-4\).*--patch-model"):
+    with pytest.raises(ModelError, match=r"int8.tflite is a patch network \(crbnet-4\); name an HF-Net"):
         Model(made.int8_model)
-    with pytest.raises(ModelError, match=r"is an HF-Net \(.*--model takes an HF-Net"):
+    with pytest.raises(ModelError, match=r"is an HF-Net \(.*name a patch network"):
         PatchModel(kit.int8)
 
 

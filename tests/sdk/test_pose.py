@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 import hfnet_edge.pose as pose_module
-from hfnet_edge import localizer
+from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.keypoints import quantize
-from hfnet_edge.localizer import LocalizationConfig, Status, localize_features
-from hfnet_edge.methods.matching import Match2D3D
+from hfnet_edge.localizer import localize_features
+from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method
 from hfnet_edge.pose import PoseConfig, estimate_pose
+from hfnet_edge.result import Status
 from hfnet_maps.pack.writer import lay_out, to_map
 from synthetic import CAMERA, looking_at, place
 
@@ -32,7 +33,7 @@ def made_matches(count=400, outliers=0.5, noise=1.0, camera=CAMERA, seed=0):
     wrong = rng.random(count) < outliers
     xy[wrong] = rng.uniform(0, (640, 480), (wrong.sum(), 2))
     index = np.arange(count)
-    return truth, wrong, Match2D3D(index, index, xy, xyz)
+    return truth, wrong, Match2D3D(xy, xyz, index, index)
 
 
 @pytest.mark.parametrize("camera", CAMERAS, ids=lambda c: c.model)
@@ -85,7 +86,7 @@ def matches_of(xyz, camera=CAMERA, outliers=0, noise=0.7, seed=0):
     xy = np.vstack([xy, rng.uniform(0, (640, 480), (outliers, 2))])
     xyz = np.vstack([xyz, rng.uniform(-4, 4, (outliers, 3))])
     index = np.arange(len(xyz))
-    return truth, Match2D3D(index, index, xy, xyz)
+    return truth, Match2D3D(xy, xyz, index, index)
 
 
 @pytest.mark.parametrize("exponent", [-9, -7, -3, 0, 3, 6, 9])
@@ -175,10 +176,16 @@ def test_a_query_of_one_line_is_rejected(solver):
     assert result.status in (Status.REJECTED, Status.TOO_FEW_MATCHES)
 
 
-def test_a_place_on_a_line_does_not_hide_the_right_one(monkeypatch):
+def test_a_place_on_a_line_does_not_hide_the_right_one():
     truth, matches = matches_of(facade(np.random.default_rng(0), 60))
     _, on_a_line = matches_of(nearly_a_line(np.random.default_rng(0), 200))
-    monkeypatch.setattr(localizer, "_places", lambda *_: iter([on_a_line, matches]))
+
+    class TwoPlaces(Method):
+        search_stages = ()
+
+        def candidates(self, query, clock):
+            return Candidates([on_a_line, matches])
+
     p = place(offset=(0, 0, 0))
-    result = localize_features(p.map(), p.features(p.poses[0]), CAMERA)
+    result = localize_features(p.map(), p.features(p.poses[0]), CAMERA, LocalizationConfig(TwoPlaces))
     assert result.status is Status.LOCALIZED and np.linalg.norm(result.pose.center - truth.center) < 0.3

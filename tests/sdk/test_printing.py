@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hfnet_edge.errors import InputError
-from hfnet_edge.shell.console import LONGEST, printable, progress, reports_errors, wrote
+from hfnet_edge.shell.console import LONGEST, progress, reports_errors, wrote
+from hfnet_edge.shell.printing import printable
 from hfnet_edge.shell.tables import PrintableConsole, show
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07\r\x08\x9b31m\u202egpj.\u2066\ud800 [red]a[/] [/] :smile:"

@@ -14,7 +14,18 @@ from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.map import random_trees
 from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.map.random_trees import BLOCK, LEAF, MAX_DEPTH, MAX_DIMS, NEVER, ROW, TREES, Order, RandomTrees
+from hfnet_edge.map.random_trees import (
+    BLOCK,
+    LEAF,
+    MAX_DEPTH,
+    MAX_DIMS,
+    NEVER,
+    ROW,
+    TREES,
+    Order,
+    RandomTrees,
+    cheapest_first,
+)
 from hfnet_maps.build.trees import tree_sections
 from hfnet_maps.pack.writer import lay_out, to_map
 from synthetic import EXTRACTOR, place
@@ -41,25 +52,12 @@ def parts(source):
 
 @pytest.fixture(scope="module")
 def trees(sections, parts):
-    return RandomTrees.of(to_map({**sections, **parts}))
+    return to_map({**sections, **parts}).trees
 
 
 def best_first(trees: RandomTrees, descriptor: np.ndarray, count: int, order: Order) -> list[int]:
-    """The definition: a queue of nodes, cheapest first, equals by lower number."""
-    queue, found = [(0, int(root)) for root in trees.roots], []
-    heapq.heapify(queue)
-    while queue and len(found) < count:
-        cost, node = heapq.heappop(queue)
-        second = int(trees.children[node])
-        if second < 0:
-            found.append(second & LEAF)
-            continue
-        value = int(descriptor[trees.tests[node]])
-        to = trees.costs[:, value % 256].tolist()
-        if order is Order.ABSOLUTE:
-            to = [0, abs(value)] if value < 0 else [abs(value), 0]
-        heapq.heappush(queue, (cost + to[0], node + 1))
-        heapq.heappush(queue, (cost + to[1], second))
+    """The definition, filled up with -1."""
+    found = cheapest_first(trees, descriptor, count, order)
     return found + [-1] * (count - len(found))
 
 
@@ -377,7 +375,7 @@ def test_another_view_is_found_in_few_leaves(source, trees):
 def opened(sections, parts, **changed) -> RandomTrees:
     """A map with some sections replaced, by name; None leaves one out."""
     new = {**sections, **parts, **{Section[name]: part for name, part in changed.items()}}
-    return RandomTrees.of(to_map({kind: part for kind, part in new.items() if part is not None}))
+    return to_map({kind: part for kind, part in new.items() if part is not None}).trees
 
 
 def with_head(parts, **fields):
@@ -395,7 +393,7 @@ def edited(parts, kind, index, value):
 
 def test_a_map_without_trees(sections):
     with pytest.raises(MismatchError, match=r"no random trees; build .* --method parallel"):
-        RandomTrees.of(to_map(sections))
+        _ = to_map(sections).trees
 
 
 @pytest.mark.parametrize(
@@ -554,7 +552,7 @@ def test_damaged_bytes_are_noticed(sections, parts, kind):
     m = LocalizationMap.read(bytes(content))
     content[m.file.sections[kind].offset] ^= 0x10
     with pytest.raises(MapFormatError, match="checksum"):
-        RandomTrees.of(LocalizationMap.read(bytes(content)))
+        _ = LocalizationMap.read(bytes(content)).trees
 
 
 def test_any_number_anywhere_is_refused_or_harmless(sections, parts):

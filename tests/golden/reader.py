@@ -1,6 +1,6 @@
 """Reads golden vectors and asks the runtime for the same: what a port to another language does, in Python.
 
-    python tests/parity/golden_reader.py golden [MODEL]
+    python tests/golden/reader.py golden [MODEL]
 
 Exits 1 where something differs; the network's outputs are compared where its file is named. It needs the runtime
 alone, so that it also runs on a device or in an emulator.
@@ -12,7 +12,6 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 
@@ -25,16 +24,21 @@ from hfnet_edge.map import random_trees
 from hfnet_edge.map.codecs import project
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods import covisibility, matching, parallel_search, retrieval
-from hfnet_edge.networks import model, patch_model
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.hfnet import Model, RawOutputs
+from hfnet_edge.networks.patches import PatchModel
 
 DTYPES = {"uint8": "u1", "int8": "i1", "int32": "<i4", "float32": "<f4", "float64": "<f8"}
 
 
 class Golden:
-    """The folder."""
+    """The folder, and by stage the function that is asked for the same: given a case's values by name, it returns by
+    name what is expected of it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, stages=None):
         self.folder = Path(folder)
+        self.stages = STAGES if stages is None else stages
         self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
 
     def cases(self, stage):
@@ -69,7 +73,7 @@ class Golden:
     def differences(self, case, given=None, expected=None):
         """What of a case the runtime gets wrong, as text."""
         expected = self.value(case["expected"] if expected is None else expected)
-        found = STAGES[case["stage"]](**(self.given(case) if given is None else given))
+        found = self.stages[case["stage"]](**(self.given(case) if given is None else given))
         if self.tolerance(case["stage"]) == "pose":
             return pose_differences(found, expected, self.manifest["tolerances"]["pose"])
         assert set(expected) <= set(found), "the runtime does not return it"
@@ -114,11 +118,11 @@ def load(image_, input_size, camera, xy):
 
 
 def described(input_range=(-1.0, 1.0), global_dim=1):
-    return model.Description("", "", "int8", (1, 1), tuple(input_range), 1, global_dim, 4, {}, ())
+    return Description("", "", "int8", (1, 1), tuple(input_range), 1, global_dim, 4, {}, ())
 
 
 def raw_outputs(logits, local, global_):
-    return model.RawOutputs(local, global_, keypoint_logits=logits)
+    return RawOutputs(local, global_, keypoint_logits=logits)
 
 
 def scores(logits, part):
@@ -167,7 +171,7 @@ def cut(pixels, valid, xy, scale, angle):
     return {"patches": patches.cut(pixels[: valid[0], : valid[1]], around)}
 
 
-class Answers(patch_model.PatchModel):
+class Answers(PatchModel):
     """A patch network that has returned these vectors."""
 
     def __init__(self, vectors):
@@ -178,12 +182,12 @@ class Answers(patch_model.PatchModel):
 
 
 def prior_leaves(map, descriptors, count, order):
-    trees = random_trees.RandomTrees.of(LocalizationMap.open(map))
+    trees = LocalizationMap.open(map).trees
     return {"leaves": trees.prior_leaves(descriptors, count, random_trees.Order(order))}
 
 
 def leaf_landmarks(map, leaves):
-    return {"pairs": np.stack(random_trees.RandomTrees.of(LocalizationMap.open(map)).landmarks(leaves))}
+    return {"pairs": np.stack(LocalizationMap.open(map).trees.landmarks(leaves))}
 
 
 def search(map, descriptors, keypoints, frames, pairs):
@@ -197,19 +201,18 @@ def search(map, descriptors, keypoints, frames, pairs):
 def estimate(xy, xyz, camera, max_error, solver):
     rows = np.arange(len(xy))
     config = pose.PoseConfig(solver=solver)
-    found = pose.estimate_pose(matching.Match2D3D(rows, rows, xy, xyz), Camera.parse(camera), max_error, config)
+    found = pose.estimate_pose(matching.Match2D3D(xy, xyz, rows, rows), Camera.parse(camera), max_error, config)
     return {"inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
 
 
-def inliers(quaternion, translation, **given):
-    """What is counted for a pose: the solver is one that finds it."""
-    found = pose.Pose(np.array(quaternion), np.array(translation))
-    with mock.patch.dict(pose.SOLVERS, usac=lambda *_: found):
-        return estimate(**given, solver="usac")
+def inliers(quaternion, translation, xy, xyz, camera, max_error):
+    found, rows = Pose(np.array(quaternion), np.array(translation)), np.arange(len(xy))
+    matches = matching.Match2D3D(xy, xyz, rows, rows)
+    return {"inliers": pose.inliers_of(found, matches, Camera.parse(camera), max_error)}
 
 
 def result(map, camera, solver, method="hierarchical", **given):
-    config = localizer.LocalizationConfig(localizer.Method(method), pose=pose.PoseConfig(solver=solver))
+    config = LocalizationConfig(method, pose=pose.PoseConfig(solver=solver))
     found = localizer.localize_features(LocalizationMap.open(map), Features(**given), Camera.parse(camera), config)
     return {"status": found.status.value, "inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
 
@@ -261,18 +264,23 @@ def network_is_near(golden, steps):
     return bool(steps) and all(off <= golden.manifest["tolerances"]["network"]["steps"] for off in steps.values())
 
 
-def main(folder, network=None):
-    golden, wrong = Golden(folder), 0
-    for stage in STAGES:
+def check(golden, network=None):
+    """Prints how each stage does, and the network, if there is one; returns how many things are wrong."""
+    wrong = 0
+    for stage in golden.stages:
         cases = [case for case in golden.cases(stage) if possible(case)]
         bad = {case["name"]: found for case in cases if (found := golden.differences(case))}
         print(f"{stage}: {len(cases) - len(bad)} of {len(cases)} as they should be", bad or "", flush=True)
         wrong += len(bad) or not cases
-    if network:
-        steps = network_differences(golden, model.Model(network))
+    if network is not None:
+        steps = network_differences(golden, network)
         wrong += not network_is_near(golden, steps)
         print("network, steps of int8:", steps, flush=True)
-    return int(wrong > 0)
+    return wrong
+
+
+def main(folder, network=None):
+    return int(check(Golden(folder), network and Model(network)) > 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+"""The network and what is decoded of its outputs: scores, keypoints, descriptors, features."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from golden.folder import Folder
+from golden.loading import FIRST, INPUT_SIZE, SMALL
+from hfnet_edge.errors import ModelError
+from hfnet_edge.features import MAX_KEYPOINTS, Features, decode
+from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
+from hfnet_edge.image.photo import Photo
+from hfnet_edge.networks.hfnet import Model, RawOutputs
+
+
+def command() -> str:
+    """What exports the network."""
+    return f"hfnet-export hfnet --quantize int8 --input-size {INPUT_SIZE[0]}x{INPUT_SIZE[1]}"
+
+
+def export_network() -> bytes:
+    """The network's file, by `command`."""
+    from hfnet_export.export import export_hfnet
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "hfnet.tflite"
+        export_hfnet(output=path, quantize="int8", input_size=INPUT_SIZE)
+        return path.read_bytes()
+
+
+def output_steps(content: bytes) -> dict[str, tuple[float, int]]:
+    """Scale and zero point of the outputs that the network computes in int8, by name in the signature."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides the operators
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=plain)
+    interpreter.allocate_tensors()
+    tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
+    made_by = {output: op for op in interpreter._get_ops_details() for output in op["outputs"]}
+    found = {}
+    for name, output in interpreter.get_signature_runner().get_output_details().items():
+        op = made_by[output["index"]]
+        if op["op_name"] == "DEQUANTIZE":
+            found[name] = tensors[op["inputs"][0]]["quantization"]
+    return found
+
+
+def to_steps(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """float32 values as the int8 that they are, (q - zero_point) * scale. Raises ModelError: they are not."""
+    steps = np.rint(values / np.float32(scale)) + zero_point
+    q = np.clip(steps, -128, 127).astype(np.int8)
+    again = (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+    if again.dtype != np.float32 or not np.array_equal(again, values):
+        raise ModelError("the network's outputs are not steps of int8", "export it with --quantize int8")
+    return q
+
+
+def keypoint_case(folder: Folder, name: str, scores: str, limits: Mapping[str, Any]) -> None:
+    """The keypoints of an array of scores that is in the folder."""
+    stored = np.frombuffer(folder.files[scores], "<f4").reshape(folder.arrays[scores]["shape"])
+    xy, best = detect(stored, **limits)
+    expected = {
+        "xy": folder.array(f"{name}/detected_xy", xy, "keypoints", "pixels of the network's input"),
+        "scores": folder.array(f"{name}/detected_scores", best, "keypoints", "highest first"),
+    }
+    folder.case("keypoints", name, {"scores": scores, **limits}, expected)
+
+
+def feature_cases(
+    folder: Folder, name: str, model: Model, steps: Mapping[str, tuple[float, int]], photo: Photo, pixels: str
+) -> tuple[Features, dict[str, Any]]:
+    """All stages from a query's pixels to its features; returns these and what their arrays are called.
+
+    Args:
+        steps: of the network, see `output_steps`. pixels: the file of the photo's.
+    """
+    roles = model.description.outputs
+    raw = model(photo.pixels)
+    assert raw.keypoint_logits is not None
+
+    def output(short: str, role: str, values: np.ndarray) -> str:
+        scale, zero_point = steps[roles[role]]
+        q = to_steps(values, scale, zero_point)
+        return folder.array(f"{name}/{short}", q, "network", role, scale=float(scale), zero_point=int(zero_point))
+
+    made = {
+        "logits": output("logits", "keypoint_logits", raw.keypoint_logits),
+        "local": output("local", "local_descriptors", raw.local_descriptors),
+        "global": folder.array(f"{name}/global", raw.global_descriptor, "network", "global_descriptor"),
+    }
+    folder.case("network", name, {"pixels": pixels}, made)
+
+    scores = raw.scores()
+    expected = {"sha256": hashlib.sha256(scores.astype("<f4").tobytes()).hexdigest()}
+    limits = {"count": MAX_KEYPOINTS, "radius": model.description.nms_radius, "threshold": MIN_SCORE}
+    if name == FIRST:
+        height, width = SMALL
+        expected["scores"] = folder.array(
+            f"{name}/scores", scores[:height, :width], "scores", "of each pixel of a part"
+        )
+        keypoint_case(folder, name, expected["scores"], {"valid": SMALL, **limits, "border": 4})
+    folder.case("scores", name, {"logits": made["logits"], "part": SMALL}, expected)
+
+    features = decode(raw, photo, model.description.nms_radius)
+    return features, _decoded_cases(folder, name, raw, photo, features, made, limits)
+
+
+def _decoded_cases(
+    folder: Folder,
+    name: str,
+    raw: RawOutputs,
+    photo: Photo,
+    features: Features,
+    made: Mapping[str, str],
+    limits: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Descriptors, and the features as a whole; returns what these are called."""
+    xy, _ = detect(raw.scores(), photo.valid, limits["count"], limits["radius"], limits["threshold"])
+    assert np.array_equal(sample_descriptors(raw.local_descriptors, xy), features.descriptors)
+    assert np.array_equal(quantize(raw.global_descriptor[None])[0], features.global_descriptor)
+    arrays: dict[str, Any] = {
+        "keypoints": folder.array(f"{name}/keypoints", features.keypoints, "decode", "pixels of the camera's image"),
+        "scores": folder.array(f"{name}/keypoint_scores", features.scores, "decode", "of the keypoints"),
+        "descriptors": folder.array(f"{name}/descriptors", features.descriptors, "descriptors", "of the keypoints"),
+        "global_descriptor": folder.array(
+            f"{name}/global_descriptor", features.global_descriptor, "global", "of the image"
+        ),
+    }
+    if len(xy):
+        given = {
+            "local": made["local"],
+            "xy": folder.array(f"{name}/xy", xy, "keypoints", "keypoints, pixels of the network's input"),
+        }
+        folder.case("descriptors", name, given, {"descriptors": arrays["descriptors"]})
+    folder.case("global", name, {"global": made["global"]}, {"global_descriptor": arrays["global_descriptor"]})
+    arrays["pixel"] = features.pixel
+    of_photo = {"valid": photo.valid, "size": photo.size, "orientation": photo.orientation}
+    folder.case("decode", name, {**made, **of_photo, **limits}, arrays)
+    return arrays

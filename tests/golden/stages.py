@@ -1,0 +1,131 @@
+"""The stages: the function that specifies each, what a case of it gives and expects, and how near is near enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hfnet_edge.features import decode
+from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample_descriptors
+from hfnet_edge.image.patches import cut
+from hfnet_edge.image.photo import Photo, load_photo
+from hfnet_edge.localizer import localize_features
+from hfnet_edge.map.codecs import Codec
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.methods.covisibility import cluster
+from hfnet_edge.methods.matching import match, nearest_two
+from hfnet_edge.methods.parallel_search import search, seen_by
+from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.pose import estimate_pose, inliers_of
+
+TOLERANCES: dict[str, Any] = {
+    "equal": "every number is the same, floats to the last bit",
+    "network": {
+        "what": "equal on XNNPACK for the same .tflite file (the global descriptor: on the same processor); else at "
+        "most so many steps of int8 apart: the scale of the array, or 1/127 of the global descriptor",
+        "steps": 4,  # 3 between two Xeons: ranges are calibrated in float, which rounds by processor
+    },
+    "pose": {
+        "what": "for the same solver; distance of translations, angle between quaternions, and how many of the matches "
+        "may be inliers in one and not in the other",
+        "metres": 1e-4,
+        "degrees": 1e-3,
+        "inliers": 1,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the README says of a stage.
+
+    Attributes:
+        specified_by: the functions and classes whose docstrings specify it. They are named without their modules, so
+            that what moves inside the runtime leaves the vectors alone.
+        given, expected: of its cases.
+        tolerance: of `TOLERANCES`.
+    """
+
+    specified_by: tuple[Callable[..., Any], ...]
+    given: str
+    expected: str
+    tolerance: str = "equal"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of what specifies it."""
+        return tuple(function.__qualname__ for function in self.specified_by)
+
+
+STAGES = {
+    "load": Stage(
+        (load_photo, Photo),
+        "image, input_size (height, width), camera or null, xy: points of the network's input",
+        "pixels, valid (height, width), size (width, height), orientation, camera_xy: the points in the camera's image",
+    ),
+    "scale": Stage((Description.scale,), "pixels: all grey levels, input_range", "input"),
+    "network": Stage(
+        (Model,), "pixels", "logits, local, global: the roles keypoint_logits, local_descriptors, "
+        "global_descriptor", "network",
+    ),
+    "scores": Stage(
+        (keypoint_scores,), "logits, part (height, width)", "sha256 of the float32 scores as a file would "
+        "hold them; of one query, scores: their top left part",
+    ),
+    "keypoints": Stage((detect,), "scores, valid, count, radius, threshold, border", "xy, scores"),
+    "descriptors": Stage((sample_descriptors,), "local, xy", "descriptors"),
+    "global": Stage((quantize,), "global", "global_descriptor"),
+    "decode": Stage(
+        (decode,), "logits, local, global; valid, size, orientation of the photo; radius, count, threshold",
+        "keypoints, scores, descriptors, global_descriptor, pixel",
+    ),
+    "retrieval": Stage(
+        (LocalizationMap.global_query, retrieve),
+        "map, global_descriptor, count; or query and references in place of a map",
+        "compared: the query's descriptor, similarities: with each reference image, ranking",
+    ),
+    "places": Stage((cluster,), "map, ranking", "images and landmarks of each place, in order"),
+    "compared": Stage((Codec.query,), "map, descriptors", "compared"),
+    "nearest": Stage(
+        (nearest_two,), "map, descriptors, landmarks; or queries and references in place of a map",
+        "nearest: rows of first, second, and their squared distances",
+    ),
+    "matches": Stage(
+        (match,), "map, descriptors, keypoints, landmarks",
+        "matches: rows of keypoints and landmarks; xyz: the landmarks' positions",
+    ),
+    "patches": Stage(
+        (cut,), "pixels and valid (height, width): the image is their top left part; xy, scale and angle of "
+        "keypoints", "patches",
+    ),
+    "signs": Stage((PatchModel.__call__,), "vectors: what the patch network returns", "descriptors"),
+    "leaves": Stage(
+        (RandomTrees.prior_leaves,), "map, descriptors, count, order: probability or absolute", "leaves"
+    ),
+    "leaf_landmarks": Stage(
+        (RandomTrees.landmarks,), "map, leaves", "pairs: rows of the leaves, and landmarks in them"
+    ),
+    "search": Stage(
+        (seen_by, search),
+        "map, descriptors, keypoints, frames: reference images, pairs: as from leaf_landmarks",
+        "shared: the landmarks that the frames observe; matches: rows of keypoints and landmarks; xyz",
+    ),
+    "pose": Stage(
+        (estimate_pose,), "xy, xyz, camera, max_error in pixels, solver",
+        "quaternion (w, x, y, z) and translation of cam_from_world, inliers", "pose",
+    ),
+    "inliers": Stage(
+        (inliers_of,), "quaternion and translation: of a pose; xy, xyz, camera, max_error", "inliers"
+    ),
+    "result": Stage(
+        (localize_features,), "map, keypoints, scores, descriptors, global_descriptor, pixel, camera, solver; "
+        "method, if it is not hierarchical",
+        "status; where it is LOCALIZED, quaternion, translation (in the world) and the number of inliers; where it is "
+        "REJECTED, their number unless it is chance", "pose",
+    ),
+}  # fmt: skip

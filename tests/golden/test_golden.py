@@ -1,0 +1,314 @@
+"""The committed golden vectors hold for this runtime, stage by stage; and each stage's test can fail."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hfnet_edge
+from golden import reader, write
+from golden.folder import KIND, check_folder, replace_folder
+from golden.loading import INPUT_SIZE
+from golden.manifest import made_with, readme
+from golden.network import export_network, to_steps
+from golden.reader import DTYPES, STAGES, Golden, network_differences, network_is_near, possible
+from golden.stages import STAGES as SPECIFIED
+from hfnet_edge.errors import BackendError, HFNetEdgeError, ModelError, OutputError
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.result import Status
+
+FOLDER = Path(__file__).parents[2] / "golden"
+MOST = 2_000_000  # bytes
+CODECS = ("int8", "pq", "binary")
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return Golden(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def users_conversion(quick_exports):
+    """What users get, once: the network is the same at another precision."""
+    from hfnet_export.tflite import convert
+
+    with pytest.MonkeyPatch.context() as patch:
+        kept = []
+
+        def once(network):
+            if not kept:
+                kept.append(quick_exports(network))
+            return kept[0]
+
+        patch.setattr(convert, "to_float_tflite", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def network(users_conversion):
+    """The network as the manifest says to export it, and the SHA-256 of its file."""
+    pytest.importorskip("ai_edge_quantizer")
+    content = export_network()
+    return Model("the network", content=content), hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage(golden, stage):
+    cases = [case for case in golden.cases(stage) if possible(case)]
+    assert cases
+    wrong = {case["name"]: found for case in cases if (found := golden.differences(case))}
+    assert not wrong
+
+
+def test_network(golden, network):
+    model, sha256 = network
+    about = golden.manifest["network"]
+    assert model.description.weights_hash == about["weights_hash"]
+    assert list(model.description.input_size) == about["input_size"]
+    largest = network_differences(golden, model)
+    assert set(largest) == {"logits", "local", "global"}
+    if sha256 == about["sha256"] and model.kernels == "XNNPACK":
+        assert largest["logits"] == largest["local"] == 0
+    assert network_is_near(golden, largest)
+    cases = golden.cases("network")
+    shown = golden.given(cases[0])["pixels"]
+    assert not np.array_equal(model(shown ^ 16).keypoint_logits, golden.value(cases[0]["expected"]["logits"]))
+
+
+class Network:
+    """Returns what the golden vectors say, ``steps`` of int8 off in one number of one output."""
+
+    def __init__(self, golden, output="logits", steps=0.0):
+        self.answers = {golden.given(c)["pixels"].tobytes(): c["expected"] for c in golden.cases("network")}
+        self.golden, self.output, self.steps = golden, output, steps
+
+    def __call__(self, pixels):
+        names = self.answers[pixels.tobytes()]
+        outputs = {key: self.golden.value(name) for key, name in names.items()}
+        step = self.golden.manifest["arrays"][names[self.output]].get("scale", 1 / 127)
+        outputs[self.output].flat[7] += self.steps * step
+        return reader.raw_outputs(outputs["logits"], outputs["local"], outputs["global"])
+
+
+@pytest.mark.parametrize("output", ["logits", "local", "global"])
+def test_a_network_beyond_its_tolerance_is_noticed(golden, output):
+    steps = golden.manifest["tolerances"]["network"]["steps"]
+    for off, wrong in ((0.0, 0), (steps - 0.01, 0), (steps + 0.01, 1), (np.nan, 1)):
+        assert reader.check(Golden(FOLDER, {}), Network(golden, output, off)) == wrong, off
+
+
+def test_a_network_of_another_precision_is_noticed(golden, users_conversion, tmp_path, capsys):
+    from hfnet_export.export import export_hfnet
+
+    path = tmp_path / "float.tflite"
+    export_hfnet(output=path, quantize="none", input_size=INPUT_SIZE)
+    assert reader.main(FOLDER, path) == 1
+    assert " as they should be {" not in capsys.readouterr().out, "the other stages do not ask the network"
+
+
+def test_manifest_lists_every_file(golden):
+    there = sorted(p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob("*") if p.is_file())
+    manifest = golden.manifest
+    assert there == manifest["files"]
+    assert sum((FOLDER / name).stat().st_size for name in there) < MOST
+    assert {name for name in there if name.endswith(".bin")} == set(manifest["arrays"])
+    text = json.dumps(manifest["cases"])
+    for name in set(there) - {"manifest.json", "README.md"}:
+        assert f'"{name}"' in text, "a file that no case uses"
+    for name, entry in manifest["arrays"].items():
+        size = int(np.prod(entry["shape"])) * np.dtype(DTYPES[entry["dtype"]]).itemsize
+        assert (FOLDER / name).stat().st_size == size, name
+        assert entry["stage"] in manifest["stages"] and entry["what"]
+    assert {stage["tolerance"] for stage in manifest["stages"].values()} == set(manifest["tolerances"])
+
+
+def test_readme_says_how_to_read_it(golden):
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert text == readme()
+    for stage in (*STAGES, "network"):
+        assert f"| {stage} | `" in text
+    assert set(golden.manifest["stages"]) == {*STAGES, "network"}
+    assert {name: stage["tolerance"] for name, stage in golden.manifest["stages"].items()} == {
+        name: stage.tolerance for name, stage in SPECIFIED.items()
+    }
+    for stage in SPECIFIED.values():
+        assert all(function.__doc__ for function in stage.specified_by), stage.names
+
+
+def test_cases_hold_what_they_promise(golden):
+    ends = {case["name"]: case["expected"] for case in golden.cases("result")}
+    for codec in CODECS:
+        for solver in ("poselib", "usac"):
+            found = [ends[f"{query}/{codec}/{solver}"] for query in ("colour", "odd", "sideways")]
+            assert all(end["status"] == "LOCALIZED" and end["inliers"] > 25 for end in found)
+            assert ends[f"elsewhere/{codec}/{solver}"]["status"] in ("REJECTED", "TOO_FEW_MATCHES", "NO_CANDIDATES")
+    assert [end["status"] for name, end in ends.items() if name.startswith("black")] == ["NO_KEYPOINTS"]
+    corners = {
+        "second_place": ("LOCALIZED", 26), "first_of_two": ("LOCALIZED", 25), "tenth_image": ("LOCALIZED", 32),
+        "24_inliers": ("REJECTED", 24), "25_inliers": ("LOCALIZED", 25),
+        "better_first": ("REJECTED", 15), "better_second": ("REJECTED", 15),
+        "1_keypoint": ("TOO_FEW_MATCHES", None), "3_matches": ("TOO_FEW_MATCHES", None),
+        "4_matches": ("REJECTED", 4), "eleventh_image": ("NO_CANDIDATES", None),
+    }  # fmt: skip
+    for name, (status, inliers) in corners.items():
+        for solver in ("poselib", "usac"):
+            end = ends[f"corners/{name}/{solver}"]
+            assert (end["status"], end.get("inliers")) == (status, inliers), name
+    every = set(Status) - {Status.SEARCH_LIMIT}  # which takes a larger map than these
+    assert {end["status"] for end in ends.values()} == {status.value for status in every}
+    loaded = {case["name"]: golden.value(case["expected"]) for case in golden.cases("load")}
+    assert loaded["black"]["pixels"].max() == 0
+    assert loaded["reduced"]["valid"] == [64, 46], "46.5 is rounded to even"
+    turned = {o: loaded[f"exif{o}"]["orientation"] for o in range(2, 9)}
+    assert turned == {2: 1, 3: 1, 4: 1, 5: 5, 6: 6, 7: 7, 8: 8}, "a camera of the upright size describes that"
+    assert loaded["exif6 upright"]["orientation"] == 1 and loaded["sideways"]["orientation"] == 6
+    (ties,) = [golden.value(case["expected"]) for case in golden.cases("keypoints") if case["name"] == "ties"]
+    assert (np.diff(ties["scores"]) == 0).sum() > 10
+    first, second, d1, d2 = next(golden.value(c["expected"])["nearest"] for c in golden.cases("nearest"))
+    assert (d1 == d2).sum() > 10 and (first < second)[d1 == d2].all()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_flipped_bit_in_an_expectation_is_noticed(golden, stage):
+    for case in golden.cases(stage):
+        if not possible(case):
+            continue
+        for key, name in case["expected"].items():
+            if not str(name).endswith(".bin") or not golden.array(name).size:
+                continue
+            flipped = golden.array(name).copy()
+            flipped.reshape(-1).view(np.uint8)[flipped.nbytes // 2] ^= 1
+            if golden.tolerance(stage) == "pose":  # one inlier may differ
+                flipped[:2] ^= 1
+            expected = {k: v for k, v in golden.value(case["expected"]).items() if k != key}
+            found = golden.differences(case, expected=expected | {key: flipped})
+            assert len(found) == 1, (case["name"], key)
+        break  # one case of each stage: the rest is read in the same way
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("pose", "result")])
+def test_a_flipped_bit_in_an_input_is_noticed(golden, tmp_path, stage):
+    """Not every number matters to each stage, so a few are tried: of arrays a high bit, of indices the lowest."""
+    cases = golden.cases(stage)
+    for case in [c for c in cases if c["name"] in ("colour", "colour/int8", "ties", "trees")] or cases[:1]:
+        given = golden.given(case)
+        tried = 0
+        for key, value in given.items():
+            if isinstance(value, Path):
+                variants = damaged(value, tmp_path)
+            elif isinstance(value, np.ndarray) and key != "keypoints":  # matches only hands these on
+                places = np.linspace(0, value.size - 1, 256).astype(int)
+                variants = (with_flipped_bit(value, place) for place in places)
+            else:
+                continue
+            tried += 1
+            assert any(noticed(golden, case, {**given, key: variant}) for variant in variants), (case["name"], key)
+        assert tried
+
+
+def damaged(file, folder):
+    """The file with a flipped bit in one block after another."""
+    content = file.read_bytes()
+    for at in range(min(5000, len(content) // 2), len(content), 16_000):
+        path = folder / file.name
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        yield path
+
+
+def with_flipped_bit(values, place):
+    flipped = values.copy()
+    number = flipped.reshape(-1)[place : place + 1].view(np.uint8)
+    if values.dtype == np.int32:
+        number[0] ^= 1
+    else:
+        number[-1] ^= 0x40
+    return flipped
+
+
+def noticed(golden, case, given):
+    try:
+        with np.errstate(all="ignore"):
+            return golden.differences(case, given)
+    except HFNetEdgeError:  # a checksum
+        return True
+
+
+def test_steps_are_what_the_network_returned():
+    q = np.arange(-128, 128).astype(np.int8)
+    scale, zero_point = float(np.float32(0.0684066)), 8
+    values = (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+    np.testing.assert_array_equal(to_steps(values, scale, zero_point), q)
+    with pytest.raises(ModelError, match="not steps of int8"):
+        to_steps(np.nextafter(values, np.float32(9)), scale, zero_point)
+    with pytest.raises(ModelError):
+        to_steps(values * 2, scale, zero_point)
+
+
+def test_only_golden_vectors_are_replaced(tmp_path, monkeypatch):
+    files = {"manifest.json": json.dumps({"kind": KIND}).encode(), "arrays/a.bin": b"1"}
+    target = tmp_path / "golden"
+    check_folder(target)
+    target.mkdir()
+    check_folder(target)
+    (target / "notes.txt").write_text("mine")
+    os.mkfifo(target / "pipe")
+    (target / "endless").symlink_to("/dev/zero")
+    taken = (target / name for name in ("notes.txt", "pipe", "endless", "x" * 300))
+    for wrong in (target, *taken, tmp_path / "nowhere" / "golden"):
+        with pytest.raises(OutputError):
+            write.write_golden(wrong, export=lambda: pytest.fail("the folder is checked first"))
+    (target / "manifest.json").write_text('["something else"]')
+    with pytest.raises(OutputError, match="something else"):
+        write.write_golden(target)
+    shutil.rmtree(target)
+    replace_folder(target, files)
+    check_folder(target)
+    replace_folder(target, {**files, "arrays/b.bin": b"2"})
+    assert sorted(os.listdir(target / "arrays")) == ["a.bin", "b.bin"] and os.listdir(tmp_path) == ["golden"]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        replace_folder(target, files)
+    assert sorted(os.listdir(target / "arrays")) == ["a.bin", "b.bin"] and os.listdir(tmp_path) == ["golden"]
+
+
+@pytest.mark.slow
+def test_the_same_tools_write_the_same_bytes(golden, tmp_path):
+    pytest.importorskip("tensorflow")
+    here, there = made_with(), golden.manifest["made_with"]
+    if here != there:
+        differ = [key for key in there if here.get(key) != there[key]]
+        pytest.skip(f"the committed vectors were made with other {', '.join(differ)}")
+    write.write_golden(tmp_path / "golden")
+    again = Golden(tmp_path / "golden")
+    assert again.manifest["files"] == golden.manifest["files"]
+    for name in golden.manifest["files"]:
+        assert (again.folder / name).read_bytes() == (FOLDER / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["cortex-a53", "max"])
+def test_the_stages_on_an_arm_processor(cpu):
+    arm64 = pytest.importorskip("hfnet_device.arm64")
+    try:
+        root = arm64.prepared()
+        command = arm64.emulated(arm64.qemu(), root, cpu)
+    except BackendError as e:
+        pytest.skip(str(e))
+    runtime = Path(hfnet_edge.__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": f"{runtime}:{root / arm64.SITE}", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, reader.__file__, str(FOLDER)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"{stage}: " in done.stdout for stage in STAGES)

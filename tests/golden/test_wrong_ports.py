@@ -1,0 +1,139 @@
+"""What a port to another language is likely to get wrong: every mistake is noticed by some case of its stage."""
+
+from functools import partial
+from operator import le
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from golden import plain
+from golden.plain import PLAIN, by_opencv
+from golden.reader import STAGES, Golden, possible
+
+FOLDER = Path(__file__).parents[2] / "golden"
+
+
+@pytest.mark.parametrize("stage", PLAIN)
+def test_a_plain_port_is_right(stage):
+    golden = Golden(FOLDER, PLAIN)
+    cases = [case for case in golden.cases(stage) if possible(case)]
+    assert cases and not {case["name"]: found for case in cases if (found := golden.differences(case))}
+
+
+def rule(stage, **wrong):
+    """A stage of the plain port with a wrong rule."""
+    return stage, partial(PLAIN[stage], **wrong)
+
+
+def given(stage, **wrong):
+    """The runtime's stage, given something else: by name, what a value becomes."""
+    return stage, lambda **values: STAGES[stage](**values | {key: change(values[key]) for key, change in wrong.items()})
+
+
+def returned(stage, **wrong):
+    """The runtime's stage, which returns something else: by name, what a value becomes."""
+
+    def stage_(**values):
+        found = STAGES[stage](**values)
+        return found | {key: change(found[key]) for key, change in wrong.items()}
+
+    return stage, stage_
+
+
+def just_above(threshold):
+    return np.nextafter(np.float32(threshold), np.float32(1))
+
+
+def in_double(scores, threshold):
+    return scores.astype(np.float64) >= threshold
+
+
+def half_up(values):
+    return np.floor(values + 0.5)
+
+
+def rounded_down(products):
+    return products // 127
+
+
+def zero_is_negative(descriptors):
+    return descriptors - (descriptors == 0).astype(np.int8)
+
+
+def every_landmark(m):
+    return np.arange(m.landmark_count)
+
+
+MISTAKES = {
+    "mirrored with the edge twice": rule("load", mirrored="symmetric"),
+    "enlarged by another rule": rule("load", enlarged=by_opencv(cv2.INTER_CUBIC)),
+    "reduced by OpenCV": rule("load", reduced=by_opencv(cv2.INTER_AREA)),
+    "mean of the colours": rule("load", grey=plain.mean_of_colours),
+    "turned the other way": rule("load", turns=plain.OTHER_TURNS),
+    "EXIF not turned back": rule("load", turned_back=False),
+    "scaled by 256": rule("scale", levels=256),
+    "coarser exponentials": rule("scores", steps=128),
+    "above the threshold": given("keypoints", threshold=just_above),
+    "the threshold in double": rule("keypoints", enough=in_double),
+    "a wider border": given("keypoints", border=lambda border: border + 1),
+    "soft-argmax off by half a pixel": rule("keypoints", centre=0),
+    "soft-argmax of 3x3": rule("keypoints", refine=1),
+    "all of equal neighbours": rule("keypoints", equals=True),
+    "cells sampled at their corners": rule("descriptors", centre=0),
+    "descriptors truncated": rule("descriptors", rounded=np.trunc),
+    "descriptors without a direction": rule("descriptors", shortest=0),
+    "descriptors that keep what is a number": rule("descriptors", numbers=np.nan_to_num),
+    "global descriptor truncated": rule("global", rounded=np.trunc),
+    "a direction for every vector": rule("global", shortest=0),
+    "halves rounded up": rule("global", rounded=half_up),
+    "decode off by half a pixel": returned("decode", keypoints=lambda xy: xy - 0.5),
+    "the last image of equals": rule("retrieval", tie=-1),
+    "global projection rounded down": rule("retrieval", rounded=rounded_down),
+    "small places first": rule("places", largest=1),
+    "all landmarks in each place": rule("places", landmarks=every_landmark),
+    "projection rounded down": rule("compared", rounded=rounded_down),
+    "bits in the other order": rule("nearest", high_bits_first=True),
+    "the last of equals": rule("nearest", tie=-1),
+    "no two of the same landmark": rule("matches", same_landmark=False),
+    "a ratio that is reached": rule("matches", below=le),
+    "the first of a landmark's keypoints": rule("matches", best=lambda d, k: k),
+    "the last of a landmark's keypoints": rule("matches", best=lambda d, k: (d, -k)),
+    "another ratio": rule("matches", ratio=94),
+    "the pyramid rounded down": rule("patches", half=1),
+    "patches off by half a pixel": rule("patches", centre=0),
+    "patches turned the other way": rule("patches", turn=-1),
+    "coarser weights": rule("patches", bits=4),
+    "the sharper level": rule("patches", level=1.5),
+    "light left in": rule("patches", deviation=43),
+    "noise of flat patches": rule("patches", flat=0),
+    "signs that rounding loses": rule("signs", kept=False),
+    "leaves by probability alone": given("leaves", order=lambda order: "probability"),
+    "the first leaf for the last": returned("leaves", leaves=lambda rows: np.hstack([rows[:, :-1], rows[:, :1]])),
+    "zero is a negative": given("leaves", descriptors=zero_is_negative),
+    "a landmark of a leaf too few": returned("leaf_landmarks", pairs=lambda pairs: pairs[:, :-1]),
+    "candidates of frames alone": rule("search", own=False),
+    "another ratio in the search": rule("search", ratio=80),
+    "another threshold": rule("pose", precise=1 / 4),
+    "not refined": rule("pose", refinements=0),
+    "inliers at the threshold": rule("inliers", within=le),
+    "inliers behind the camera": rule("inliers", behind=0),
+    "one place": rule("result", tried=slice(1)),
+    "the last place": rule("result", better=lambda count, best: True),
+    "the first place": rule("result", better=lambda count, best: False),
+    "the best place": rule("result", until_localized=False),
+    "all that the map has": rule("result", landmarks=lambda m, place: every_landmark(m)),
+    **{f"{n} inliers": rule("result", min_inliers=n) for n in (13, 24, 26)},
+    **{f"{n} images": rule("result", images=n) for n in (9, 11)},
+    **{f"{n} matches are enough": rule("result", least=n) for n in (3, 5)},
+    "a millimetre off": rule("result", aside=0.001),
+    "fewer images": rule("result", images=1),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_noticed(name):
+    stage, wrong = MISTAKES[name]
+    golden = Golden(FOLDER, {stage: wrong})
+    assert any(golden.differences(case) for case in golden.cases(stage) if possible(case))
