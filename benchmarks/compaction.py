@@ -31,11 +31,12 @@ from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_export.networks.weights import BUNDLED
 from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.content import BuiltMap
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.pack.budget import choose
-from hfnet_maps.pack.packer import Packer, Settings
+from hfnet_maps.pack.packer import Packer
+from hfnet_maps.pack.settings import Settings
 from hfnet_maps.pack.writer import Sections, in_file_order, lay_out, to_map
-from hfnet_maps.source import Source
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from hloc_files import write_hloc
@@ -55,7 +56,7 @@ def main() -> None:
     model = exported(BUNDLED, "int8")
     extract = hfnet(model)
     scenes = [s for s in load_scenes() if s.name in options.scenes]
-    places: list[tuple[Scene, Split, Source, dict[str, Features]]] = []
+    places: list[tuple[Scene, Split, BuiltMap, dict[str, Features]]] = []
     for s in scenes:
         features = {
             n: extract(s.images / n, c) for n, c in track(s.cameras.items(), s.name, console=console, transient=True)
@@ -72,7 +73,7 @@ def main() -> None:
             places.append((s, split, source, features))
     hloc = {split.name: hloc_bytes(source) for _, split, source, _ in places}
 
-    def chosen(budget_of: Callable[[str, Source], float]) -> Callable[[str, Source], Sections]:
+    def chosen(budget_of: Callable[[str, BuiltMap], float]) -> Callable[[str, BuiltMap], Sections]:
         return lambda name, source: choose(source, int(budget_of(name, source)))[0]
 
     rows = {
@@ -94,7 +95,7 @@ def main() -> None:
     console.print(f"wrote {options.output}")
 
 
-def hloc_bytes(source: Source) -> int:
+def hloc_bytes(source: BuiltMap) -> int:
     """Bytes of hloc's files for the same images, keypoints and landmarks: float16 features, 4096-D float16 global
     descriptors, COLMAP's binary model."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,12 +104,12 @@ def hloc_bytes(source: Source) -> int:
         return sum(f.stat().st_size for f in (files["features"], files["globals"], *model))
 
 
-def stages() -> dict[str, Callable[[str, Source], Sections]]:
+def stages() -> dict[str, Callable[[str, BuiltMap], Sections]]:
     """One stage at a time, everything else as it is: int8, all landmarks, one descriptor an observation."""
     plain = Settings(CodecName.INT8, 128, 0, 1 << 16, 512)
 
-    def of(settings: Settings, share: float = 1.0) -> Callable[[str, Source], Sections]:
-        def pack(name: str, source: Source) -> Sections:
+    def of(settings: Settings, share: float = 1.0) -> Callable[[str, BuiltMap], Sections]:
+        def pack(name: str, source: BuiltMap) -> Sections:
             packer = Packer(source)
             return packer.pack(settings, round(share * len(packer.order)))
 
@@ -124,7 +125,7 @@ def stages() -> dict[str, Callable[[str, Source], Sections]]:
 
 
 def measure(
-    label: str, places, pack: Callable[[str, Source], Sections], hloc: dict[str, int], console: Console
+    label: str, places, pack: Callable[[str, BuiltMap], Sections], hloc: dict[str, int], console: Console
 ) -> dict:
     """Packs every split and localizes its queries; pooled by scene."""
     by_scene: dict[str, dict] = {}

@@ -12,7 +12,7 @@ from feature_metrics import Local
 from homography import SIZE
 
 import hfnet_edge.image.keypoints
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_export.training.targets import sample
 from hfnet_export.training.teachers import LocalTeacher
 

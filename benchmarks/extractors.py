@@ -16,7 +16,7 @@ from scenes import CACHE
 from hfnet_edge.features import decode
 from hfnet_edge.image.keypoints import detect
 from hfnet_edge.image.photo import Photo, fit
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_export.training.targets import sample
 from hfnet_export.training.teachers import local_teacher
 

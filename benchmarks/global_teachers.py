@@ -11,8 +11,8 @@ import numpy as np
 from rich.progress import track
 from scenes import CACHE, DATA
 
+from hfnet_export.networks.pca import PCA
 from hfnet_export.tflite.calibration import image_files
-from hfnet_export.training.pca import PCA
 from hfnet_export.training.teachers import STRIDE, ImageNet
 
 SIDES = (640, 448, 320)  # longest sides of the image

@@ -32,9 +32,9 @@ from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.codecs import Codec, CodecName
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.matching import nearest_two
+from hfnet_maps.content import PackedMap, read_content
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.pack.writer import full_sections, lay_out, write_map
-from hfnet_maps.source import Source, read_source
 
 BUDGET = "24MB"
 TIMES = 10
@@ -118,10 +118,11 @@ def make(images: int, landmarks: int, folder: Path, path: Path) -> None:
 
 def enlarge(packed: Path, large: Path) -> None:
     """`TIMES` copies of a packed map, each a kilometre or more from the others and with other global descriptors."""
-    one = read_source(packed)
+    one = read_content(packed)
+    assert isinstance(one, PackedMap)
     rng = np.random.default_rng(1)
     shift = np.ptp(one.positions, axis=0).max() + 1000
-    parts: list[Source] = []
+    parts: list[PackedMap] = []
     for copy in range(TIMES):
         offset = np.array([copy * shift, 0, 0])
         flips = np.where(rng.random(one.global_descriptors.shape[1]) < 0.5, -1, 1) if copy else 1
@@ -143,7 +144,7 @@ def enlarge(packed: Path, large: Path) -> None:
         poses=tuple(pose for part in parts for pose in part.poses),
         **{
             field: np.concatenate([getattr(part, field) for part in parts])
-            for field in ("global_descriptors", "positions", "landmarks", "images", "described", "descriptors")
+            for field in ("global_descriptors", "positions", "landmarks", "images", "described", "codes")
         },
     )
     write_map(lay_out(joined), large)

@@ -24,12 +24,12 @@ from hfnet_edge.features import Features
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.description import Description
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_export.networks.weights import BUNDLED
 from hfnet_maps.build.builder import BuildReport, map_from_features
+from hfnet_maps.content import BuiltMap
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.pack.writer import in_file_order, lay_out, write_map
-from hfnet_maps.source import Source
 
 STUDENTS = {"int8": "hfnet", "none": "hfnet_float"}  # precision to the name in the result
 THRESHOLDS = [(0.05, 2.0), (0.1, 2.0), (0.25, 2.0), (0.5, 5.0), (5.0, 10.0)]
@@ -105,7 +105,7 @@ def evaluate(name: str, extract: Extractor, model: Model, scenes: list[Scene], f
     }
 
 
-def build(s: Scene, split: Split, features: ByImage, description: Description) -> tuple[Source, BuildReport]:
+def build(s: Scene, split: Split, features: ByImage, description: Description) -> tuple[BuiltMap, BuildReport]:
     names = split.map_names
     return map_from_features(
         names,

@@ -23,8 +23,8 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.codecs import UNIT
+from hfnet_maps.content import BuiltMap, MapNetworks, ReferenceKeypoints
 from hfnet_maps.pack.writer import full_sections, to_map
-from hfnet_maps.source import Extractor, Photos, Source
 
 IMAGES, LANDMARKS, TRACK_LENGTH = 4328, 685_000, 5.87  # of Aachen
 SIDE, BLOCK = 1000.0, 250.0  # metres: of the town, between parallel streets
@@ -178,12 +178,12 @@ class City:
     """A made town.
 
     Attributes:
-        source: what a map is packed from, with ``photos``; poses and positions are exact, keypoints to 0.5 px.
+        source: what a map is packed from; poses and positions are exact, keypoints to 0.5 px.
         walk, look, seed: what it was made of.
         vectors: (L, D) int8, the landmarks' descriptors without noise.
     """
 
-    source: Source
+    source: BuiltMap
     walk: Walk
     look: Look
     seed: int
@@ -242,15 +242,15 @@ def made_city(
     other_keypoints = rng.uniform(0, SIZE, (images * others, 2)).astype(np.float32)
     other_descriptors = look.landmarks(rng, images * others)
     starts, pixels = np.arange(images + 1) * others, np.full(images, PIXEL)
-    source = Source(
-        Extractor("made", "0" * 32, "none", local_dim, global_dim),
+    source = BuiltMap(
+        MapNetworks("made", "0" * 32, "none", local_dim, global_dim),
         tuple(f"db/{i:04d}.jpg" for i in range(1, images + 1)),
         tuple(Pose.from_matrix(r, -r @ c) for r, c in zip(rotations(walk.angles), walk.centers, strict=True)),
         look.of_place(rng, walk.centers, walk.angles),
         positions,
-        *(of, seen_in, of),
+        *(of, seen_in),
         look.observed(rng, vectors, of),
-        Photos((CAMERA,) * images, pixels, keypoints, starts, other_keypoints, other_descriptors),
+        ReferenceKeypoints((CAMERA,) * images, pixels, keypoints, starts, other_keypoints, other_descriptors),
     )
     return City(source, walk, look, seed, vectors)
 

@@ -86,10 +86,10 @@ def chosen_by(root: Path, path: Path, budget: int) -> dict:
 
 def choose_here(path: str, budget: int) -> None:
     """Prints the choice of the checkout that is imported."""
+    from hfnet_maps.content import read_content
     from hfnet_maps.pack.budget import choose
-    from hfnet_maps.source import read_source
 
-    source = read_source(path)
+    source = read_content(path)
     start = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     _, (chosen, *_) = choose(source, budget)
     seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - start

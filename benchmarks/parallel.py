@@ -30,30 +30,30 @@ from scenes import DATA, RESULTS, Scene, Split, exported, load_scenes
 from stress import LEVELS, Change
 
 import hfnet_edge.methods.matching
-from hfnet_edge.features import MAX_KEYPOINTS, Features, decode, extract_patches
+from hfnet_edge.features import MAX_KEYPOINTS, Features, decode, describe
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.photo import load_photo
-from hfnet_edge.localizer import WITH_TREES, LocalizationConfig, Localizer, Method, localize_features
+from hfnet_edge.localizer import Localizer, localize_features
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.map.random_trees import RandomTrees
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.networks.patches import PatchModel
 from hfnet_edge.pose import PoseConfig
-from hfnet_export.crbnet_export import export_crbnet
+from hfnet_export.export import export_crbnet
 from hfnet_export.networks.weights import BUNDLED, BUNDLED_CRBNET
 from hfnet_maps.build.builder import map_from_features
 from hfnet_maps.build.merge import merge
 from hfnet_maps.build.reference import read_reference
+from hfnet_maps.content import BuiltMap
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.pack.writer import built_sections, in_file_order, lay_out, to_map
-from hfnet_maps.source import Source
 
 NAMES = {
-    Method.HIERARCHICAL: "HF-Net, hierarchical",
-    Method.RETRIEVAL: "IR",
-    Method.TREES_ABSOLUTE: "RT",
-    Method.TREES: "RT_AP",
-    Method.PARALLEL: "parallel",
+    "hierarchical": "HF-Net, hierarchical",
+    "retrieval": "IR",
+    "trees-absolute": "RT",
+    "trees": "RT_AP",
+    "parallel": "parallel",
 }
 LIGHT: dict[str, Change] = {
     **{name: LEVELS[name] for name in ("1/16 of the light", "warm")},
@@ -71,23 +71,21 @@ class Both:
     hfnet: Features
     patches: Features
 
-    def of(self, method: Method) -> Features:
+    def of(self, method: str) -> Features:
         """What a query by ``method`` has."""
-        return self.hfnet if method is Method.HIERARCHICAL else self.patches
+        return self.hfnet if method == "hierarchical" else self.patches
 
 
 @dataclass(frozen=True)
 class Place:
-    """Two maps of the same images, HF-Net's and the patch network's, with its trees."""
+    """Two maps of the same images, HF-Net's and the patch network's, with trees."""
 
     hfnet: LocalizationMap
     patches: LocalizationMap
-    trees: RandomTrees
 
-    def localize(self, method: Method, features: Both, camera: Camera, config: LocalizationConfig | None = None):
-        m = self.hfnet if method is Method.HIERARCHICAL else self.patches
-        trees = self.trees if method in WITH_TREES else None
-        return localize_features(m, features.of(method), camera, config or LocalizationConfig(method), trees=trees)
+    def localize(self, method: str, features: Both, camera: Camera, config: LocalizationConfig | None = None):
+        m = self.hfnet if method == "hierarchical" else self.patches
+        return localize_features(m, features.of(method), camera, config or LocalizationConfig(method))
 
 
 def main() -> None:
@@ -122,7 +120,7 @@ class Bench:
             self.patch_model = PatchModel(export_crbnet(patch_weights, Path(folder) / "crbnet.tflite").file)
         self.scenes = load_scenes()
         self._features: dict[tuple[str, str], Both] = {}
-        self._sources: dict[str, tuple[Source, Source]] = {}
+        self._sources: dict[str, tuple[BuiltMap, BuiltMap]] = {}
         self._places: dict[str, Place] = {}
 
     def extract(self, path: Path, camera: Camera) -> Both:
@@ -130,7 +128,7 @@ class Bench:
         raw = self.model(photo.pixels)
         return Both(
             decode(raw, photo, self.model.description.nms_radius),
-            extract_patches(self.patch_model, raw, photo),
+            describe(self.patch_model, raw.global_descriptor, photo),
         )
 
     def features(self, s: Scene, image: str) -> Both:
@@ -138,7 +136,7 @@ class Bench:
             self._features[s.name, image] = self.extract(s.images / image, s.cameras[image])
         return self._features[s.name, image]
 
-    def sources(self, s: Scene, split: Split) -> tuple[Source, Source]:
+    def sources(self, s: Scene, split: Split) -> tuple[BuiltMap, BuiltMap]:
         if split.name not in self._sources:
             features = [self.features(s, name) for name in split.map_names]
             self._sources[split.name] = build_both(
@@ -176,7 +174,7 @@ class Bench:
 
 def build_both(
     names, cameras, poses, features: list[Both], model: Model, patch_model: PatchModel
-) -> tuple[Source, Source]:
+) -> tuple[BuiltMap, BuiltMap]:
     hfnet, _ = map_from_features(names, cameras, poses, [f.hfnet for f in features], model.description)
     patches, _ = map_from_features(
         names, cameras, poses, [f.patches for f in features], model.description, patches=patch_model.description
@@ -184,9 +182,8 @@ def build_both(
     return hfnet, patches
 
 
-def place_of(hfnet: Source, patches: Source) -> Place:
-    m = to_map(built_sections(patches))
-    return Place(to_map(lay_out(in_file_order(hfnet))), m, RandomTrees.of(m))
+def place_of(hfnet: BuiltMap, patches: BuiltMap) -> Place:
+    return Place(to_map(lay_out(in_file_order(hfnet))), to_map(built_sections(patches)))
 
 
 def summary(errors: list[tuple[float, float]], inliers: list[int]) -> dict:
@@ -206,7 +203,7 @@ def accuracy(
     bench: Bench, cases: list[tuple[str, Place, Scene, Split]], query: Callable[[Scene, str], Both], what: str
 ) -> dict[str, dict[str, dict]]:
     """By group of cases and by method."""
-    found: dict[tuple[str, Method], tuple[list, list]] = {}
+    found: dict[tuple[str, str], tuple[list, list]] = {}
     for group, place, s, split in track(cases, what, console=bench.console, transient=True):
         for image, camera in split.queries:
             features = query(s, image)
@@ -353,13 +350,13 @@ def validation(bench: Bench) -> dict:
     for label, settings in variants.items():
         hfnet_edge.methods.matching.RATIO_PERCENT = settings.ratio_percent
         pose = PoseConfig(max_error=settings.max_error)
-        config = LocalizationConfig(Method.PARALLEL, settings.frames, settings.leaves, pose)
+        config = LocalizationConfig("parallel", settings.frames, settings.leaves, pose)
         errors, inliers = [], []
         for place, name in queries:
             p = features[place, name].patches
             first = slice(settings.keypoints)
             query = replace(p, keypoints=p.keypoints[first], scores=p.scores[first], descriptors=p.descriptors[first])
-            r = localize_features(joint.patches, query, cameras[place, name], config, trees=joint.trees)
+            r = localize_features(joint.patches, query, cameras[place, name], config)
             metres, degrees = (np.inf, np.inf) if r.pose is None else pose_error(r.pose, poses[place, name])
             errors.append((100 * metres / depths[place], degrees))
             inliers.append(r.inliers)
@@ -386,11 +383,11 @@ def speed(bench: Bench) -> dict:
     result: dict[str, dict] = {}
     localizers = {
         method: Localizer(place.hfnet, bench.model)
-        if method is Method.HIERARCHICAL
-        else Localizer(place.patches, bench.model, LocalizationConfig(method), bench.patch_model)
+        if method == "hierarchical"
+        else Localizer(place.patches, bench.model, bench.patch_model, config=LocalizationConfig(method))
         for method in NAMES
     }
-    times: dict[Method, list[dict[str, float]]] = {method: [] for method in NAMES}
+    times: dict[str, list[dict[str, float]]] = {method: [] for method in NAMES}
     for round_ in range(2):
         for image, camera in split.queries:
             for method, localizer in localizers.items():

@@ -1,13 +1,13 @@
 """How long the parallel method seeks matches, stage by stage, in one map or several, and whether they stay the same.
 
     python benchmarks/parallel_search.py --before ../older-checkout [--map room.hfmap --images DIR --queries LIST]...
-        --model hfnet_int8.tflite --patch-model crbnet_int8.tflite
+        --model hfnet_int8.tflite --model crbnet_int8.tflite
 
 `--before` names another checkout: its `sdk/` runs each query too, one after the other with this one, in a process of
 its own, and has to find the same leaves and the same matches. Ratios are of sums over all queries; processor time
 besides wall time, because a shared machine changes its speed. "search" is all of it, "own" the part among each
 keypoint's own candidates. Memory is the most that numpy holds during a search. The maps are built by `hfnet-map build
---method parallel`. Also: how near queries come to the limits of maps/SPEC.md, section 9. Prints a table, writes
+--method parallel`. Also: how near queries come to the limits of maps/SPEC.md, section 10.3. Prints a table, writes
 benchmarks/results/parallel_search.json.
 """
 
@@ -29,14 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from hfnet_edge.features import Features, extract_patches
+from hfnet_edge.features import Features, extract
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.map import random_trees
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods import parallel_search
 from hfnet_edge.methods.retrieval import retrieve
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.shell.lists import read_queries
 
 STAGES, KINDS = ("trees", "own", "search"), ("wall_ms", "cpu_ms")
@@ -47,13 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("map", "images", "queries"):
         parser.add_argument(f"--{name}", type=Path, action="append", required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--patch-model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, action="append", required=True, help="twice: HF-Net, the patch network")
     parser.add_argument("--before", type=Path, help="another checkout of this repository")
     parser.add_argument("--every", type=int, default=6, help="of the queries one in so many")
     parser.add_argument("--output", type=Path, default=RESULTS / "parallel_search.json")
     options = parser.parse_args()
-    model, patch_model = Model(options.model), PatchModel(options.patch_model)
+    networks = Networks(*options.model)
     checkouts = {"before": options.before} if options.before else {}
     checkouts["after"] = Path(__file__).parents[1]
     result = {}
@@ -61,8 +59,8 @@ def main() -> None:
         sides = {name: Side(checkout, map_) for name, checkout in checkouts.items()}
         rows: dict[str, list[dict]] = {name: [] for name in sides}
         for i, (name, camera) in enumerate(read_queries(queries)[:: options.every]):
-            photo = load_photo(images / name, model.description.input_size, camera)
-            features = vars(extract_patches(patch_model, model(photo.pixels), photo))
+            photo = load_photo(images / name, networks.image.description.input_size, camera)
+            features = vars(extract(networks, photo))
             for side in list(sides) * (2 if i == 0 else 1):  # the first time reads the map from the disk
                 rows[side] = [*rows[side][:i], sides[side].ask(features)]
         for side in sides.values():
@@ -96,7 +94,7 @@ class Side:
 def serve(map_: str) -> None:
     """What `Side` talks to."""
     m = LocalizationMap.open(map_)
-    trees = random_trees.RandomTrees.of(m)
+    trees = m.trees
     with suppress(EOFError):
         while True:
             pickle.dump(searched(m, trees, Features(**pickle.load(sys.stdin.buffer))), sys.stdout.buffer)

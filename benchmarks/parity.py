@@ -27,12 +27,12 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from fragile import write_fragile_weights
 from hfnet_device.arm64 import CPUS, Arm64
 from hfnet_device.backends import Host
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.record.recording import Recording
 from hfnet_edge.shell.lists import read_names, read_queries
 from hfnet_export.export import export_hfnet
 from hfnet_export.networks.weights import BUNDLED
-from hfnet_export.tflite.convert import operators
+from hfnet_export.tflite.graph import Graph
 from hfnet_maps.build.builder import build_map
 from hfnet_maps.build.reference import read_reference
 from hfnet_maps.evaluation.errors import Threshold
@@ -89,7 +89,7 @@ def bundle_of(folder: Path, scene: Scene, split, m: Path, model: str, solver: st
     truth = {name: scene.poses[name] for name, _ in split.queries}
     path = folder / "ref.bundle"
     network = load_network(str(folder / f"{model}.tflite"))
-    record(network, m, scene.images, split.queries, path, truth, THRESHOLDS, solver)
+    record([network], m, scene.images, split.queries, path, truth, THRESHOLDS, solver)
     return Bundle.read(path)
 
 
@@ -103,7 +103,7 @@ def int8(folder: Path, scene: Scene, maps: dict[str, Path], console: Console) ->
     references, runs, moved = [], [], []
     for split in scene.splits:
         bundle = bundle_of(folder, scene, split, maps[split.name], "none")
-        run = run_on(Host(), bundle, folder / "int8.tflite", maps[split.name])
+        run = run_on(Host(), bundle, [folder / "int8.tflite"], maps[split.name])
         references.append(bundle.recording)
         runs.append(run)
         one = compare(bundle.recording, run, bundle.truth, THRESHOLDS, {}, "quantized", "host")
@@ -135,7 +135,7 @@ def arm64(folder: Path, scene: Scene, maps: dict[str, Path], console: Console) -
         bundle = bundle_of(folder, scene, split, maps[split.name], "int8", "usac")
         references.append(bundle.recording)
         for cpu in CPUS:
-            runs[cpu].append(run_on(Arm64(cpu), bundle, folder / "int8.tflite", maps[split.name]))
+            runs[cpu].append(run_on(Arm64(cpu), bundle, [folder / "int8.tflite"], maps[split.name]))
             print(f"{split.name} on {cpu}", flush=True)
     result = {}
     for cpu, recordings in runs.items():
@@ -166,12 +166,12 @@ def through_the_gate(console: Console) -> dict:
             names = read_names(place / "map.txt")
             source, _ = build_map(place / "images", place / "reference", names, Model(model))
             write_map(choose(source, 150_000)[0], m)
-            record(load_network(str(model)), m, place / "images", queries, bundle, truth, THRESHOLDS)
+            record([load_network(str(model))], m, place / "images", queries, bundle, truth, THRESHOLDS)
             export = export_hfnet(weights, folder / "gated.tflite", "int8", gate=Gate(bundle, "1pt, 1.1x"))
             kinds = ("CONV_2D", "DEPTHWISE_CONV_2D")
             in_float = [
                 op.name.split(";")[-1]
-                for op in operators(export.file.read_bytes())
+                for op in Graph.parse(export.file.read_bytes()).operators
                 if op.kind in kinds and op.precision == "float32"
             ]
             result[which] = {

@@ -32,8 +32,8 @@ from rich.table import Table
 from scenes import CACHE, DATA, RESULTS
 
 from hfnet_edge.image import patches as patches_module
-from hfnet_edge.networks.patch_model import PatchModel
-from hfnet_export.crbnet_export import export_crbnet
+from hfnet_edge.networks.patches import PatchModel
+from hfnet_export.export import export_crbnet
 from hfnet_export.networks.weights import BUNDLED_CRBNET, crbnet_from_weights, load_crbnet_weights, weights_hash
 from hfnet_export.tflite.calibration import image_files
 from hfnet_export.training import patch_tracks, views

@@ -27,7 +27,7 @@ from scenes import CACHE, DATA, RESULTS, Scene, described, exported, hfnet, load
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.methods.retrieval import retrieve
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_export.networks.weights import BUNDLED
 from hfnet_maps.build.builder import map_from_features
 

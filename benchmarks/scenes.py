@@ -17,7 +17,7 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image.keypoints import detect, quantize
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.networks.description import Description
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.shell.lists import read_names, read_queries
 from hfnet_maps.build.reference import read_reference
 
@@ -161,7 +161,7 @@ OTHERS: dict[str, Callable[[Extractor], Extractor]] = {"rootsift": rootsift, "al
 
 
 def exported(weights: Path, precision: str, size: tuple[int, int] = (480, 640)) -> Model:
-    """HF-Net's weights at one of `hfnet_export.tflite.convert.RECIPES`, for images of ``size``: height, width."""
+    """HF-Net's weights at one of `hfnet_export.tflite.rules.RECIPES`, for images of ``size``: height, width."""
     from hfnet_export.export import export_hfnet
 
     with tempfile.TemporaryDirectory() as folder:

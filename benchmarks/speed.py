@@ -24,7 +24,7 @@ from scenes import RESULTS, load_scenes
 from hfnet_edge.features import extract
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import Localizer
-from hfnet_edge.networks.model import Model
+from hfnet_edge.networks.hfnet import Model
 from hfnet_export.export import export_hfnet
 from hfnet_export.networks.weights import BUNDLED, hfnet_from_weights
 from hfnet_maps.build.builder import build_map

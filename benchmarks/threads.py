@@ -5,7 +5,7 @@ alone. Rates are taken in turns, so that other load falls on both alike; beside 
 bound what threads can add.
 
     python benchmarks/threads.py --map castle.hfmap --model hfnet_int8.tflite --images DIR --queries LIST
-    python benchmarks/threads.py --map room.hfmap --model hfnet_int8.tflite --patch-model crbnet_int8.tflite \\
+    python benchmarks/threads.py --map room.hfmap --model hfnet_int8.tflite --model crbnet_int8.tflite \\
         --methods parallel trees --images DIR --queries LIST --calls 20
 """
 
@@ -25,10 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from scenes import RESULTS
 
-from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, Localizer, Method
+from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.networks.model import Model
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.methods.registry import METHODS
+from hfnet_edge.networks.by_role import Networks
+from hfnet_edge.result import LocalizationResult
 from hfnet_edge.shell.lists import read_queries
 
 SHARERS = 8  # threads of the test for wrong answers
@@ -41,22 +43,21 @@ Call = Callable[[int], LocalizationResult]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("map", "model", "images", "queries"):
+    for name in ("map", "images", "queries"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--patch-model", type=Path)
-    parser.add_argument("--methods", nargs="+", type=Method, default=[Method.HIERARCHICAL])
+    parser.add_argument("--model", type=Path, action="append", required=True, help="again for a patch network")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["hierarchical"])
     parser.add_argument("--calls", type=int, default=200, help=f"of each of {SHARERS} threads")
     options = parser.parse_args()
     queries = [(options.images / name, camera) for name, camera in read_queries(options.queries)]
     place = LocalizationMap.open(options.map)
 
-    def localizer(method: Method, threads: int) -> Localizer:
-        patches = None if options.patch_model is None else PatchModel(options.patch_model, threads)
-        return Localizer(place, Model(options.model, threads), LocalizationConfig(method), patches)
+    def localizer(method: str, threads: int) -> Localizer:
+        return Localizer(place, *Networks(*options.model, threads=threads), config=LocalizationConfig(method))
 
     rows = []
     for method in options.methods:
-        row: dict = {"map": options.map.stem, "method": str(method)}
+        row: dict = {"map": options.map.stem, "method": method}
         for threads in (1, 2):
             row[f"network_threads_{threads}"] = _rates(localizer(method, threads), queries)
         shared = localizer(method, 2)

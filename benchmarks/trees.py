@@ -31,16 +31,16 @@ from hfnet_edge.geometry import Pose
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.random_trees import COUNT, Order, RandomTrees
 from hfnet_edge.methods.matching import nearest_two
-from hfnet_edge.networks.patch_model import PatchModel
+from hfnet_edge.networks.patches import PatchModel
 from hfnet_edge.shell.console import progress
-from hfnet_edge.shell.files import atomic_write
-from hfnet_export.crbnet_export import export_crbnet
+from hfnet_edge.shell.writing import atomic_write
+from hfnet_export.export import export_crbnet
 from hfnet_export.networks.weights import BUNDLED_CRBNET
 from hfnet_export.tflite.calibration import image_files
 from hfnet_export.training.crbnet_runs import EVERY
 from hfnet_export.training.patch_tracks import PatchTracks, of_photographs, of_scene
+from hfnet_maps.content import DescribedMap, MapNetworks
 from hfnet_maps.pack.writer import Sections, lay_out, size_of, to_map, trees_of
-from hfnet_maps.source import Extractor, Source
 
 HELD_OUT, TRAINED = ("sceaux", "cyprus"), ("fox", "lund_door", "monstree", "statue_liberty")
 SOME = 240  # photographs that it was trained on
@@ -88,7 +88,7 @@ def main() -> None:
     started = time.process_time()
     m, sections, tree_bytes = grown(model, everything, kept)
     seconds = time.process_time() - started
-    trees = RandomTrees.of(m)
+    trees = m.trees
     landmarks = m.landmark_count
     result: dict = {
         "weights": model.description.weights_hash,
@@ -171,8 +171,8 @@ def grown(model: PatchModel, o: Observations, kept: np.ndarray) -> tuple[Localiz
     images = np.arange(len(landmarks)) - np.searchsorted(landmarks, landmarks)  # a track's observations in order
     names = tuple(f"{i}.jpg" for i in range(images.max() + 1))
     d = model.description
-    source = Source(
-        Extractor(d.architecture, d.weights_hash, d.precision, d.local_dim, 1, d.weights_hash),
+    source = DescribedMap(
+        MapNetworks(d.architecture, d.weights_hash, d.precision, d.local_dim, 1, d.weights_hash),
         names,
         (Pose(np.array([1.0, 0, 0, 0]), np.zeros(3)),) * len(names),
         np.ones((len(names), 1), np.int8),

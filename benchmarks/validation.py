@@ -22,8 +22,9 @@ from scenes import RESULTS, SCENES
 import hfnet_edge.methods.matching
 from hfnet_edge.features import Features, decode
 from hfnet_edge.image.photo import load_photo
-from hfnet_edge.localizer import LocalizationConfig, localize_features
-from hfnet_edge.networks.model import Model
+from hfnet_edge.localizer import localize_features
+from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.pose import PoseConfig
 from hfnet_maps.build.builder import map_from_features
 from hfnet_maps.build.reference import read_reference
