@@ -33,7 +33,7 @@ from hfnet_export.tflite.quantization_recipe import (
     write_quantization_recipe,
 )
 from hfnet_export.tflite.quantize import quantize as apply_rules
-from hfnet_export.tflite.rules import bundled, deserves
+from hfnet_export.tflite.rules import bundled, reaches
 from hfnet_export.trained import THREADS, Say, TrainedNetwork
 
 STEPS = 6
@@ -115,7 +115,7 @@ def export(
     rules = bundled(network.recipes[quantize])
     if given is not None:
         rules = given.rules_for(graph.operators, description, str(recipe))
-    if not deserves(quantize, graph.operators, rules):
+    if not reaches(quantize, graph.operators, rules):
         raise ModelError(f"nothing of this network would be in {quantize}", "say what it is: --quantize none")
     float_model = network.load(embed(graph, description))
 

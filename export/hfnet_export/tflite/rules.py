@@ -131,6 +131,6 @@ def precisions(rules: Sequence[Rule], graph: Sequence[Operator]) -> dict[str, st
     return found
 
 
-def deserves(quantize: str, graph: Sequence[Operator], rules: Sequence[Rule]) -> bool:
+def reaches(quantize: str, graph: Sequence[Operator], rules: Sequence[Rule]) -> bool:
     """Some operator computes as ``quantize`` says, a key of `MEANING`. Else it names a float network."""
     return MEANING[quantize] in precisions(rules, graph).values()
