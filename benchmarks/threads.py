@@ -29,7 +29,7 @@ from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.methods.registry import METHODS
-from hfnet_edge.networks.by_role import Networks
+from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.result import LocalizationResult
 from hfnet_edge.shell.lists import read_queries
 
@@ -53,7 +53,9 @@ def main() -> None:
     place = LocalizationMap.open(options.map)
 
     def localizer(method: str, threads: int) -> Localizer:
-        return Localizer(place, *Networks(*options.model, threads=threads), config=LocalizationConfig(method))
+        return Localizer(
+            place, *(open_network(file, threads) for file in options.model), config=LocalizationConfig(method)
+        )
 
     rows = []
     for method in options.methods:

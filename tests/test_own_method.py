@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from hfnet_edge import LocalizationConfig, Localizer
 from hfnet_edge.cli import app as localize_app
 from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.methods.registry import METHODS
+from hfnet_edge.shell.options import MethodOption
 from hfnet_parity.bench_cli import app as bench_app
 from hfnet_parity.cli import main as parity_app
 
@@ -147,3 +149,8 @@ def test_networks_are_found_by_role(kit, patch_kit):
     ):
         with pytest.raises(MismatchError, match=said):
             Localizer(map_, *networks)
+
+
+def test_the_help_names_every_method():
+    (help_,) = (option.help for option in MethodOption.__metadata__)
+    assert all(name in help_ for name in METHODS)

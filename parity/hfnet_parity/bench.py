@@ -24,8 +24,7 @@ from hfnet_edge.image.image_file import open_image
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
-from hfnet_edge.networks.description import read_description
-from hfnet_edge.networks.network import read_model
+from hfnet_edge.networks.network import description_of
 from hfnet_edge.record.bench import BenchJob, BenchRun
 from hfnet_edge.record.runner import BENCH, IMAGES, JOB, MAP, OUT, network_names
 from hfnet_edge.result import Status
@@ -131,7 +130,7 @@ def measure(
         ModelError, MapFormatError, MismatchError: a model or the map is not usable; found out before anything is sent.
         InputError: an image cannot be copied. BackendError: the backend is not available, or a run failed there.
     """
-    descriptions = {model: read_description(read_model(model), str(model)) for model in models}
+    descriptions = {model: description_of(model) for model in models}
     patches = [model for model in models if descriptions[model].describes_patches]
     models = [model for model in models if model not in patches] or patches
     patches = [] if models == patches else patches

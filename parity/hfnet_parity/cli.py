@@ -18,7 +18,6 @@ from hfnet_edge.shell.console import command, progress, reports_errors, run, wro
 from hfnet_edge.shell.extras import needs
 from hfnet_edge.shell.lists import read_poses, read_queries
 from hfnet_edge.shell.options import MethodOption
-from hfnet_edge.shell.reading import read_bytes
 from hfnet_edge.shell.tables import PrintableConsole
 from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.sources.network_files import network_files
@@ -216,11 +215,11 @@ def run_(
             file.write((json.dumps(to_json(verdicts, layers), indent=1) + "\n").encode())
         wrote(json_)
     if html is not None:
-        from hfnet_edge.networks.description import read_description
+        from hfnet_edge.networks.network import description_of
         from hfnet_edge.record.runner import network_names, prefix_of
         from hfnet_parity.html import write_html
 
-        names = network_names([read_description(read_bytes(file), str(file)) for file in model])
+        names = network_names([description_of(file) for file in model])
         shipped = {f"{prefix_of(name)}model": file for name, file in zip(names, model, strict=True)} | {"map": map_}
         write_html(html, reference, verdicts, layers, shipped, when)
         wrote(html)

@@ -14,9 +14,9 @@ import numpy as np
 
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Pose
-from hfnet_edge.localizer import localize_features
+from hfnet_edge.localizer import localize_query
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.methods.method import LocalizationConfig, Query
 from hfnet_edge.methods.registry import open_method
 from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.record.recording import QueryRecord
@@ -79,7 +79,7 @@ def costs(comparison: Comparison, map_: LocalizationMap) -> tuple[Cost, ...]:
             if before is not None and _equal(before, features):
                 here.append(here[-1])  # the step changes nothing
             else:
-                here.append(localize_features(map_, features, pair.reference.camera, method=method))
+                here.append(localize_query(method, Query(features.pixel, features), pair.reference.camera))
             before = features
         chain = [_of(pair.reference), *((result.pose, result.inliers) for result in here), _of(pair.run)]
         most = max(1, here[0].inliers if chain[0][1] is None else chain[0][1])

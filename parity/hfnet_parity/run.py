@@ -16,7 +16,7 @@ from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
-from hfnet_edge.networks.description import read_description
+from hfnet_edge.networks.network import description_of
 from hfnet_edge.record.recording import Recording
 from hfnet_edge.record.recording_file import read_recording
 from hfnet_edge.record.runner import IMAGES, JOB, MAP, OUT, RECORDING, RecordJob, network_names
@@ -140,7 +140,7 @@ def layers_of(bundle: Bundle, networks: Sequence[Path], count: int = 4) -> tuple
     """
     from hfnet_parity.layers import layer_noise
 
-    descriptions = [read_description(read_bytes(file), str(file)) for file in networks]
+    descriptions = [description_of(file) for file in networks]
     at = max(range(len(networks)), key=lambda i: descriptions[i].describes_patches)
     name = network_names(descriptions)[at]
     if name not in bundle.members:

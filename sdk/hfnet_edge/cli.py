@@ -21,7 +21,7 @@ from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.methods.method import LocalizationConfig
-from hfnet_edge.networks.by_role import Networks
+from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell.command_files import CommandFiles, names_below
 from hfnet_edge.shell.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
@@ -130,7 +130,7 @@ def localize(
         needs("maps", "h5py")
         localizer = HlocLocalizer(map_, features, global_features, config)
     else:
-        localizer = Localizer(map_, *Networks(*networks, threads=threads), config=config)
+        localizer = Localizer(map_, *(open_network(file, threads) for file in networks), config=config)
 
     def pose_of(name: str, one_camera: Camera) -> LocalizationResult:
         """Of one query, whichever way its features come."""

@@ -79,7 +79,7 @@ def look(
 
 def extract(networks: Networks | Network, photo: Photo, max_keypoints: int = MAX_KEYPOINTS) -> Features:
     """The features alone: ``extract(model, load_photo(path, model.description.input_size))``."""
-    return look(networks if isinstance(networks, Networks) else Networks(networks), photo, None, max_keypoints)[0]
+    return look(Networks.of(networks), photo, None, max_keypoints)[0]
 
 
 def describe(

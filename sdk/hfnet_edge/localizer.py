@@ -87,18 +87,14 @@ def localize_features(
     features: Features,
     camera: Camera,
     config: LocalizationConfig | None = None,
-    method: Method | None = None,
 ) -> LocalizationResult:
     """The pose for features that are already there: everything after the networks.
-
-    Args:
-        method: of the map and the configuration, if it is open already.
 
     Raises:
         MapFormatError: the map is damaged where the query touches it.
         MismatchError: the map lacks what the method searches in.
     """
-    method = method or open_method(map_, None, config or LocalizationConfig())
+    method = open_method(map_, None, config or LocalizationConfig())
     return localize_query(method, Query(features.pixel, features), camera)
 
 

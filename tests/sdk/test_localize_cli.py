@@ -64,7 +64,7 @@ def here(tmp_path, monkeypatch):
 
 def fakes(setattr):
     setattr(cli, "Localizer", Localizer)
-    setattr(cli, "Networks", lambda *_, **__: ())
+    setattr(cli, "open_network", lambda *_: None)
 
 
 def main():

@@ -81,7 +81,7 @@ def build_map(
         CameraError: a camera's model is not supported, or of another size than its image.
         ImageError: an image is missing or does not decode.
     """
-    networks = networks if isinstance(networks, Networks) else Networks(networks)
+    networks = Networks.of(networks)
     described, patches = networks.image.description, networks.patches
     if patches is not None and patches.description.local_dim > MAX_DIMS:
         raise InputError(

@@ -10,7 +10,7 @@ from hfnet_edge.features import Features
 from hfnet_edge.methods.covisibility import Place, cluster
 from hfnet_edge.methods.matching import match
 from hfnet_edge.methods.method import Candidates, Method, Query
-from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.methods.retrieval import prior_frames
 from hfnet_edge.result import Status
 
 PRIOR_FRAMES = 10  # reference images that are retrieved (appendix C.2)
@@ -26,11 +26,8 @@ class Hierarchical(Method):
         if features is None or not len(features.keypoints):
             return Candidates(abstention=Status.NO_KEYPOINTS)
         with clock("retrieve"):
-            priors = retrieve(
-                self.map.global_query(features.global_descriptor),
-                self.map.global_descriptors,
-                self.config.prior_frame_count or PRIOR_FRAMES,
-            )
+            count = self.config.prior_frame_count or PRIOR_FRAMES
+            priors = prior_frames(self.map, features.global_descriptor, count)
         with clock("cluster"):
             places = [place for place in cluster(self.map, priors) if len(place.landmarks)]
         return Candidates(self._matches(features, places, clock), priors)

@@ -13,7 +13,7 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.random_trees import Order
 from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method, Query
 from hfnet_edge.methods.parallel_search import search, seen_by
-from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.methods.retrieval import prior_frames
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.result import Status
 
@@ -38,11 +38,8 @@ class Parallel(Method):
         priors = np.zeros(0, np.int64)
         if "retrieve" in self.search_stages:
             with clock("retrieve"):
-                priors = retrieve(
-                    self.map.global_query(features.global_descriptor),
-                    self.map.global_descriptors,
-                    self.config.prior_frame_count or PRIOR_FRAMES,
-                )
+                count = self.config.prior_frame_count or PRIOR_FRAMES
+                priors = prior_frames(self.map, features.global_descriptor, count)
         own: Iterable[tuple[np.ndarray, np.ndarray]] = ()
         any_own = False
         try:

@@ -73,4 +73,4 @@ def open_method(map_: LocalizationMap, networks: Networks | None, config: Locali
     kind = method_class(config.method)
     if networks is not None:
         check_networks(networks, map_, kind.roles(map_))
-    return kind(map_, networks or Networks(), config)
+    return kind(map_, Networks() if networks is None else networks, config)

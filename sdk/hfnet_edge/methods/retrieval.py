@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from hfnet_edge.map.map_file import LocalizationMap
+
 BLOCK = 512  # reference images at a time: the conversion stays in the cache
+
+
+def prior_frames(map_: LocalizationMap, global_descriptor: np.ndarray, count: int) -> np.ndarray:
+    """The reference images of a map that look most like a query, as `retrieve` returns them.
+
+    Args:
+        global_descriptor: (extractor's G,) int8.
+    """
+    return retrieve(map_.global_query(global_descriptor), map_.global_descriptors, count)
 
 
 def retrieve(query: np.ndarray, references: np.ndarray, count: int) -> np.ndarray:

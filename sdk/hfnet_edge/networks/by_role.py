@@ -18,15 +18,14 @@ class Networks:
 
     Args:
         networks: `.tflite` files of `hfnet-export`, or loaded networks.
-        threads: of each file's interpreter.
 
     Raises:
         ModelError: a file is missing, damaged, or no network.
         MismatchError: two networks give the same role. InputError: one is no network.
     """
 
-    def __init__(self, *networks: Network | Path | str, threads: int = 2):
-        self._all = tuple(open_network(n, threads) if isinstance(n, str | Path) else n for n in networks)
+    def __init__(self, *networks: Network | Path | str):
+        self._all = tuple(open_network(n) if isinstance(n, str | Path) else n for n in networks)
         self._by_role: dict[str, Network] = {}
         for network in self._all:
             if not isinstance(getattr(network, "description", None), Description):
@@ -40,11 +39,13 @@ class Networks:
                         "name one of them",
                     )
 
+    @staticmethod
+    def of(networks: Networks | Network) -> Networks:
+        """Itself, or a single network."""
+        return networks if isinstance(networks, Networks) else Networks(networks)
+
     def __iter__(self) -> Iterator[Network]:
         return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
 
     def __contains__(self, role: str) -> bool:
         return role in self._by_role
@@ -73,8 +74,8 @@ class Networks:
 def open_network(path: Path | str, threads: int = 2, content: bytes | None = None) -> Network:
     """Loads a network of whatever kind its description says. Arguments and errors as of `Network`."""
     content = read_model(path) if content is None else content
-    kind = PatchModel if read_description(content, str(path)).describes_patches else Model
-    return kind(path, threads, content)
+    description = read_description(content, str(path))
+    return (PatchModel if description.describes_patches else Model)(path, threads, content, description)
 
 
 def weights_of(map_: LocalizationMap) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Network:
         path: a .tflite file that `hfnet-export` wrote.
         threads: of an interpreter. The results do not depend on it.
         content: what the file would hold, where it is not written yet.
+        description: the content's, if it has been read already: reading it checks the whole file.
 
     Raises:
         ModelError: missing, truncated, damaged, not TFLite, without our description, or a network of the other kind;
@@ -40,12 +41,18 @@ class Network:
     describes_patches = False
     batch = 1  # of the interpreter's input
 
-    def __init__(self, path: Path | str, threads: int = 2, content: bytes | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        threads: int = 2,
+        content: bytes | None = None,
+        description: Description | None = None,
+    ):
         self.path, self.threads = Path(path), threads
         if not 1 <= threads <= 64:  # LiteRT crashes on absurd numbers
             raise ModelError(f"{threads} threads are not between 1 and 64", "give the number of cores")
         content = read_model(path) if content is None else content
-        self.description = read_description(content, str(path))
+        self.description = description or read_description(content, str(path))
         if self.description.describes_patches != self.describes_patches:
             kind = "a patch network" if self.description.describes_patches else "an HF-Net"
             raise ModelError(
@@ -130,6 +137,11 @@ def output_shapes(description: Description, batch: int = 1) -> dict[str, tuple[i
         "global_descriptor": (batch, description.global_dim),
         PATCH_ROLE: (batch, description.local_dim),
     }
+
+
+def description_of(path: Path | str) -> Description:
+    """What a model's file says of itself. Raises ModelError."""
+    return read_description(read_model(path), str(path))
 
 
 def read_model(path: Path | str) -> bytes:
