@@ -62,6 +62,9 @@ def build(
     method: Annotated[
         BuildMethod, typer.Option(help="parallel: landmarks by a patch network, with random trees.")
     ] = BuildMethod.HIERARCHICAL,
+    refine_poses: Annotated[
+        bool, typer.Option("--refine-poses", help="Adjust poses that are only about right, such as a device's own.")
+    ] = False,
 ) -> None:
     """Build a map from images with known poses.
 
@@ -78,6 +81,8 @@ def build(
     names = _reference_images(reference, images) if list_ is None else read_names(list_)
     inputs = (list_, *model, *model_files(reference), *(images / name for name in names))
     CommandFiles(*inputs).writes(output)
+    import numpy as np
+
     from hfnet_edge.networks.by_role import Networks
     from hfnet_maps.build.builder import build_map
     from hfnet_maps.pack.writer import built_sections, write_map
@@ -89,7 +94,7 @@ def build(
             "give both, the network of `hfnet-export crbnet` with another --model; or neither",
         )
     with progress() as report:
-        source, built = build_map(images, reference, names, networks, report)
+        source, built = build_map(images, reference, names, networks, report, refine_poses)
         sections = built_sections(source, report)
     write_map(sections, output)
     table = Table(title="What came of it", title_justify="left", show_header=False)
@@ -102,8 +107,20 @@ def build(
     table.add_row("landmarks", f"{built.landmarks}")
     table.add_row("observations", f"{built.observations}, {built.mean_track_length:.1f} per landmark")
     table.add_row("median reprojection error", f"{built.median_error:.2f} network pixels")
+    if not np.isnan(built.agreement):
+        table.add_row("matches of two images that fit the given poses", f"{100 * built.agreement:.0f} %")
+    if (refined := built.refinement) is not None:
+        for what, values, unit in (("moved", refined.moved, ""), ("turned", refined.turned, " degrees")):
+            table.add_row(f"poses {what} by, median, most", f"{np.median(values):.3g}, {values.max():.3g}{unit}")
+        errors = f"{refined.error_before:.2f}, {refined.error_after:.2f} network pixels"
+        table.add_row("median reprojection error with the given poses, the refined", errors)
     table.add_row("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in built.seconds.items()))
     show(table)
+    if built.contradicted and refined is None:
+        print(
+            f"the poses contradict the matches: of those that fit one geometry of their two images only "
+            f"{100 * built.agreement:.0f} % fit the poses; where these are a device's own, build with --refine-poses"
+        )
     seeing = set(source.images.tolist())
     blind = [name for i, name in enumerate(source.names) if i not in seeing]
     if blind:

@@ -2,14 +2,15 @@
 
 "i) we perform 2D-2D matching between reference frames using our features and an initial filtering ratio test; ii) the
 matches are further filtered within COLMAP using two-view geometry" (HF-Net, section 5.3). Step ii uses the known poses
-in place of estimated geometry: nothing can be more exact.
+in place of estimated geometry: nothing can be more exact. Estimated geometry judges poses that are not so exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pycolmap
 
 from hfnet_edge.geometry import Pose
 from hfnet_edge.methods.matching import nearest_two
@@ -21,6 +22,14 @@ NEAR = 20  # ... and by pose
 MAX_TURN = 60.0  # degrees between the viewing directions of partners by pose
 RATIO_PERCENT = 95  # of the second nearest's distance; loose, because the poses filter better than any ratio
 MAX_EPIPOLAR = 3.0  # network pixels, in both images
+MIN_MATCHES = 15  # verified matches of a pair, as in COLMAP: a few wrong ones always lie on the epipolar line
+MAX_TRIALS = 1000  # of an essential matrix
+SEED = 0
+SAMPLE = 100  # pairs whose agreement with the poses is judged
+
+
+Matches = dict[tuple[int, int], np.ndarray]
+"""(P, 2) int64 rows of keypoints, by the two images."""
 
 
 def select_pairs(poses: Sequence[Pose], global_descriptors: np.ndarray) -> list[tuple[int, int]]:
@@ -85,8 +94,8 @@ def _distinct(d1: np.ndarray, d2: np.ndarray) -> np.ndarray:
     return d1 * 100**2 < d2 * RATIO_PERCENT**2
 
 
-def agree_with_poses(a: View, b: View, matches: np.ndarray) -> np.ndarray:
-    """(P,) bool: both keypoints within `MAX_EPIPOLAR` of the other's epipolar line, the point before both cameras.
+def agree_with_poses(a: View, b: View, matches: np.ndarray, max_epipolar: float = MAX_EPIPOLAR) -> np.ndarray:
+    """(P,) bool: both keypoints within ``max_epipolar`` of the other's epipolar line, the point before both cameras.
 
     Args:
         matches: (P, 2) int64 rows of the views' keypoints.
@@ -109,4 +118,41 @@ def agree_with_poses(a: View, b: View, matches: np.ndarray) -> np.ndarray:
     aa, bb, ab = (turned**2).sum(axis=1), (ray_b**2).sum(axis=1), (turned * ray_b).sum(axis=1)
     at, bt = turned @ translation, ray_b @ translation
     in_front = (ab * bt - bb * at > 0) & (aa * bt - ab * at > 0)  # both over aa * bb - ab**2, which is positive
-    return (distance_a < MAX_EPIPOLAR) & (distance_b < MAX_EPIPOLAR) & in_front
+    return (distance_a < max_epipolar) & (distance_b < max_epipolar) & in_front
+
+
+def agree_with_each_other(a: View, b: View, matches: np.ndarray) -> np.ndarray:
+    """(P,) bool: within `MAX_EPIPOLAR` of the one two-view geometry that most matches fit; the poses do not matter.
+
+    Args:
+        matches: (P, 2) int64 rows of the views' keypoints.
+    """
+    if len(matches) < MIN_MATCHES:
+        return np.zeros(len(matches), bool)
+    found = pycolmap.estimate_essential_matrix(
+        a.xy[matches[:, 0]],
+        b.xy[matches[:, 1]],
+        *(pycolmap.Camera(model="PINHOLE", width=1, height=1, params=[*view.focal, 0, 0]) for view in (a, b)),
+        pycolmap.RANSACOptions(max_error=MAX_EPIPOLAR, max_num_trials=MAX_TRIALS, random_seed=SEED),
+    )
+    return np.zeros(len(matches), bool) if found is None else found["inlier_mask"]
+
+
+def verify(
+    views: Sequence[View], matches: Matches, agree: Callable[[View, View, np.ndarray], np.ndarray] = agree_with_poses
+) -> Matches:
+    """The matches that agree, of the pairs that keep `MIN_MATCHES`."""
+    verified = {(i, j): rows[agree(views[i], views[j], rows)] for (i, j), rows in matches.items()}
+    return {pair: rows for pair, rows in verified.items() if len(rows) >= MIN_MATCHES}
+
+
+def agreement(views: Sequence[View], matches: Matches) -> float:
+    """How many matches fit the poses, as a share of those that fit some geometry of their two views, over `SAMPLE`
+    pairs; NaN where there are none."""
+    pairs = list(matches)
+    sample = {pairs[k]: matches[pairs[k]] for k in np.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).astype(int)}
+    fit_poses = fit_each_other = 0
+    for (i, j), rows in verify(views, sample, agree_with_each_other).items():
+        fit_each_other += len(rows)
+        fit_poses += int(agree_with_poses(views[i], views[j], rows).sum())
+    return fit_poses / fit_each_other if fit_each_other else float("nan")

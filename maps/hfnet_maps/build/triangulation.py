@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
+from hfnet_edge.geometry import Pose
+from hfnet_maps.build.pairs import SEED, Matches
 from hfnet_maps.build.view import View
 
 MAX_REPROJECTION = 4.0  # network pixels
 MIN_ANGLE = 1.5  # degrees between the two rays of a track that differ most
 ROUNDS = 3  # of adjustment and filtering
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,19 @@ class Tracks:
     errors: np.ndarray
 
 
-def triangulate(views: Sequence[View], matches: dict[tuple[int, int], np.ndarray]) -> Tracks:
+def triangulate(views: Sequence[View], matches: Matches) -> Tracks:
     """COLMAP's triangulation with fixed poses and intrinsics; then the points alone are adjusted and filtered.
-
-    Args:
-        matches: (P, 2) rows of keypoints by image pair.
 
     Returns:
         Tracks with reprojection errors below `MAX_REPROJECTION`, seen by two images or more under `MIN_ANGLE` or more.
     """
+    return read_tracks(triangulated_model(views, matches), views)
+
+
+def triangulated_model(
+    views: Sequence[View], matches: Matches, max_error: float = MAX_REPROJECTION
+) -> pycolmap.Reconstruction:
+    """`triangulate` up to reprojection errors of ``max_error`` network pixels; image i has the id i."""
     model = _colmap_model(views)
     graph = pycolmap.CorrespondenceGraph()
     for i, view in enumerate(views):
@@ -54,11 +59,14 @@ def triangulate(views: Sequence[View], matches: dict[tuple[int, int], np.ndarray
 
     observations = pycolmap.ObservationManager(model, graph)
     triangulator = pycolmap.IncrementalTriangulator(graph, model, observations)
+    max_angle = max(2.0, float(np.degrees(np.arctan(max_error / np.median([view.focal for view in views])))))
     options = pycolmap.IncrementalTriangulatorOptions(
         ignore_two_view_tracks=False,
         min_angle=MIN_ANGLE,
-        complete_max_reproj_error=MAX_REPROJECTION,
-        merge_max_reproj_error=MAX_REPROJECTION,
+        create_max_angle_error=max_angle,
+        continue_max_angle_error=max_angle,
+        complete_max_reproj_error=max_error,
+        merge_max_reproj_error=max_error,
         min_focal_length_ratio=0.0,  # the intrinsics are given, not to be judged
         max_focal_length_ratio=np.inf,
         random_seed=SEED,
@@ -69,20 +77,28 @@ def triangulate(views: Sequence[View], matches: dict[tuple[int, int], np.ndarray
     triangulator.merge_all_tracks(options)
 
     for _ in range(ROUNDS):
-        observations.filter_all_points3D(MAX_REPROJECTION, MIN_ANGLE)
+        observations.filter_all_points3D(max_error, MIN_ANGLE)
         if model.num_points3D():
-            _adjust_points(model)
-    observations.filter_all_points3D(MAX_REPROJECTION, MIN_ANGLE)
-    return _tracks(model, views)
+            adjust_points(model)
+    observations.filter_all_points3D(max_error, MIN_ANGLE)
+    return model
 
 
-def _adjust_points(model: pycolmap.Reconstruction) -> None:
-    """Bundle adjustment of the points alone, on one thread so that every run gives the same map."""
+def adjust_points(model: pycolmap.Reconstruction) -> None:
+    """Bundle adjustment of the points alone."""
+    # Unlike pycolmap.bundle_adjustment this does not log, which no option silences in pycolmap 4.2.
+    pycolmap.create_default_bundle_adjuster(*adjustment(model, poses=False), model).solve()
+
+
+def adjustment(
+    model: pycolmap.Reconstruction, poses: bool
+) -> tuple[pycolmap.BundleAdjustmentOptions, pycolmap.BundleAdjustmentConfig]:
+    """Of all images' points, and of their ``poses`` or not, on one thread so that every run gives the same map."""
     options = pycolmap.BundleAdjustmentOptions(
         refine_focal_length=False,
         refine_principal_point=False,
         refine_extra_params=False,
-        refine_rig_from_world=False,
+        refine_rig_from_world=poses,
         refine_sensor_from_rig=False,
         print_summary=False,
     )
@@ -90,8 +106,7 @@ def _adjust_points(model: pycolmap.Reconstruction) -> None:
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.images:
         config.add_image(image_id)
-    # Unlike pycolmap.bundle_adjustment this does not log, which no option silences in pycolmap 4.2.
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    return options, config
 
 
 def _colmap_model(views: Sequence[View]) -> pycolmap.Reconstruction:
@@ -103,14 +118,18 @@ def _colmap_model(views: Sequence[View]) -> pycolmap.Reconstruction:
             camera_id=i, model="PINHOLE", width=int(2 * half), height=int(2 * half), params=[*view.focal, half, half]
         )
         model.add_camera_with_trivial_rig(camera)
-        w, x, y, z = view.pose.quaternion
-        cam_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([x, y, z, w])), view.pose.translation)
         image = pycolmap.Image(name=str(i), keypoints=view.xy + half, camera_id=i, image_id=i)
-        model.add_image_with_trivial_frame(image, cam_from_world)
+        model.add_image_with_trivial_frame(image, rigid(view.pose))
     return model
 
 
-def _tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:
+def rigid(pose: Pose) -> pycolmap.Rigid3d:
+    """The pose as COLMAP has it."""
+    w, x, y, z = pose.quaternion
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([x, y, z, w])), pose.translation)
+
+
+def read_tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:
     """Reads the points in order of their ids; of two keypoints of an image on one landmark the nearer stays."""
     points = [point for _, point in sorted(model.points3D.items())]
     positions = np.array([point.xyz for point in points]).reshape(-1, 3)
