@@ -5,10 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pycolmap
 import pytest
+from typer.testing import CliRunner
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Pose
+from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks import by_role
+from hfnet_maps.build import builder
 from hfnet_maps.build.builder import MIN_AGREEMENT, map_from_features
+from hfnet_maps.cli import main
 from hfnet_maps.evaluation.errors import pose_error
 from synthetic import CAMERA, EXTRACTOR, place
 
@@ -146,3 +151,45 @@ def test_images_that_share_nothing_are_refused():
     features = [replace(f, descriptors=p.rng.integers(-60, 60, f.descriptors.shape, dtype=np.int8)) for f in features]
     with pytest.raises(InputError, match="nothing to refine poses by"):
         build(p, p.poses, features)
+
+
+@pytest.fixture
+def build_command(refined, tmp_path, monkeypatch):
+    """`hfnet-map build` on the drifted poses, with the network replaced by what it would find."""
+    _, off, features, _, _ = refined
+
+    class FakeModel:
+        description = EXTRACTOR
+
+        def __init__(self, path, threads=2):
+            self.path = path
+
+    monkeypatch.setattr(by_role, "open_network", FakeModel)
+    monkeypatch.setattr(builder, "load_photo", lambda path, size, camera: path)
+    monkeypatch.setattr(builder, "extract", lambda networks, path: features[int(path.stem)])
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "cameras.txt").write_text(f"1 {CAMERA}\n")
+    lines = []
+    for i, pose in enumerate(off):
+        values = " ".join(f"{v:.17g}" for v in (*pose.quaternion, *pose.translation))
+        lines.append(f"{i + 1} {values} 1 {i}.jpg\n\n")
+        (tmp_path / f"{i}.jpg").write_bytes(b"not looked into")
+    (tmp_path / "reference" / "images.txt").write_text("".join(lines))
+    (tmp_path / "m.tflite").write_bytes(b"")
+    options = ["--images", tmp_path, "--reference", tmp_path / "reference", "--model", tmp_path / "m.tflite"]
+    options += ["-o", tmp_path / "a.hfmap"]
+    return lambda *more: CliRunner().invoke(main, ["build", *map(str, options), *more])
+
+
+def test_the_command_names_the_remedy_until_it_is_taken(build_command, refined, tmp_path):
+    as_given = build_command()
+    assert as_given.exit_code == 0, as_given.output
+    assert "the poses contradict the matches" in as_given.stdout and "--refine-poses" in as_given.stdout
+    result = build_command("--refine-poses")
+    assert result.exit_code == 0, result.output
+    assert "contradict" not in result.stdout
+    refinement = refined[4].refinement
+    for words in ("moved by", "turned by", "degrees", f"{refinement.error_before:.2f}, {refinement.error_after:.2f}"):
+        assert words in result.stdout
+    poses = LocalizationMap.open(tmp_path / "a.hfmap").image_poses
+    assert np.allclose(poses, [[*pose.quaternion, *pose.translation] for pose in refined[3].poses], atol=1e-6)

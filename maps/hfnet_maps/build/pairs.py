@@ -23,9 +23,9 @@ MAX_TURN = 60.0  # degrees between the viewing directions of partners by pose
 RATIO_PERCENT = 95  # of the second nearest's distance; loose, because the poses filter better than any ratio
 MAX_EPIPOLAR = 3.0  # network pixels, in both images
 MIN_MATCHES = 15  # verified matches of a pair, as in COLMAP: a few wrong ones always lie on the epipolar line
-MAX_TRIALS = 1000  # of an essential matrix
+TRIALS = 30, 500  # of an essential matrix, at least and at most
 SEED = 0
-SAMPLE = 100  # pairs whose agreement with the poses is judged
+SAMPLE = 50  # pairs whose agreement with the poses is judged
 
 
 Matches = dict[tuple[int, int], np.ndarray]
@@ -133,7 +133,9 @@ def agree_with_each_other(a: View, b: View, matches: np.ndarray) -> np.ndarray:
         a.xy[matches[:, 0]],
         b.xy[matches[:, 1]],
         *(pycolmap.Camera(model="PINHOLE", width=1, height=1, params=[*view.focal, 0, 0]) for view in (a, b)),
-        pycolmap.RANSACOptions(max_error=MAX_EPIPOLAR, max_num_trials=MAX_TRIALS, random_seed=SEED),
+        pycolmap.RANSACOptions(
+            max_error=MAX_EPIPOLAR, min_num_trials=TRIALS[0], max_num_trials=TRIALS[1], random_seed=SEED
+        ),
     )
     return np.zeros(len(matches), bool) if found is None else found["inlier_mask"]
 
