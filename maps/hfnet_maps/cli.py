@@ -108,7 +108,7 @@ def build(
     table.add_row("observations", f"{built.observations}, {built.mean_track_length:.1f} per landmark")
     table.add_row("median reprojection error", f"{built.median_error:.2f} network pixels")
     if not np.isnan(built.agreement):
-        table.add_row("matches of two images that fit the given poses", f"{100 * built.agreement:.0f} %")
+        table.add_row("matches within a pixel of the given poses", f"{100 * built.agreement:.0f} %")
     if (refined := built.refinement) is not None:
         for what, values, unit in (("moved", refined.moved, ""), ("turned", refined.turned, " degrees")):
             table.add_row(f"poses {what} by, median, most", f"{np.median(values):.3g}, {values.max():.3g}{unit}")
@@ -119,7 +119,8 @@ def build(
     if built.contradicted and refined is None:
         print(
             f"the poses contradict the matches: of those that fit one geometry of their two images only "
-            f"{100 * built.agreement:.0f} % fit the poses; where these are a device's own, build with --refine-poses"
+            f"{100 * built.agreement:.0f} % are within a pixel of them; "
+            "where these are a device's own, build with --refine-poses"
         )
     seeing = set(source.images.tolist())
     blind = [name for i, name in enumerate(source.names) if i not in seeing]

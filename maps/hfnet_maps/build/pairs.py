@@ -25,7 +25,9 @@ MAX_EPIPOLAR = 3.0  # network pixels, in both images
 MIN_MATCHES = 15  # verified matches of a pair, as in COLMAP: a few wrong ones always lie on the epipolar line
 TRIALS = 30, 500  # of an essential matrix, at least and at most
 SEED = 0
-SAMPLE = 50  # pairs whose agreement with the poses is judged
+SAMPLE = 100  # pairs whose agreement with the poses is judged, ...
+SURE = 50  # ... where so many matches fit one geometry, ...
+CLOSE = 1.0  # ... by how many are within so many network pixels: drift over a short baseline is no more
 
 
 Matches = dict[tuple[int, int], np.ndarray]
@@ -149,12 +151,14 @@ def verify(
 
 
 def agreement(views: Sequence[View], matches: Matches) -> float:
-    """How many matches fit the poses, as a share of those that fit some geometry of their two views, over `SAMPLE`
-    pairs; NaN where there are none."""
+    """How many matches are `CLOSE` to where the poses put them, as a share of those that fit some geometry of their two
+    views: the median over the pairs of a sample. NaN where no pair has `SURE` of them."""
     pairs = list(matches)
     sample = {pairs[k]: matches[pairs[k]] for k in np.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).astype(int)}
-    fit_poses = fit_each_other = 0
-    for (i, j), rows in verify(views, sample, agree_with_each_other).items():
-        fit_each_other += len(rows)
-        fit_poses += int(agree_with_poses(views[i], views[j], rows).sum())
-    return fit_poses / fit_each_other if fit_each_other else float("nan")
+    fitting = verify(views, sample, agree_with_each_other)
+    shares = [
+        agree_with_poses(views[i], views[j], rows, CLOSE).mean()
+        for (i, j), rows in fitting.items()
+        if len(rows) >= SURE
+    ]
+    return float(np.median(shares)) if shares else float("nan")
