@@ -26,3 +26,20 @@ class Match2D3D:
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def take(self, rows: np.ndarray) -> Match2D3D:
+        """Those of ``rows``, indices or (N,) bool."""
+        keypoints, landmarks = (None if part is None else part[rows] for part in (self.keypoints, self.landmarks))
+        return Match2D3D(self.xy[rows], self.xyz[rows], keypoints, landmarks)
+
+    def join(self, others: Match2D3D) -> Match2D3D:
+        """These, then ``others``; both with rows."""
+        pairs = zip(vars(self).values(), vars(others).values(), strict=True)
+        xy, xyz, keypoints, landmarks = (np.concatenate(pair) for pair in pairs)
+        return Match2D3D(xy, xyz, keypoints, landmarks)
+
+
+def no_matches() -> Match2D3D:
+    """None at all."""
+    empty = np.zeros(0, np.int64)
+    return Match2D3D(np.zeros((0, 2)), np.zeros((0, 3)), empty, empty)

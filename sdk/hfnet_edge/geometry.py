@@ -117,7 +117,25 @@ class Camera:
         radial = 1 + r2 * (k1 + r2 * k2)
         xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
         yd = y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
-        return np.stack([xd, yd], axis=1) @ self.matrix[:2, :2].T + self.matrix[:2, 2]
+        (fx, fy), (cx, cy) = self.focal, self.matrix[:2, 2]
+        return np.stack([fx * xd + cx, fy * yd + cy], axis=1)
+
+    def project_jacobian(self, xyz: np.ndarray) -> np.ndarray:
+        """(N, 2, 3) derivatives of `project` by the points (N, 3) in the camera's frame; not finite at depth 0."""
+        xyz = np.asarray(xyz, np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = 1 / xyz[:, 2]
+            x, y = xyz[:, 0] * inverse, xyz[:, 1] * inverse
+        k1, k2, p1, p2 = self.distortion
+        r2 = x * x + y * y
+        radial, slope = 1 + r2 * (k1 + r2 * k2), 2 * k1 + 4 * r2 * k2  # slope: of radial by r2 / 2
+        fx, fy = self.focal
+        across = x * y * slope + 2 * p1 * x + 2 * p2 * y
+        xx = fx * (radial + x * x * slope + 2 * p1 * y + 6 * p2 * x)
+        yy = fy * (radial + y * y * slope + 6 * p1 * y + 2 * p2 * x)
+        xy, yx = fx * across, fy * across
+        rows = [xx, xy, -(xx * x + xy * y), yx, yy, -(yx * x + yy * y)]
+        return np.stack([row * inverse for row in rows], axis=1).reshape(-1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -135,7 +153,8 @@ class Pose:
     @property
     def rotation(self) -> np.ndarray:
         """(3, 3) float64 rotation matrix."""
-        w, x, y, z = np.asarray(self.quaternion, np.float64) / np.linalg.norm(self.quaternion)
+        q = np.asarray(self.quaternion, np.float64)
+        w, x, y, z = q / np.sqrt(np.square(q).sum())
         return np.array(
             [
                 [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -187,5 +206,7 @@ class Pose:
         return cls(quaternion / np.linalg.norm(quaternion), np.asarray(translation, np.float64))
 
     def transform(self, xyz: np.ndarray) -> np.ndarray:
-        """(N, 3) world points to the camera's frame."""
-        return np.asarray(xyz, np.float64) @ self.rotation.T + self.translation
+        """(N, 3) world points to the camera's frame; sums in a fixed order, not BLAS's: machines agree on the bits."""
+        x, y, z = np.asarray(xyz, np.float64).T[:, :, None]
+        a, b, c = self.rotation.T
+        return x * a + y * b + z * c + self.translation

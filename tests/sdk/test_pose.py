@@ -1,16 +1,18 @@
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
-import hfnet_edge.pose as pose_module
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.keypoints import quantize
-from hfnet_edge.localizer import localize_features
-from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method
-from hfnet_edge.pose import PoseConfig, estimate_pose
+from hfnet_edge.localizer import localize_features, localize_query
+from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method, Query
+from hfnet_edge.pose import solvers
+from hfnet_edge.pose.estimate import estimate_pose
+from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_edge.result import Status
 from hfnet_maps.pack.writer import lay_out, to_map
 from synthetic import CAMERA, looking_at, place
@@ -36,6 +38,28 @@ def made_matches(count=400, outliers=0.5, noise=1.0, camera=CAMERA, seed=0):
     return truth, wrong, Match2D3D(xy, xyz, index, index)
 
 
+class Given(Method):
+    """A method of points alone, as scene coordinates are: no keypoints, no landmarks, no second look."""
+
+    search_stages = ()
+    places: tuple[Match2D3D, ...]
+
+    def candidates(self, query, clock):
+        return Candidates([Match2D3D(one.xy, one.xyz) for one in self.places])
+
+
+@cache
+def small_map():
+    return place(landmarks=20, images=3, offset=(0, 0, 0)).map()
+
+
+def result_of(*places, camera=CAMERA, **config):
+    """What the pipeline says of the matches of places."""
+    method = Given(small_map(), None, LocalizationConfig(Given, pose=PoseConfig(**config)))
+    method.places = places
+    return localize_query(method, Query(1.0), camera)
+
+
 @pytest.mark.parametrize("camera", CAMERAS, ids=lambda c: c.model)
 @pytest.mark.parametrize("outliers", [0.0, 0.5, 0.8])
 def test_the_pose_is_found_among_outliers(solver, camera, outliers):
@@ -58,11 +82,10 @@ def test_three_matches_prove_nothing(solver, count):
     assert estimate_pose(matches, CAMERA, 8.0, PoseConfig(solver=solver)) is None
 
 
-def test_wrong_matches_never_reach_the_acceptance_threshold(solver):
+def test_wrong_matches_give_no_pose(solver):
     for seed in range(5):
         _, _, matches = made_matches(count=600, outliers=1.0, seed=seed)
-        estimate = estimate_pose(matches, CAMERA, 8.0, PoseConfig(solver=solver))
-        assert estimate is None or estimate.inliers.sum() < PoseConfig(solver=solver).min_inliers
+        assert result_of(matches, solver=solver).pose is None
 
 
 def test_an_option_that_poselib_does_not_know_is_not_ignored(monkeypatch):
@@ -73,7 +96,7 @@ def test_an_option_that_poselib_does_not_know_is_not_ignored(monkeypatch):
         BundleOptions = poselib.BundleOptions
         estimate_absolute_pose = poselib.estimate_absolute_pose
 
-    monkeypatch.setattr(pose_module, "poselib", OldPoseLib)
+    monkeypatch.setattr(solvers, "poselib", OldPoseLib)
     with pytest.raises(TypeError, match="seed"):
         estimate_pose(made_matches()[2], CAMERA, 8.0, PoseConfig())
 
@@ -127,13 +150,29 @@ def plane_through_the_camera(rng, count):
 @pytest.mark.parametrize("camera", CAMERAS, ids=lambda c: c.model)
 @pytest.mark.parametrize("shape", [line, nearly_a_line, point, three_points, plane_through_the_camera])
 def test_landmarks_that_do_not_hold_a_camera_give_no_pose(solver, shape, camera):
-    config = PoseConfig(solver=solver)
     for count, outliers, exponent in [(12, 0, 0), (12, 0, -9), (60, 0, 0), (100, 300, 0), (100, 1500, 3)]:
         for seed in range(2):
             _, matches = matches_of(shape(np.random.default_rng(seed), count), camera, outliers, seed=seed)
             matches = replace(matches, xyz=matches.xyz * 10.0**exponent)
-            estimate = estimate_pose(matches, camera, 8.0, config)
-            assert estimate is None or estimate.pose is None, (count, outliers, exponent)
+            result = result_of(matches, camera=camera, solver=solver)
+            assert result.pose is None and result.probability == 0, (count, outliers, exponent)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [line, point, three_points, plane_through_the_camera])
+@pytest.mark.parametrize(("unit", "away"), [(1e-4, 0), (1, 1e6), (1e6, 1e6)])
+def test_what_is_refused_has_finite_evidence(shape, unit, away):
+    """Of degenerate landmarks in every unit, and far from the origin: with focal length given, and sought."""
+    _, matches = matches_of(shape(np.random.default_rng(0), 40), outliers=20)
+    matches = replace(matches, xyz=matches.xyz * unit + away)
+    for seek in (False, True):
+        method = Given(small_map(), None, LocalizationConfig(Given, pose=PoseConfig(iterations=200), refine_focal=seek))
+        method.places = (matches,)
+        result = localize_query(method, Query(1.0), CAMERA)
+        assert result.pose is None and result.probability <= 0.5 <= result.wrong
+        if result.evidence is not None:
+            assert np.isfinite(list(vars(result.evidence).values())).all()
+            assert result.covariance is None or np.isfinite(result.covariance).all()
 
 
 def facade(rng, count):
@@ -171,21 +210,16 @@ def test_a_query_of_one_line_is_rejected(solver):
         CAMERA.project(p.poses[0].transform(seen.positions)), np.ones(600, np.float32), quantize(p.descriptors),
         p.globals_[0], 1.0,
     )  # fmt: skip
-    result = localize_features(m, features, CAMERA, LocalizationConfig(pose=PoseConfig(solver=solver)))
-    assert result.pose is None and len(result.matches) > 400 and result.confidence == 0
-    assert result.status in (Status.REJECTED, Status.TOO_FEW_MATCHES)
+    config = LocalizationConfig(pose=PoseConfig(solver=solver, iterations=1000))
+    result = localize_features(m, features, CAMERA, config)
+    assert result.pose is None and len(result.matches) > 400
+    assert result.probability == 0 and result.wrong == 1
+    assert result.status is not Status.LOCALIZED
 
 
 def test_a_place_on_a_line_does_not_hide_the_right_one():
     truth, matches = matches_of(facade(np.random.default_rng(0), 60))
     _, on_a_line = matches_of(nearly_a_line(np.random.default_rng(0), 200))
-
-    class TwoPlaces(Method):
-        search_stages = ()
-
-        def candidates(self, query, clock):
-            return Candidates([on_a_line, matches])
-
-    p = place(offset=(0, 0, 0))
-    result = localize_features(p.map(), p.features(p.poses[0]), CAMERA, LocalizationConfig(TwoPlaces))
-    assert result.status is Status.LOCALIZED and np.linalg.norm(result.pose.center - truth.center) < 0.3
+    result = result_of(on_a_line, matches)
+    assert result.status is Status.LOCALIZED
+    assert np.linalg.norm(result.pose.center - small_map().origin - truth.center) < 0.3
