@@ -38,7 +38,7 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.networks.patches import PatchModel
-from hfnet_edge.pose import PoseConfig
+from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_export.export import export_crbnet
 from hfnet_export.networks.weights import BUNDLED, BUNDLED_CRBNET
 from hfnet_maps.build.builder import map_from_features

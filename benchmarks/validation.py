@@ -25,7 +25,7 @@ from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.hfnet import Model
-from hfnet_edge.pose import PoseConfig
+from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_maps.build.builder import map_from_features
 from hfnet_maps.build.reference import read_reference
 from hfnet_maps.evaluation.errors import pose_error

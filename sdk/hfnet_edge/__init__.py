@@ -11,7 +11,7 @@ from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig, Method
 from hfnet_edge.networks.hfnet import Model
-from hfnet_edge.pose import PoseConfig
+from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_edge.result import LocalizationResult, Status
 
 __version__ = "0.1.0"

@@ -1,12 +1,17 @@
-"""From an image to a pose: load ─> the method looks ─> and searches ─> for each of its candidates: pose ─> accept?
+"""From an image to a pose: load ─> the method looks ─> and searches ─> for each of its candidates: pose ─> second look
+─> accept?
 
 How landmarks are sought is the method's, see `hfnet_edge.methods`. Everything else is here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
+
+import numpy as np
 
 from hfnet_edge.clock import Clock
 from hfnet_edge.correspondences import Match2D3D
@@ -15,13 +20,17 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.photo import Photo, load_photo
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.methods.method import LocalizationConfig, Method, Query
+from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method, Query
 from hfnet_edge.methods.registry import open_method
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.networks.network import Network
-from hfnet_edge.pose import PoseEstimate, estimate_pose
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell.one_thread import one_thread
+from hfnet_edge.trust.examine import Examined, evidence_of, examine, rival
+from hfnet_edge.trust.probability import InTolerance
+from hfnet_edge.trust.verdict import decide
+
+PLACES = 3  # candidates that are compared, however good the first is
 
 
 @dataclass(frozen=True)
@@ -99,36 +108,71 @@ def localize_features(
 
 
 def localize_query(method: Method, query: Query, camera: Camera, clock: Clock | None = None) -> LocalizationResult:
-    """The pose of a query that a method has looked at. Raises MapFormatError: the map is damaged where touched."""
-    clock, config = clock or Clock(), method.config.pose
+    """The pose of a query that a method has looked at. Raises MapFormatError: the map is damaged where touched.
+
+    The first `PLACES` candidates are compared; further ones are tried until a pose is accepted.
+    """
+    clock, config, map_ = clock or Clock(), method.config, method.map
+    max_error = config.pose.max_error * query.pixel
     candidates = method.candidates(query, clock)
-    best = LocalizationResult(
-        candidates.abstention, prior_frames=candidates.prior_frames, milliseconds=clock.milliseconds
-    )
-    for matches in candidates.matches:
-        with clock("pose"):
-            estimate = estimate_pose(matches, camera, config.max_error * query.pixel, config)
-        result = _judged(method.map, matches, estimate, config.min_inliers)
-        if best.matches is None or result.pose is not None or result.inliers > best.inliers:
-            best = replace(result, prior_frames=candidates.prior_frames, milliseconds=clock.milliseconds)
+    best = LocalizationResult(candidates.abstention)
+    examined: list[Examined] = []
+    leader: Examined | None = None
+    for batch in _batches(candidates):
+        for matches in batch:
+            if best.matches is None:
+                in_world = replace(matches, xyz=map_.in_world(matches.xyz))
+                best = LocalizationResult(Status.TOO_FEW_MATCHES, matches=in_world)
+            one = examine(map_, query.features, camera, matches, max_error, config.pose, config.refine_focal, clock)
+            if one is not None:
+                examined.append(one)
+        ahead = max(examined, key=Examined.rank, default=None)
+        if ahead is not None and ahead is not leader:
+            leader, best = ahead, _judged(method, query, ahead, examined, max_error, clock)
         if best.status is Status.LOCALIZED:
             break
-    return best
+    return replace(best, prior_frames=candidates.prior_frames, milliseconds=clock.milliseconds)
+
+
+def _batches(candidates: Candidates) -> Iterator[Iterable[Match2D3D]]:
+    """Candidates that are compared with each other before a pose is given: the first `PLACES`, then one by one."""
+    likely = iter(candidates.matches)
+    yield islice(likely, PLACES)
+    for matches in chain(likely, candidates.further):
+        yield (matches,)
 
 
 def _judged(
-    map_: LocalizationMap, matches: Match2D3D, estimate: PoseEstimate | None, min_inliers: int
+    method: Method, query: Query, one: Examined, examined: list[Examined], max_error: float, clock: Clock
 ) -> LocalizationResult:
-    """Accepts a pose by its inliers, and moves it and the matches from the landmarks' frame to the world."""
-    matches = replace(matches, xyz=map_.in_world(matches.xyz))
-    if estimate is None:
-        return LocalizationResult(Status.TOO_FEW_MATCHES, matches=matches)
-    inliers, pose = int(estimate.inliers.sum()), estimate.pose
+    """Accepts a pose or not, and moves it and its matches from the landmarks' frame to the world."""
+    map_, config, refined = method.map, method.config, one.refined
+    with clock("trust"):
+        rival_ = rival(map_, query.features, one, examined, max_error, config.pose)
+        evidence, intrinsics = evidence_of(query.features, one, rival_, max_error)
+        tolerance = config.tolerance.at(one.depth)
+        in_tolerance = InTolerance.of(refined, 0.0 if intrinsics is None else intrinsics.shift, tolerance)
+        verdict = decide(evidence, in_tolerance, one.held, config.max_wrong, map_.calibration)
+    inliers, camera = refined.inliers, one.camera
+    landmarks, pixels = one.matches.xyz[inliers], one.matches.xy[inliers]
+    refused = Status.AMBIGUOUS if verdict.ambiguous else Status.REJECTED
     return LocalizationResult(
-        Status.LOCALIZED if pose is not None and inliers >= min_inliers else Status.REJECTED,
-        None if pose is None or inliers < min_inliers else map_.from_world(pose),
-        inliers,
-        0.0 if pose is None else 1 - 0.5 ** (inliers / min_inliers),
-        matches=matches,
-        inlier_mask=estimate.inliers,
+        Status.LOCALIZED if verdict.accepted else refused,
+        map_.from_world(refined.pose) if verdict.accepted else None,
+        verdict.probability,
+        verdict.wrong,
+        tolerance,
+        refined.covariance,
+        float(np.median(refined.errors[inliers])),
+        int(inliers.sum()),
+        one.first_inliers,
+        one.depth,
+        one.first_inliers / one.first_matches,
+        float(np.sqrt(np.square(pixels - pixels.mean(axis=0)).sum(axis=1).mean())) / max(camera.width, camera.height),
+        np.linalg.svd(landmarks - landmarks.mean(axis=0), compute_uv=False) / np.sqrt(len(landmarks)),
+        evidence,
+        intrinsics,
+        camera,
+        matches=replace(one.matches, xyz=map_.in_world(one.matches.xyz)),
+        inlier_mask=inliers,
     )

@@ -592,19 +592,19 @@ def tiles_that_share_some_rows(content: bytes) -> bytes:
     return with_entry(content, Section.TILES, 9, 3, "<u4")
 
 
-@attack(Caught.USE, "not finite")
+@attack(Caught.QUERY, "not finite")
 def pose_of_nan(content: bytes) -> bytes:
-    """A reference pose that is not a number. A query does not use them."""
+    """A reference pose that is not a number. The second look asks for the nearest ones."""
     return with_entry(content, Section.IMAGE_POSES, 5, np.nan, "<f8")
 
 
-@attack(Caught.USE, "unit length")
+@attack(Caught.QUERY, "unit length")
 def quaternion_of_zeros(content: bytes) -> bytes:
     """A rotation that would be normalised by a division by zero."""
     return resealed(overwritten(content, find(content, Section.IMAGE_POSES)[0], bytes(32)))
 
 
-@attack(Caught.USE, "unit length")
+@attack(Caught.QUERY, "unit length")
 def quaternion_beyond_numbers(content: bytes) -> bytes:
     """Finite, and its square is not: a warning on the console before the refusal. Components are cut off first."""
     return with_entry(content, Section.IMAGE_POSES, 0, 1e300, "<f8")
@@ -626,6 +626,68 @@ def fewer_names_than_images(content: bytes) -> bytes:
 def last_name_without_its_end(content: bytes) -> bytes:
     """As if cut off."""
     return with_sections(content, IMAGE_NAMES=parts(content)[Section.IMAGE_NAMES][:-1])
+
+
+# --- Calibration ------------------------------------------------------------------------------------------------------
+
+
+def calibrated(content: bytes, *numbers: int) -> bytes:
+    """With a calibration of slope, offset, slope, offset and images."""
+    return with_sections(content, CALIBRATION=struct.pack("<4iI", *numbers))
+
+
+@attack(Caught.QUERY, "CALIBRATION has 0 bytes, not 20")
+def calibration_of_nothing(content: bytes) -> bytes:
+    """A section without its numbers."""
+    return with_sections(content, CALIBRATION=b"")
+
+
+@attack(Caught.QUERY, "CALIBRATION has 19 bytes, not 20")
+def calibration_a_byte_short(content: bytes) -> bytes:
+    """Its last number ends past the section, and the file."""
+    return with_sections(content, CALIBRATION=struct.pack("<4iI", 4096, 0, 4096, 0, 9)[:-1])
+
+
+@attack(Caught.QUERY, "CALIBRATION is too long")
+def calibration_of_a_megabyte(content: bytes) -> bytes:
+    """More to check and to copy for each map than a calibration is: it is refused by its length."""
+    return with_sections(content, CALIBRATION=bytes(1 << 20))
+
+
+@attack(Caught.QUERY, "moves points by 0 / 4096")
+def slope_of_0(content: bytes) -> bytes:
+    """All poses are as probable as each other, whatever speaks for them."""
+    return calibrated(content, 0, 14000, 4096, 0, 9)
+
+
+@attack(Caught.QUERY, "moves points by -4096 / 4096")
+def slope_below_0(content: bytes) -> bytes:
+    """The worse a pose, the surer."""
+    return calibrated(content, -4096, 0, 4096, 0, 9)
+
+
+@attack(Caught.QUERY, "moves points by 2147483647 / 4096")
+def slope_that_overflows(content: bytes) -> bytes:
+    """A product that is beyond 32 bits, of the other kind of points."""
+    return calibrated(content, 4096, 0, 2**31 - 1, 0, 9)
+
+
+@attack(Caught.QUERY, "moves points by 4096 / 4096 and 2147483647")
+def offset_that_overflows(content: bytes) -> bytes:
+    """The sum of points and offset is negative in 32 bits."""
+    return calibrated(content, 4096, 2**31 - 1, 4096, 0, 9)
+
+
+@attack(Caught.QUERY, "moves points by 4096 / 4096 and -2147483648")
+def offset_without_an_absolute_value(content: bytes) -> bytes:
+    """-2^31, whose absolute value in 32 bits is itself."""
+    return calibrated(content, 4096, 0, 4096, -(2**31), 9)
+
+
+@attack(Caught.QUERY, "fitted on 4294967295 images")
+def calibration_of_4_billion_images(content: bytes) -> bytes:
+    """A number for people, that a reader might make room for."""
+    return calibrated(content, 4096, 0, 4096, 0, 2**32 - 1)
 
 
 # --- The attacks carried out ------------------------------------------------------------------------------------------

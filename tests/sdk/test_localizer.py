@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hfnet_edge import localizer
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.features import Features
 from hfnet_edge.localizer import Localizer, localize_features
-from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.hfnet import Model
-from hfnet_edge.pose import PoseConfig
 from hfnet_edge.result import Status
+from hfnet_edge.trust.verdict import Verdict
 from synthetic import CAMERA, EXTRACTOR, looking_at, place
 
 OFFSET = np.array([1000.0, -2000.0, 50.0])
@@ -43,16 +43,19 @@ def test_a_query_is_localized_in_world_coordinates(here, angle):
     result = localize_features(m, p.features(truth, noise=1.0, outliers=300), CAMERA)
     assert result.status is Status.LOCALIZED
     assert np.linalg.norm(result.pose.center - truth.center) < 0.05
-    assert result.inliers > 100 and result.confidence > 0.9
-    assert set(result.milliseconds) == {"retrieve", "cluster", "match", "pose"}
+    assert result.inliers > 100 and result.probability > 0.9 and result.wrong < 0.001
+    assert result.inliers >= result.first_inliers > 0 and 0 < result.position_std < 0.05
+    assert tuple(result.milliseconds) == ("retrieve", "cluster", "match", "pose", "second_look", "trust")
 
 
-@pytest.mark.parametrize("min_inliers", [25, 10_000])
-def test_matches_are_in_the_world_like_the_pose(here, min_inliers):
+@pytest.mark.parametrize("refused", [False, True])
+def test_matches_are_in_the_world_like_the_pose(here, refused, monkeypatch):
     p, m = here
     truth = query_pose()
-    config = LocalizationConfig(pose=PoseConfig(min_inliers=min_inliers))
-    result = localize_features(m, p.features(truth, noise=0.5), CAMERA, config)
+    if refused:
+        monkeypatch.setattr(localizer, "decide", lambda *_: Verdict(0.3, 0.6, accepted=False, ambiguous=False))
+    result = localize_features(m, p.features(truth, noise=0.5), CAMERA)
+    assert (result.pose is None) == refused
     matches = result.matches
     np.testing.assert_allclose(matches.xyz, p.landmarks[matches.landmarks], atol=1e-3)
     pose = result.pose or truth
@@ -82,7 +85,7 @@ def test_a_query_of_another_place_gets_no_pose(here):
     other = place(seed=1)
     result = localize_features(m, other.features(query_pose(), outliers=500), CAMERA)
     assert result.pose is None and result.status in (Status.REJECTED, Status.TOO_FEW_MATCHES)
-    assert result.confidence < 0.5
+    assert result.probability < 0.5
 
 
 def test_every_reason_has_its_status(here):

@@ -19,6 +19,7 @@ import numpy as np
 from hfnet_edge.errors import MapFormatError, MismatchError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.map import observation_list
+from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import CENTROIDS, Codec, CodecName, project, rounded
 from hfnet_edge.map.container import MapBytes, Section, open_file
 from hfnet_edge.map.observation_list import TILE_SIZE
@@ -27,6 +28,7 @@ from hfnet_edge.schema.description_generated import MapDescription, MapDescripti
 
 TILE = np.dtype([("origin", "<f4", 3), ("step", "<f4"), ("first_descriptor", "<u4")])
 MAX_META = 1 << 16
+KEPT = 64  # lists of observed landmarks: those of one query
 MAX_LOCAL_DIM = 1040  # 127 * 127 * 1040 < 2**24: float32 sums of products stay exact
 MAX_GLOBAL_DIM = 4096  # as wide as HF-Net's; see `hfnet_edge.methods.retrieval` for why sums stay exact
 MAX_ORIGIN = 1e15  # metres; poses stay finite when they are moved there
@@ -110,6 +112,27 @@ class LocalizationMap:
         return Pose(row[:4].copy(), row[4:].copy())
 
     @cached_property
+    def views(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centres relative to `origin`, and viewing directions, of the reference images: twice (M, 3) float64."""
+        poses = [self.pose(image) for image in range(self.image_count)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            centers = np.array([pose.center for pose in poses]).reshape(-1, 3) - self.origin
+        return centers, np.array([pose.rotation[2] for pose in poses]).reshape(-1, 3)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the map's own left-out images said of probabilities; the bundled tables as they are of a map without.
+        Raises MapFormatError."""
+        if Section.CALIBRATION not in self.file.sections:
+            return Calibration()
+        if self.file.sections[Section.CALIBRATION].length > MAX_META:
+            raise self.file.fail("CALIBRATION is too long")
+        try:
+            return Calibration.from_bytes(bytes(self.file.bytes(Section.CALIBRATION)))
+        except ValueError as e:
+            raise self.file.fail(f"CALIBRATION {e}") from e
+
+    @cached_property
     def trees(self) -> RandomTrees:
         """The random trees of a map that has some, all of them checked. Raises MismatchError, MapFormatError: see
         `RandomTrees.read`."""
@@ -126,7 +149,19 @@ class LocalizationMap:
         return descriptor if projection is None else rounded(project(descriptor[None], projection))[0]
 
     def observed(self, image: int) -> np.ndarray:
-        """The landmarks that a reference image observes, (N,) int64, increasing."""
+        """The landmarks that a reference image observes, (N,) int64, increasing; kept of the images asked for last."""
+        known = self._observed.get(image)
+        if known is None:
+            known = self._observed[image] = self._read_observed(image)
+            while len(self._observed) > KEPT:
+                self._observed.pop(next(iter(self._observed)), None)
+        return known
+
+    @cached_property
+    def _observed(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _read_observed(self, image: int) -> np.ndarray:
         lists = self.file.sections[Section.OBSERVATION_LISTS]
         start, stop = (int(v) for v in self._offsets[image : image + 2])
         if not start <= stop <= lists.length:
@@ -196,7 +231,7 @@ class LocalizationMap:
     def check_all(self) -> None:
         """Checks every byte and every index. Raises MapFormatError."""
         self.file.check(self.file.start, len(self.file.data))
-        _ = self.image_names, self.image_poses, self.global_descriptors, self.global_projection
+        _ = self.image_names, self.image_poses, self.global_descriptors, self.global_projection, self.calibration
         if len(set(self.image_names)) != self.image_count:
             raise self.file.fail("image names repeat")
         if (np.diff(self._offsets.astype(np.int64)) < 0).any() or self._offsets[0] != 0:

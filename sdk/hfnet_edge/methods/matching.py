@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfnet_edge.correspondences import Match2D3D
+from hfnet_edge.correspondences import Match2D3D, no_matches
 from hfnet_edge.features import Features
 from hfnet_edge.map.map_file import LocalizationMap
 
@@ -30,12 +30,6 @@ def match(query: Features, map_: LocalizationMap, landmarks: np.ndarray) -> Matc
         return no_matches()
     first, second, d1, d2 = nearest_two(map_.codec.query(query.descriptors), descriptors)
     return distinct_matches(query, map_, landmarks[owners[first]], landmarks[owners[second]], d1, d2)
-
-
-def no_matches() -> Match2D3D:
-    """None at all."""
-    empty = np.zeros(0, np.int64)
-    return Match2D3D(np.zeros((0, 2)), np.zeros((0, 3)), empty, empty)
 
 
 def distinct_matches(

@@ -21,8 +21,11 @@ from hfnet_edge.features import Features, look
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.by_role import Networks, weights_of
-from hfnet_edge.pose import PoseConfig
+from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_edge.result import Status
+from hfnet_edge.trust.tolerance import Tolerance
+
+MIN_WRONG = 1e-5  # nobody has seen as many queries as it takes to promise less
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,17 @@ class Candidates:
     """Where a query may have been taken, likeliest first.
 
     Attributes:
-        matches: one a place, perhaps made as they are asked for, ``xyz`` relative to the map's origin. A pose is sought
-            in each until one is accepted.
+        matches: one a place, perhaps made as they are asked for, ``xyz`` relative to the map's origin. The first few
+            are compared, a pose is sought in the others until one is accepted.
         prior_frames: (K,) int64 reference images that were retrieved, most similar first; empty: none were.
         abstention: why there are no matches.
+        further: as ``matches``, less likely places: asked for only where no pose in ``matches`` is accepted.
     """
 
     matches: Iterable[Match2D3D] = ()
     prior_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     abstention: Status = Status.NO_CANDIDATES
+    further: Iterable[Match2D3D] = ()
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,22 @@ class LocalizationConfig:
         prior_frame_count: reference images that are retrieved. None: as the method's paper has it.
         prior_leaf_count: leaves of the random trees that are searched for each keypoint (002, section 4.2: 100).
         pose: the solver's.
+        tolerance: what `LocalizationResult.probability` speaks of.
+        max_wrong: how probable it may be that a pose that is given is wrong altogether, see `LocalizationResult.wrong`.
+        refine_focal: find the focal length with the pose; the camera's own is where the search begins.
     """
 
     method: str | type[Method] = "hierarchical"
     prior_frame_count: int | None = None
     prior_leaf_count: int = 100
     pose: PoseConfig = field(default_factory=PoseConfig)
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    max_wrong: float = 0.001
+    refine_focal: bool = False
 
     def __post_init__(self) -> None:
+        if not MIN_WRONG <= self.max_wrong < 1:
+            raise InputError(f"max_wrong is {self.max_wrong}", f"give a share from {MIN_WRONG:g} to 1, as 0.001")
         for name in ("prior_frame_count", "prior_leaf_count"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -113,7 +126,14 @@ class Method(ABC):
     def stages(self) -> tuple[str, ...]:
         """The stages of a query that becomes a pose, in order."""
         described = "decode" if self.networks.patches is None else "describe"
-        return ("load", *(self.look_stages or ("extract", described)), *self.search_stages, "pose")
+        return (
+            "load",
+            *(self.look_stages or ("extract", described)),
+            *self.search_stages,
+            "pose",
+            "second_look",
+            "trust",
+        )
 
     def look(self, photo: Photo, clock: Clock) -> Query:
         """What the networks make of a photo. Raises ModelError."""

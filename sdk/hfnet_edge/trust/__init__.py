@@ -1,0 +1,1 @@
+"""Whether to believe a pose: second look ─> runner-up ─> evidence ─> probability."""
