@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +24,8 @@ from hfnet_edge.shell.tables import show
 from hfnet_edge.shell.writing import atomic_folder, check_writable
 from hfnet_maps.build.reference import model_files
 from hfnet_maps.evaluation.png import check_png
-from hfnet_maps.pack.choice_table import COLUMNS, choice_table
-
-SMALLER = 0.9  # of the budget; then it is said why
+from hfnet_maps.pack.choice_table import choice_table, tell_choice
+from hfnet_maps.pack.size import parse_size
 
 main = typer.Typer(
     help="Build maps for localization on the device, pack them, and look into them.",
@@ -168,11 +166,15 @@ def pack(
     curve: Annotated[
         Path | None, typer.Option(metavar="F.png", help="Plot accuracy against size, and print it.")
     ] = None,
+    reliability: Annotated[
+        Path | None, typer.Option(metavar="F.png", help="Plot what the probabilities of left-out images are worth.")
+    ] = None,
 ) -> None:
     """Pack a map into a budget of bytes, at the least loss of accuracy.
 
     Landmarks, their descriptors' codec and the width of global descriptors are chosen by localizing reference images
-    that are left out of the map.
+    that are left out of the map. By the same images the probabilities that the map's poses will come with are
+    calibrated.
 
     Examples:
 
@@ -192,11 +194,13 @@ def pack(
         )
     files = CommandFiles(source, features, global_features, model, *(model_files(sfm) if sfm else ()))
     files.writes(output)
-    if curve is not None:
-        check_png("--curve", curve, files)
+    for option, picture in (("--curve", curve), ("--reliability", reliability)):
+        if picture is not None:
+            check_png(option, picture, files)
     if source is None:
         needs("maps", "h5py")
     from hfnet_maps.content import BuiltMap, PackedMap, read_content
+    from hfnet_maps.evaluation.reliability_picture import draw_reliability
     from hfnet_maps.pack.budget import check_judged, choose
     from hfnet_maps.pack.budget import curve as trace_curve
     from hfnet_maps.pack.curve_picture import draw_curve
@@ -215,7 +219,7 @@ def pack(
             description = None if model is None else open_network(model).description
             place = read_hloc(sfm, features, global_features, description, report)
         ladder = None
-        if curve is not None:
+        if curve is not None or reliability is not None:
             ladder = Ladder(check_judged(place), codec)
         sections, choices = choose(place, size, codec, report, ladder)
         write_map(sections, output)
@@ -224,19 +228,17 @@ def pack(
     if place.networks.global_weights_hash and Section.RANDOM_TREES not in sections:
         print("trees grow from all observations, and a packed source has none: the methods that walk trees are lost")
     if isinstance(place, PackedMap):
-        print("the source is packed already: it keeps its codec, and loses landmarks where it must")
+        print("the source is packed already: it keeps its codec and calibration, and loses landmarks where it must")
     elif chosen.scores is None:
         print("the source has too few images to leave one out, so the usual settings were taken, not judged")
-    else:
-        show(choice_table(f"Left-out reference images in maps of at most {size_text(size)}", choices, bold=True))
-        print(COLUMNS)
-    print(f"chosen: {chosen.settings}; {chosen.landmarks} of {len(place.positions)} landmarks")
-    if chosen.scores is not None and chosen.size < SMALLER * size:
-        print(f"it takes {size_text(chosen.size)}: no other of the sizes tried up to the budget was judged better")
+    tell_choice(size, choices, len(place.positions))
     if curve is not None:
         show(choice_table("The best at each size", frontier))
         draw_curve(frontier, chosen, curve)
         wrote(curve)
+    if reliability is not None and chosen.calibrated is not None:
+        draw_reliability(chosen.calibrated.after, reliability)
+        wrote(reliability)
     has_trees = Section.RANDOM_TREES in sections
     if place.networks.weights_hash:
         patches = ("P.tflite",) if place.networks.global_weights_hash else ()
@@ -253,14 +255,6 @@ def _localize(map_: Path, networks: Sequence[Path | str], has_trees: bool) -> st
     models = [part for network in networks for part in ("--model", network)]
     where = ("--images", "DIR", "--queries", "LIST", "-o", "poses.txt")
     return command("hfnet-localize", *method, "--map", map_, *models, *where)
-
-
-def parse_size(text: str) -> int:
-    """Reads ``4MB``, ``300 kB``, ``1.5 GB`` or plain bytes. Raises InputError."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kMG]?)B?\s*", text, re.IGNORECASE)
-    if found is None or not 0 < float(found[1]) < 1e12:
-        raise InputError(f"{text!r} is not a size", "write it like 4MB or 300kB")
-    return int(float(found[1]) * 1000 ** " kMG".lower().index(found[2].lower() or " "))
 
 
 @main.command()
@@ -355,6 +349,7 @@ def inspect(
         f"{d.imageCount} images, {d.landmarkCount} landmarks, {d.observationCount} observations, "
         f"{d.descriptorCount} descriptors"
     )
+    print(f"probabilities: {m.calibration if m.calibration.images else 'not calibrated to this map'}")
     table = Table()
     table.add_column("section")
     for heading in ("bytes", "share", "per landmark", "per image"):

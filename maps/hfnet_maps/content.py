@@ -19,6 +19,7 @@ import numpy as np
 from hfnet_edge.errors import CameraError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName
 from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
@@ -267,12 +268,14 @@ class PackedMap(Structure):
         described: (R,) int64 non-decreasing, the landmark of each descriptor.
         codes: (R, row_bytes) uint8 by ``codec``.
         global_projection: what made ``global_descriptors`` of the network's own; None where they are these.
+        calibration: of probabilities, by left-out images when the map was packed; None: there is none.
     """
 
     described: np.ndarray
     codes: np.ndarray
     codec: Codec
     global_projection: np.ndarray | None = None
+    calibration: Calibration | None = None
 
     def take(self, landmarks: np.ndarray) -> PackedMap:
         number, _, changed = self._taken(landmarks)
@@ -323,6 +326,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         map_.codes,
         map_.codec,
         map_.global_projection,
+        map_.calibration if Section.CALIBRATION in map_.file.sections else None,
     )
     if keypoints is None or packed.global_projection is not None:
         return packed

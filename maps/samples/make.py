@@ -18,10 +18,11 @@ from random import Random
 
 import flatbuffers
 import numpy as np
-from refusals import FIELDS, checksummed, refused, sealed
+from refusals import FIELDS, checksummed, refused, refused_calibrations, sealed
 from trees import expected_of_trees, refused_trees, trees_of
 
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName, project
 from hfnet_edge.map.container import CHECKSUM_AT, ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import LocalizationMap
@@ -158,6 +159,8 @@ def samples() -> dict[str, Sections]:
     codec = Codec(CodecName.INT8, 6, n.vectors(6, 16))
     grown = replace(described, networks=networks).packed(codec, encode(codec, described.descriptors))
 
+    calibrated = Numbers(9).source(3, 6, (8, 4), 60).encoded()
+
     n = Numbers(6)
     newer = dict(lay_out(n.source(2, 5, (8, 4), 90)))
     newer |= {40: b"of a later version", 100: b"of a later tool"}  # type: ignore[dict-item]
@@ -171,6 +174,7 @@ def samples() -> dict[str, Sections]:
         "empty": lay_out(Numbers(7).source(2, 0, (8, 4), 0)),
         "newer_minor": newer,
         "random_trees": {**lay_out(grown), **trees},
+        "calibrated": lay_out(replace(calibrated, calibration=Calibration(3867, 1059, 4368, -212, 23))),
     }
 
 
@@ -253,6 +257,10 @@ def expected(map_: LocalizationMap, n: Numbers) -> dict[str, object]:
     if Section.RANDOM_TREES in map_.file.sections:
         queries = np.concatenate([n.vectors(2, d.localDim), n.table(2, d.localDim, most=1)])  # near 0 costs are equal
         found["trees"] = expected_of_trees(map_, queries, (5, 1000, 8, 20))
+    if Section.CALIBRATION in map_.file.sections:
+        c = map_.calibration
+        moved = [[p, c.right(p), c.precise(p)] for p in (0, 1, -1, 10425, -7672, 14000, -14000, 10**6, -(10**6))]
+        found["calibration"] = vars(c) | {"moved": moved}
     return found
 
 
@@ -278,6 +286,9 @@ def make(folder: Path) -> None:
     trees = (folder / "random_trees.hfmap").read_bytes()
     cases = [checksummed(trees, *case) | {"check": "trees"} for case in refused_trees(trees)]
     _write_cases(folder / "refused_trees.json", "random_trees.hfmap", cases)
+    calibrated = (folder / "calibrated.hfmap").read_bytes()
+    cases = [checksummed(calibrated, *case) | {"check": "calibration"} for case in refused_calibrations(calibrated)]
+    _write_cases(folder / "refused_calibration.json", "calibrated.hfmap", cases)
 
 
 def _write_cases(path: Path, of: str, cases: list[dict[str, object]]) -> None:

@@ -127,6 +127,23 @@ def refused(content: bytes) -> list[dict[str, object]]:
     return cases
 
 
+def refused_calibrations(content: bytes) -> list[tuple[str, int, bytes]]:
+    """Changes to a calibrated map, for `checksummed`."""
+    sections = LocalizationMap.read(content).file.sections
+    at = sections[Section.CALIBRATION].offset
+    return [
+        ("a slope of 0", at, struct.pack("<i", 0)),
+        ("a slope below 0", at + 8, struct.pack("<i", -4096)),
+        ("a slope above the limit", at, struct.pack("<i", 16385)),
+        ("the largest slope of 32 bits", at + 8, struct.pack("<i", 2**31 - 1)),
+        ("an offset above the limit", at + 4, struct.pack("<i", 14001)),
+        ("an offset below the limit", at + 12, struct.pack("<i", -14001)),
+        ("the least offset of 32 bits", at + 4, struct.pack("<i", -(2**31))),
+        ("more images than the limit", at + 16, struct.pack("<I", 2**24 + 1)),
+        ("2^32 - 1 images", at + 16, struct.pack("<I", 2**32 - 1)),
+    ]
+
+
 def checksummed(content: bytes, why: str, where: int, new: bytes) -> dict[str, object]:
     """A case of `refused`: some bytes replaced, and the checksums that this changes."""
     changed = bytearray(content)

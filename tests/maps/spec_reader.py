@@ -236,6 +236,23 @@ class Reader:
         require(rows == list(range(self.R)), "descriptor_count")
 
 
+class Calibration:
+    """The calibration of a map. Raises ValueError for everything that the document says to refuse."""
+
+    def __init__(self, r: Reader):
+        r.shaped(23, 20)
+        names = ("right_slope", "right_offset", "precise_slope", "precise_offset", "images")
+        self.fields = dict(zip(names, struct.unpack("<4iI", r.use(23)), strict=True))
+        for kind in ("right", "precise"):
+            require(1 <= self.fields[f"{kind}_slope"] <= 16384, f"{kind}_slope")
+            require(-14000 <= self.fields[f"{kind}_offset"] <= 14000, f"{kind}_offset")
+        require(self.fields["images"] <= 1 << 24, "images")
+
+    def moved(self, kind: str, points: int) -> int:
+        slope, offset = self.fields[f"{kind}_slope"], self.fields[f"{kind}_offset"]
+        return max(-14000, min(14000, (points * slope >> 12) + offset))
+
+
 class Trees:
     """The random trees of a map. Raises ValueError for everything that the document says to refuse."""
 

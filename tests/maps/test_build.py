@@ -11,7 +11,8 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.codecs import UNIT
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.matching import match
-from hfnet_edge.pose import PoseConfig, estimate_pose
+from hfnet_edge.pose.estimate import estimate_pose
+from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_maps.build import builder as build
 from hfnet_maps.build import pairs as pairs_module
 from hfnet_maps.build.builder import build_map, map_from_features

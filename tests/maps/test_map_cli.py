@@ -334,8 +334,14 @@ def test_pack_with_one_codec(scene, codec):
     assert not any(f" {other} " in stdout for other in others)  # nor were they judged
 
 
-def test_pack_with_a_curve(scene):
-    stdout, _, size = packed("scene.hfmap", "--curve", "out.png")
+def test_pack_with_pictures(scene):
+    """Of accuracy against size, and of what probabilities are worth."""
+    stdout, m, size = packed("scene.hfmap", "--curve", "out.png", "--reliability", "worth.png")
+    (told,) = re.findall(r"calibrated on 6 left-out images, 6 of them right: .* from (0\.\d+) to (0\.\d+)\n", stdout)
+    assert max(map(float, told)) < 0.3 and m.calibration.images == 6
+    assert is_a_picture("worth.png") and "wrote worth.png (" in stdout
+    assert "\nprobabilities: calibrated on 6 left-out images (right x " in run(main, "inspect", "out.hfmap").stdout
+    assert "\nprobabilities: not calibrated to this map\n" in run(main, "inspect", "scene.hfmap").stdout
     assert "The best at each size" in stdout and "wrote out.png (" in stdout
     points = [line for line in stdout.split("The best at each size")[1].splitlines() if " %" in line]
     assert len(points) > 2 and "everything, as built" in points[-1]
@@ -370,9 +376,17 @@ def test_the_curve_of_one_codec(scene):
     assert is_a_picture("out.png") and "pq" not in stdout and "binary" not in stdout
 
 
+@pytest.mark.parametrize("option", ["--curve", "--reliability"])
+def test_there_is_nothing_to_plot_of_a_packed_map(scene, option):
+    before = contents(scene)
+    result = run(main, "pack", "bare.hfmap", "--budget", "20kB", "-o", "out.hfmap", option, "out.png")
+    assert refused(result, "nothing to judge by") and contents(scene) == before
+
+
 def test_a_packed_map_is_packed_again(scene):
-    packed("scene.hfmap", "--codec", "pq", budget=14_000, output="first.hfmap")
+    _, first, _ = packed("scene.hfmap", "--codec", "pq", budget=14_000, output="first.hfmap")
     stdout, m, size = packed("first.hfmap", budget=12_500)
+    assert m.calibration == first.calibration and m.calibration.images
     assert size >= 0.95 * 12_500 and m.codec.name is CodecName.PQ
     assert "packed already" in stdout and "Left-out" not in stdout
     before = contents(scene)

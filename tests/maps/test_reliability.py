@@ -229,6 +229,15 @@ def test_the_report_in_numbers(run_once):
     assert r["tolerance"] == [0.25, 2.0] and (r["queries"], r["answers"], r["right"]) == (6, 4, 2)
 
 
+def test_the_rule_counts_inliers_of_the_methods_own_matches(run_once):
+    """Where the report tells them from those of the second look."""
+    folder, said = run_once
+    write_report(folder, [{**line, "first_inliers": line["inliers"], "inliers": 300} for line in said])
+    assert evaluated(folder, "--json", folder / "e.json").exit_code == 0
+    rules = json.loads((folder / "e.json").read_text())["reliability"]["rules"]
+    assert rules == {"25 inliers or more": {"wrong_share": 0.5, "recall": pytest.approx(1 / 6)}}
+
+
 def test_without_a_report_nothing_is_said_of_probabilities(run_once):
     folder, _ = run_once
     typed = [folder / "poses.txt", "--reference", folder / "reference", "--queries", folder / "queries.txt"]

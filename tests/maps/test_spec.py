@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spec_reader import FIELDS, Reader, Trees, decode_list
+from spec_reader import FIELDS, Calibration, Reader, Trees, decode_list
 
 from hfnet_edge.errors import MapFormatError
-from hfnet_edge.map import codecs, container, map_file, observation_list, random_trees
+from hfnet_edge.map import calibration, codecs, container, map_file, observation_list, random_trees
 from hfnet_edge.map.container import ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import TILE, LocalizationMap
 from hfnet_edge.schema import description_generated
@@ -23,7 +23,7 @@ from hfnet_maps.pack.writer import lay_out, to_map
 
 MAPS = Path(__file__).parents[2] / "maps"
 SAMPLES = MAPS / "samples"
-NAMES = ("minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees")
+NAMES = ("minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees", "calibrated")
 SPEC = (MAPS / "SPEC.md").read_text(encoding="utf-8")
 
 
@@ -149,6 +149,17 @@ def test_both_readers_walk_the_same_trees():
         assert [row[row >= 0].tolist() for row in leaves] == [trees.prior_leaves(q, count) for q in queries.tolist()]
 
 
+def test_both_readers_move_points_alike():
+    content, found = sample("calibrated")
+    theirs, ours = Calibration(Reader(content)), LocalizationMap.read(content).calibration
+    assert {name: found["calibration"][name] for name in theirs.fields} == theirs.fields == vars(ours)
+    for points, right, precise in found["calibration"]["moved"]:
+        assert (theirs.moved("right", points), theirs.moved("precise", points)) == (right, precise)
+    for points in range(-100_000, 100_001, 997):
+        assert theirs.moved("right", points) == ours.right(points)
+        assert theirs.moved("precise", points) == ours.precise(points)
+
+
 def test_the_samples_have_what_the_document_says():
     read = {name: Reader(sample(name)[0]) for name in NAMES}
     assert {row[0].strip("`") for row in table("map", "what it has")} == set(NAMES)
@@ -162,6 +173,9 @@ def test_the_samples_have_what_the_document_says():
     assert {64, 65, 66, 67, 68} <= read["sources"].sections.keys() and read["sources"].meta["count_bits"] == 16
     assert read["empty"].L == 0 and read["empty"].sections[15] == (len(read["empty"].file), 0)
     assert read["random_trees"].version == (2, 1) and read["minimal"].version == (2, 0)
+    assert read["calibrated"].version == (2, 2) and 16 not in read["calibrated"].sections
+    moved = sample("calibrated")[1]["calibration"]["moved"]
+    assert {abs(points) for _, *both in moved for points in both} > {calibration.LARGEST}
     trees, (_, found) = Trees(read["random_trees"]), sample("random_trees")
     assert {5, 12} & read["random_trees"].sections.keys() == {12} and read["random_trees"].meta["global_weights_hash"]
     assert any(not trees.held(leaf) for leaf in range(trees.head["leaves"]))
@@ -174,7 +188,10 @@ def test_the_samples_have_what_the_document_says():
 
 CASES = [
     case | {"of": listed["of"]}
-    for listed in (json.loads((SAMPLES / f"{name}.json").read_text()) for name in ("refused", "refused_trees"))
+    for listed in (
+        json.loads((SAMPLES / f"{name}.json").read_text())
+        for name in ("refused", "refused_trees", "refused_calibration")
+    )
     for case in listed["cases"]
 ]
 
@@ -191,10 +208,10 @@ def test_both_readers_refuse_what_the_document_refuses(case):
         Reader(content).check_parts()
         with pytest.raises(ValueError):
             Reader(content).check_whole()
-    elif case.get("check") == "trees":
+    elif case.get("check") in ("trees", "calibration"):
         Reader(content).check_whole()
         with pytest.raises(ValueError):
-            Trees(Reader(content))
+            {"trees": Trees, "calibration": Calibration}[case["check"]](Reader(content))
     else:
         with pytest.raises(ValueError):
             Reader(content).check_parts()
@@ -267,7 +284,7 @@ def test_byte_tables_have_no_holes_and_the_sizes_of_the_code():
             sizes.append(end)
         assert int(offset) in (0, end)
         end = int(offset) + int(length)
-    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize]
+    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size]
     fields = {row[3]: int(row[0]) for row in table("offset", "bytes")}
     assert fields["checksum"] == container.CHECKSUM_AT
     assert {name: TILE.fields[name][1] for name in TILE.names} == {name: fields[name] for name in TILE.names}
@@ -299,6 +316,8 @@ def test_limits_are_those_of_the_code():
         ("K / S", map_file.MAX_SUBSPACE_DIM),
         ("origin", f"10^{math.log10(map_file.MAX_ORIGIN):.0f}"),
         ("bytes of a varint", observation_list.MAX_VARINT),
+        ("slope of a calibration", calibration.MAX_SLOPE),
+        ("points", calibration.LARGEST),
         ("trees", random_trees.MAX_TREES),
         ("depth of a tree", random_trees.MAX_DEPTH),
         ("D of a map with trees", random_trees.MAX_DIMS),

@@ -240,7 +240,8 @@ def test_a_landmark_that_is_none(landmark):
 
 
 def test_only_a_file_with_trees_needs_the_newer_version(sections):
-    assert version_of(sections) == VERSION == (2, 1) and version_of([kind for kind in Section if kind < 16]) == (2, 0)
+    assert version_of(sections) == (2, 1) and version_of([kind for kind in Section if kind < 16]) == (2, 0)
+    assert version_of([*sections, Section.CALIBRATION]) == VERSION == (2, 2)
 
 
 def test_progress_ends_where_it_says(observed):

@@ -27,7 +27,8 @@ class ReportedAnswer:
     Attributes:
         pose: cam_from_world, in the map's unit.
         probability: that it is within the report's tolerance, 0 to 1.
-        inliers: how many support it.
+        inliers: how many of the method's own matches support it; of all matches in a report that does not tell them
+            apart.
     """
 
     pose: Pose
@@ -174,7 +175,7 @@ def _parse(line: str) -> tuple[str, ReportedAnswer | None, Threshold | None]:
     position, rotation = _numbers("tolerance", fields.get("tolerance"), 2)
     if not (0 < position < np.inf and 0 < rotation < np.inf):
         raise ValueError("the tolerance is not a length and an angle")
-    (inliers,) = _numbers("inliers", [fields.get("inliers")], 1)
+    (inliers,) = _numbers("inliers", [fields.get("first_inliers", fields.get("inliers"))], 1)
     if not 0 <= inliers < np.inf or inliers != int(inliers):
         raise ValueError("the inliers are not a number of matches")
     return fields["query"], ReportedAnswer(pose, probability, int(inliers)), Threshold(position, rotation)

@@ -8,9 +8,11 @@ import numpy as np
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.map.container import Section
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.one_thread import one_thread
 from hfnet_maps.content import BuiltMap, MapContent, PackedMap
+from hfnet_maps.pack.calibrate import calibrate
 from hfnet_maps.pack.folds import folds_of
 from hfnet_maps.pack.jury import Choice
 from hfnet_maps.pack.ladder import Ladder
@@ -28,7 +30,7 @@ def choose(
     progress: Report = silent,
     ladder: Ladder | None = None,
 ) -> tuple[Sections, list[Choice]]:
-    """The best map within a budget.
+    """The best map within a budget, and the calibration of its probabilities where there are images to leave out.
 
     Args:
         budget: bytes of the file, at most.
@@ -55,7 +57,7 @@ def choose(
         options = all_settings(ladder.packer.source, budget, codec)
         if not ladder.folds:
             usual = [s for s in options if s.per_landmark == 4 and (s.row_bytes == USUAL or codec is not None)]
-            return _filled(ladder.packer, (usual or options)[0], budget)
+            return _filled(Packer(source), (usual or options)[0], budget)
         leanest = min(options, key=lambda s: ladder.packer.sizes(s)[0])
         if ladder.packer.estimate(leanest, budget) <= 1:
             ladder.packer.fit(leanest, budget)  # says now, before the long part, how small is too small
@@ -68,6 +70,9 @@ def choose(
             chosen = judged
         else:
             chosen = replace(best, size=chosen.size)
+        calibrated = calibrate(ladder.jury.maps(chosen), ladder.jury.images, ladder.jury.config, progress)
+        sections = {**sections, Section.CALIBRATION: calibrated.calibration.to_bytes()}
+        chosen = replace(chosen, calibrated=calibrated)
         others = sorted((t for t in ladder.judged if t is not best and t.size <= budget), key=lambda t: -t.score)
         return sections, [chosen, *others, ladder.jury.full]
 
@@ -96,7 +101,8 @@ def check_judged(source: MapContent) -> BuiltMap:
         )
     if not folds_of(source):
         raise InputError(
-            f"{len(source.names)} images are too few to leave one out and judge by it", "pack without --curve"
+            f"{len(source.names)} images are too few to leave one out and judge by it",
+            "pack without --curve and --reliability",
         )
     return source
 

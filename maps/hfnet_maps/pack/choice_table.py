@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hfnet_edge.shell.console import size_text
+from hfnet_edge.shell.tables import show
 
 if TYPE_CHECKING:
     from hfnet_maps.pack.jury import Choice
@@ -19,7 +20,21 @@ found: share of the left-out images that were localized
 precise: share with at most twice e, the median error of everything as built
 median: position error of the left-out images, in the map's unit
 score: mean of e / (e + error); 1 without error, 0.5 at e, 0 where not found"""
+SMALLER = 0.9  # of the budget; then it is said why
 ROWS = 10  # of the table, at most
+
+
+def tell_choice(size: int, choices: list[Choice], landmarks: int) -> None:
+    """Prints what was chosen under a budget of ``size`` bytes, of so many landmarks, and how it was judged."""
+    chosen = choices[0]
+    if chosen.scores is not None:
+        show(choice_table(f"Left-out reference images in maps of at most {size_text(size)}", choices, bold=True))
+        print(COLUMNS)
+    print(f"chosen: {chosen.settings}; {chosen.landmarks} of {landmarks} landmarks")
+    if chosen.scores is not None and chosen.size < SMALLER * size:
+        print(f"it takes {size_text(chosen.size)}: no other of the sizes tried up to the budget was judged better")
+    if chosen.calibrated is not None:
+        print(chosen.calibrated)
 
 
 def choice_table(title: str, choices: list[Choice], bold: bool = False) -> Table:

@@ -6,6 +6,8 @@ images are, and judged in a map of their neighbours.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hfnet_edge.features import Features
@@ -16,8 +18,23 @@ FOLDS = 5
 MOST_QUERIES = 60
 NEIGHBOURS = 20  # images most covisible with a left-out one that stay in its map
 
-Query = tuple[Features, Camera, Pose]
-Fold = tuple[BuiltMap, list[Query]]
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A reference image as a query.
+
+    Attributes:
+        pose: the true one, cam_from_world.
+        depth: median of the landmarks that it observes, along the line of sight, map units; NaN where it observes none.
+    """
+
+    features: Features
+    camera: Camera
+    pose: Pose
+    depth: float
+
+
+Fold = tuple[BuiltMap, list[LeftOut]]
 """A map without some images, and these as queries."""
 
 
@@ -35,7 +52,7 @@ def folds_of(source: MapContent) -> list[Fold]:
 
 def _leave_out(source: BuiltMap, images: np.ndarray) -> Fold:
     """The map without some images, and these as queries. Of a large map only their neighbours stay."""
-    queries = [(source.features(i), source.keypoints.cameras[i], source.poses[i]) for i in images]
+    queries = [_query(source, image) for image in images]
     left_out = np.zeros(len(source.names), bool)
     left_out[images] = True
     if len(source.names) > MOST_QUERIES * NEIGHBOURS:
@@ -50,3 +67,9 @@ def _leave_out(source: BuiltMap, images: np.ndarray) -> Fold:
         left_out |= ~near
     rest = source.without_images(np.flatnonzero(left_out))
     return rest, queries if len(rest.positions) else []
+
+
+def _query(source: BuiltMap, image: int) -> LeftOut:
+    pose, seen = source.poses[image], source.positions[source.landmarks[source.observed(image)]]
+    depth = float(np.median(pose.transform(seen)[:, 2])) if len(seen) else np.nan
+    return LeftOut(source.features(image), source.keypoints.cameras[image], pose, depth)

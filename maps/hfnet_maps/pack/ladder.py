@@ -37,7 +37,7 @@ class Ladder:
     """
 
     def __init__(self, source: BuiltMap | DescribedMap, codec: CodecName | None = None):
-        self.packer, self._codec = Packer(source), codec
+        self.packer, self._codec = Packer(source, calibrated=isinstance(source, BuiltMap)), codec
         self._seen: set[tuple[Settings, int]] = set()
         self._steps: list[tuple[int, Choice]] = []
         self.judged: list[Choice] = []

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from hfnet_edge.errors import InputError
+from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import UNIT, Codec, CodecName, project, rounded
 from hfnet_maps.content import BuiltMap, DescribedMap, MapContent, PackedMap
 from hfnet_maps.pack.codebooks import encode, fit_codec, principal_axes
@@ -27,13 +28,16 @@ TREES_FIXED = 1800  # bytes of random trees, however few the landmarks: costs, h
 class Packer:
     """A source and the intermediate results that several settings share. L landmarks.
 
+    Args:
+        calibrated: its maps get a calibration, for which there is room; until it is known, one that changes nothing.
+
     Attributes:
         source: its landmarks in the order of the file.
         order: (L,) int64, the most useful landmark first.
     """
 
-    def __init__(self, source: MapContent):
-        self.source = in_file_order(source)
+    def __init__(self, source: MapContent, calibrated: bool = False):
+        self.source, self._calibrated = in_file_order(source), calibrated
         self.order = rank(self.source)
         self._described = self.source.without_keypoints() if isinstance(self.source, BuiltMap) else self.source
         self._summaries: dict[int, DescribedMap] = {}
@@ -144,6 +148,7 @@ class Packer:
             if isinstance(kept, DescribedMap):
                 codec = self._codec(settings)
                 kept = kept.packed(codec, encode(codec, kept.descriptors))
+                kept = replace(kept, calibration=Calibration() if self._calibrated else None)
             self._encoded[local] = kept
         packed = self._encoded[local]
         if packed.global_projection is not None:

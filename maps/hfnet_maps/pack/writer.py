@@ -39,7 +39,7 @@ POSE = np.dtype(("<f8", 7))
 OFFSET = np.dtype("<u4")
 POSITION = np.dtype(("<u2", 3))  # steps of a tile
 LIST_BITS, LIST_HEAD = 5.5, 7  # of OBSERVATION_LISTS, as they are in maps of photos: an observation; bytes an image
-REST = 896  # bytes of header, table, META, CHECKSUMS, THRESHOLDS and padding, about
+REST = 896  # bytes of header, table, META, CHECKSUMS, THRESHOLDS, CALIBRATION and padding, about
 
 Sections = Mapping[Section, np.ndarray | bytes]
 """What a map file holds, without CHECKSUMS. Arrays are written as they are: little-endian, C order."""
@@ -136,6 +136,7 @@ def lay_out(content: MapContent) -> Sections:
         Section.THRESHOLDS: codec.thresholds,
         Section.CODEBOOK: codec.codebook,
         Section.DESCRIPTORS: source.codes,
+        Section.CALIBRATION: None if source.calibration is None else source.calibration.to_bytes(),
     }
     return {kind: part for kind, part in sections.items() if part is not None}
 
