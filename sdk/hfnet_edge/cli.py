@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import cv2
 import typer
-from rich.table import Table
 
 from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, OutputError
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
+from hfnet_edge.image.exif_camera import camera_of, check_fov
 from hfnet_edge.localizer import Localizer
+from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.by_role import open_network
-from hfnet_edge.result import LocalizationResult, Status
+from hfnet_edge.outcome import Outcome, result_text
+from hfnet_edge.report import failure_line, report_line
+from hfnet_edge.result import LocalizationResult
 from hfnet_edge.shell.command_files import CommandFiles, names_below
-from hfnet_edge.shell.console import INTERRUPTED, command, progress, reports_errors, run, say, wrote
+from hfnet_edge.shell.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.shell.extras import needs
-from hfnet_edge.shell.lists import find_images, pose_line, read_queries
-from hfnet_edge.shell.options import MethodOption
-from hfnet_edge.shell.tables import show
+from hfnet_edge.shell.lists import find_images, pose_line, read_photos
+from hfnet_edge.shell.options import MaxWrongOption, MethodOption, RefineFocalOption, ToleranceOption, parse_share
 from hfnet_edge.shell.writing import streamed_write
+from hfnet_edge.trust.tolerance import Tolerance
 
 PICTURES = "name another for --pictures"
 
@@ -49,7 +50,7 @@ def localize(
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(metavar="LIST", help="`name MODEL width height params...` a line, as in hloc."),
+        typer.Option(metavar="LIST", help="`name MODEL width height params...` a line, as in hloc; or a name alone."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -58,8 +59,17 @@ def localize(
     report: Annotated[Path | None, typer.Option(metavar="F.jsonl", help="One JSON line per query.")] = None,
     image: Annotated[Path | None, typer.Option(metavar="ONE.jpg", help="One photo instead of a list.")] = None,
     camera: Annotated[
-        str | None, typer.Option(metavar='"PINHOLE w h fx fy cx cy"', help="The camera of --image.")
+        str | None, typer.Option(metavar='"PINHOLE w h fx fy cx cy"', help="The camera of --image; else by its EXIF.")
     ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DEGREES", help="Of the longer side, for photos without a camera whose EXIF says nothing."
+        ),
+    ] = None,
+    tolerance: ToleranceOption = "0.25,2",
+    max_wrong: MaxWrongOption = "0.1%",
+    refine_focal: RefineFocalOption = False,
     pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each query with its inliers.")] = None,
     threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1, max=64)] = 2,
     method: MethodOption = "hierarchical",
@@ -77,7 +87,9 @@ def localize(
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --images photos --queries q.txt -o poses.txt
 
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image a.jpg \\
-            --camera "PINHOLE 640 480 500 500 320 240"
+            --camera "PINHOLE 640 480 500 500 320 240" --tolerance "0.1,1"
+
+        hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image phone.jpg --fov 65
 
         hfnet-localize --method parallel --map scene.hfmap --model hfnet_int8.tflite --model crbnet_int8.tflite \\
             --images photos --queries q.txt -o poses.txt
@@ -100,11 +112,12 @@ def localize(
     if (image is None) == (queries is None):
         raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
     if image is not None:
-        if camera is None or images is not None:
-            raise InputError("--image needs --camera alone", 'write --camera "PINHOLE width height fx fy cx cy"')
+        if images is not None:
+            raise InputError("--image needs no --images", "leave it out")
         if not os.path.isfile(image):
             raise ImageError(f"there is no image {image}", "check --image")
-        todo, folder = [(image.name, Camera.parse(camera))], image.parent
+        todo: list[tuple[str, Camera | None]] = [(image.name, None if camera is None else Camera.parse(camera))]
+        folder = image.parent
     else:
         if (images is None and not by_features) or output is None or camera is not None:
             raise InputError(
@@ -113,7 +126,19 @@ def localize(
             )
         if images is not None and not os.path.isdir(images):
             raise InputError(f"there is no folder {images}", "check --images")
-        todo, folder = read_queries(queries or Path()), images or Path()
+        todo, folder = read_photos(queries or Path()), images or Path()
+    unknown = [name for name, one_camera in todo if one_camera is None]
+    check_fov(fov)
+    if fov is not None and not unknown:
+        raise InputError("--fov is for photos without a camera, and all have one", "leave it out")
+    if unknown and by_features:
+        raise InputError(f"{unknown[0]} has no camera, and --features has no EXIF", "add it to its line in --queries")
+    config = LocalizationConfig(
+        method,
+        tolerance=Tolerance.parse(tolerance),
+        max_wrong=parse_share("--max-wrong", max_wrong),
+        refine_focal=refine_focal,
+    )
     files = CommandFiles(map_, *networks, queries, features, global_features)
     if image is not None or images is not None:
         files.reads(*(folder / name for name, _ in todo))
@@ -124,24 +149,31 @@ def localize(
         raise InputError(f"--pictures {pictures} is the folder of the photos", "name another, or they are overwritten")
     drawn = {} if pictures is None else _pictures(pictures, [name for name, _ in todo], files)
 
-    config = LocalizationConfig(method)
-    localizer: Localizer | HlocLocalizer
-    if features is not None and global_features is not None:
+    if by_features:
         needs("maps", "h5py")
-        localizer = HlocLocalizer(map_, features, global_features, config)
-    else:
-        localizer = Localizer(map_, *(open_network(file, threads) for file in networks), config=config)
+    opened = [open_network(file, threads) for file in networks]
+    localizers: dict[bool, Localizer | HlocLocalizer] = {}  # by whether the focal length is to be found
+    place: Path | LocalizationMap = map_
+    for seek in sorted({refine_focal or one_camera is None for _, one_camera in todo}):
+        seeking = replace(config, refine_focal=seek)
+        if features is not None and global_features is not None:
+            localizers[seek] = HlocLocalizer(place, features, global_features, seeking)
+        else:
+            localizers[seek] = Localizer(place, *opened, config=seeking)
+        place = localizers[seek].map
 
-    def pose_of(name: str, one_camera: Camera) -> LocalizationResult:
+    def pose_of(name: str, stated: Camera, seek: bool) -> LocalizationResult:
         """Of one query, whichever way its features come."""
+        localizer = localizers[seek]
         if isinstance(localizer, HlocLocalizer):
-            return localizer.localize(name, one_camera)
-        return localizer.localize(folder / name, one_camera)
+            return localizer.localize(name, stated)
+        return localizer.localize(folder / name, stated)
 
     if image is not None or images is not None:
         find_images(folder, (name for name, _ in todo))
     outcome = Outcome(len(todo))
     result: LocalizationResult | None = None
+    image_names = next(iter(localizers.values())).map.image_names
     with ExitStack() as streams, progress() as bar:
         write_pose, write_report = (
             ignore if path is None else streams.enter_context(streamed_write(path)) for path in (output, report)
@@ -150,18 +182,18 @@ def localize(
             for done, (name, one_camera) in enumerate(todo):
                 bar("localizing", done, len(todo))
                 try:
-                    result = pose_of(name, one_camera)
+                    stated = camera_of(folder / name, fov) if one_camera is None else one_camera
+                    result = pose_of(name, stated, refine_focal or one_camera is None)
                 except FAILURES as e:  # one query's failure is not the others'
                     outcome.failed.append(typed(e))
                     write_report(json.dumps(failure_line(name, outcome.failed[-1])))
                     continue
-                outcome.statuses[result.status] += 1
-                outcome.milliseconds.append(result.milliseconds)
+                outcome.add(result, stated, guessed=one_camera is None)
                 write_pose(*() if result.pose is None else (pose_line(name, result.pose),))
-                write_report(json.dumps(report_line(name, result, localizer.map.image_names)))
+                write_report(json.dumps(report_line(name, result, image_names, stated), allow_nan=False))
                 if name in drawn:
                     try:
-                        _draw(folder / name, one_camera, result, drawn[name])
+                        _draw(folder / name, stated, result, drawn[name])
                     except FAILURES as e:
                         outcome.undrawn.append(typed(e))
             bar("localizing", len(todo), len(todo))
@@ -170,7 +202,7 @@ def localize(
 
     if result is not None:
         if len(todo) == 1:
-            _print_result(todo[0][0], result)
+            print(result_text(todo[0][0], result, stated))
         outcome.print()
     for path in (report, pictures):
         if path is not None and os.path.exists(path):
@@ -188,67 +220,6 @@ def ignore(*lines: str) -> None:
 
 # What one query may end with. LiteRT raises RuntimeError, OpenCV its own.
 FAILURES = (HFNetEdgeError, RuntimeError, MemoryError, ArithmeticError, ValueError, cv2.error)
-
-
-@dataclass
-class Outcome:
-    """How a run of ``queries`` queries went.
-
-    Attributes:
-        statuses: how many queries ended with each.
-        milliseconds: of each of these queries, by stage.
-        failed: why the others have no result. undrawn: why pictures are missing.
-        stopped: before the end, by the user.
-    """
-
-    queries: int
-    statuses: Counter[Status] = field(default_factory=Counter)
-    milliseconds: list[Mapping[str, float]] = field(default_factory=list)
-    failed: list[HFNetEdgeError] = field(default_factory=list)
-    undrawn: list[HFNetEdgeError] = field(default_factory=list)
-    stopped: bool = False
-
-    @property
-    def localized(self) -> int:
-        """Queries with a pose."""
-        return self.statuses[Status.LOCALIZED]
-
-    def __str__(self) -> str:
-        unreadable = sum(isinstance(e, InputError) for e in self.failed)
-        parts = [f"{self.localized} of {self.queries} queries localized"]
-        if unreadable:
-            parts.append(f"{unreadable} could not be read")
-        if len(self.failed) > unreadable:
-            parts.append(f"{len(self.failed) - unreadable} failed")
-        if self.stopped:
-            parts.append(f"stopped after {self.statuses.total() + len(self.failed)}")
-        return ", ".join(parts)
-
-    def print(self) -> None:
-        """Prints the counts and the stages' times."""
-        print(self)
-        table = Table()
-        table.add_column("stage")
-        table.add_column("median ms", justify="right")
-        for stage in dict.fromkeys(stage for one in self.milliseconds for stage in one):
-            table.add_row(stage, f"{median(one[stage] for one in self.milliseconds if stage in one):.1f}")
-        table.add_section()
-        table.add_row("whole query", f"{median(sum(one.values()) for one in self.milliseconds):.1f}")
-        show(table)
-        for status in Status:
-            if self.statuses[status] and status is not Status.LOCALIZED:
-                print(f"{self.statuses[status]} without a pose: {status.value}")
-
-    def leave(self) -> None:
-        """Raises what the run ends with, if it is not whole: the interruption, or an HFNetEdgeError that counts the
-        failures and names the first."""
-        if self.stopped:
-            say(str(self))
-            raise typer.Exit(INTERRUPTED)
-        for errors, what in ((self.failed, "queries were left out"), (self.undrawn, "pictures were not drawn")):
-            if errors:
-                counted = f"{len(errors)} of {self.queries} {what}: " if self.queries > 1 else ""
-                raise type(errors[0])(f"{counted}{errors[0].problem}", errors[0].remedy)
 
 
 def typed(e: Exception) -> HFNetEdgeError:
@@ -281,38 +252,6 @@ def _draw(image: Path, camera: Camera, result: LocalizationResult, picture: Path
     except OSError as e:
         raise OutputError(f"cannot make the folder {picture.parent}: {e.strerror}", PICTURES) from e
     write_picture(picture, draw_query(image, camera, result))
-
-
-def report_line(name: str, result: LocalizationResult, image_names: tuple[str, ...]) -> dict:
-    """What --report says of one query."""
-    pose = result.pose
-    return {
-        "query": name,
-        "status": result.status.value,
-        "qvec": None if pose is None else [float(v) for v in pose.quaternion],
-        "tvec": None if pose is None else [float(v) for v in pose.translation],
-        "inliers": result.inliers,
-        "matches": 0 if result.matches is None else len(result.matches),
-        "confidence": round(result.confidence, 4),
-        "retrieved": [image_names[i] for i in result.prior_frames],
-        "milliseconds": {stage: round(ms, 3) for stage, ms in result.milliseconds.items()},
-    }
-
-
-def failure_line(name: str, e: HFNetEdgeError) -> dict:
-    """What --report says of a query that has no result: a status of its own, and the error."""
-    status = "UNREADABLE" if isinstance(e, InputError) else "FAILED"
-    nothing: dict = {"qvec": None, "tvec": None, "inliers": 0, "matches": 0, "confidence": 0.0, "retrieved": []}
-    return {"query": name, "status": status, **nothing, "milliseconds": {}, "error": e.problem}
-
-
-def _print_result(name: str, r: LocalizationResult) -> None:
-    if r.pose is None:
-        print(f"{name}: no pose, {r.status.value} ({r.inliers} inliers)")
-    else:
-        print(f"{name}: {r.inliers} inliers, confidence {r.confidence:.2f}")
-        print("cam_from_world", *(f"{v:.6f}" for v in (*r.pose.quaternion, *r.pose.translation)))
-        print("camera centre ", *(f"{v:.3f}" for v in r.pose.center))
 
 
 def localize_main() -> None:

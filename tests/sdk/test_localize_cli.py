@@ -7,31 +7,64 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
 from hfnet_edge import cli
+from hfnet_edge.correspondences import Match2D3D
+from hfnet_edge.draw import draw_query
 from hfnet_edge.errors import ImageError, ModelError
-from hfnet_edge.geometry import Pose
+from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image.photo import load_photo
+from hfnet_edge.pose.intrinsics import IntrinsicsCheck, with_focal
+from hfnet_edge.report import failure_line, report_line
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell import console
 from hfnet_edge.shell.lists import read_poses
+from hfnet_edge.trust.evidence import Evidence
+from hfnet_edge.trust.tolerance import Tolerance
+from hfnet_maps.evaluation.report import read_report
 
 CAMERA = "PINHOLE 64 48 60 60 32 24"
-POSE = Pose(np.array([1.0, 0, 0, 0]), np.array([1.0, 2, 3]))
+POSE = Pose(np.array([1.0, 0, 0, 0]), np.array([1.0, 2, 1 / 3]))
+EVIDENCE = Evidence(30.5, 0.5, 0.8, 0.4, 0.5, 12, 0.7, 0.0, 0.1, 0.001, 0.05, 0.1, 0.2, rival=0.0, focal=0.0)
+RIGHT = IntrinsicsCheck(0.001, 0.001, (0.1, 0.2), 0.5, 0.0)
+SHORT = IntrinsicsCheck(0.021, 0.001, (4.0, -3.0), 0.5, 0.2)
+FOUND = LocalizationResult(
+    Status.LOCALIZED,
+    POSE,
+    probability=0.98765432,
+    wrong=0.0001234567,
+    tolerance=(0.25, 2.0),
+    covariance=np.diag([1e-6] * 3 + [3e-4] * 3),
+    reprojection_error=0.875,
+    inliers=300,
+    first_inliers=30,
+    inlier_ratio=0.4,
+    evidence=EVIDENCE,
+    intrinsics=RIGHT,
+    milliseconds={"load": 1.0},
+)
+REFUSED = replace(FOUND, status=Status.REJECTED, pose=None, probability=0.1, wrong=0.9)
 
 
 class Localizer:
-    """In place of the real one."""
+    """In place of the real one; ``opened`` are the settings that they were opened with."""
 
-    def __init__(self, *_, **__):
+    opened: ClassVar[list] = []
+
+    def __init__(self, *_, config):
         self.map = SimpleNamespace(image_names=("ref.jpg",), origin=np.zeros(3))
+        self.config = config
+        self.opened.append(config)
 
     def localize(self, image, camera):
         name = Path(image).stem
@@ -49,15 +82,25 @@ class Localizer:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
         load_photo(image, (480, 640), camera)
-        pose = None if name.startswith("nothing") else POSE
-        status = Status.REJECTED if pose is None else Status.LOCALIZED
-        return LocalizationResult(status, pose, 30, 0.5, np.zeros(1, np.int64), milliseconds={"load": 1.0})
+        result = replace(FOUND, prior_frames=np.zeros(1, np.int64), camera=camera)
+        if self.config.refine_focal:
+            return replace(result, camera=with_focal(camera, 1.1))
+        if name.startswith("short"):
+            return replace(result, intrinsics=SHORT)
+        if name.startswith("rival"):
+            rival = replace(EVIDENCE, rival=0.8)
+            return replace(result, status=Status.AMBIGUOUS, pose=None, wrong=0.4, evidence=rival)
+        if name.startswith("free"):
+            loose = 100 * FOUND.covariance
+            return replace(result, status=Status.AMBIGUOUS, pose=None, wrong=0.4, covariance=loose)
+        return replace(REFUSED, camera=camera) if name.startswith("nothing") else result
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with photos/."""
     fakes(monkeypatch.setattr)
+    monkeypatch.setattr(Localizer, "opened", [])
     (tmp_path / "photos").mkdir()
     return tmp_path
 
@@ -245,3 +288,181 @@ def test_photos_that_never_end_or_come_are_refused(here):
         load_photo(here / "photos/pipe.png", (480, 640))
     with pytest.raises(ImageError, match="not a plain file"):
         load_photo("/dev/zero", (480, 640))
+
+
+# --- how far a pose can be trusted
+
+
+def strict(line):
+    """A line of JSON as the strictest reader has it."""
+    return json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_the_report_has_all_that_a_pose_is_judged_by():
+    stated = Camera.parse(CAMERA)
+    line = strict(json.dumps(report_line("a.png", replace(FOUND, camera=stated, intrinsics=SHORT), (), stated)))
+    assert line["qvec"] == POSE.quaternion.tolist() and line["tvec"] == POSE.translation.tolist(), "not rounded"
+    assert (line["probability"], line["wrong"], line["tolerance"]) == (0.987654, 0.000123, [0.25, 2.0])
+    assert line["position_std"] == pytest.approx(0.03) and line["rotation_std"] == pytest.approx(0.0992, rel=1e-3)
+    assert np.array(line["covariance"]).shape == (6, 6) and line["reprojection_error"] == 0.875
+    assert (line["inliers"], line["first_inliers"], line["inlier_ratio"]) == (300, 30, 0.4)
+    assert len(line["world_spread"]) == 3 and line["image_spread"] == 0.0
+    assert line["evidence"] == vars(EVIDENCE) and line["camera"] is None
+    assert line["intrinsics"] == {
+        "focal_error": 0.021, "focal_std": 0.001, "focal_is_off": True,
+        "principal_point_error": [4.0, -3.0], "principal_point_std": 0.5, "center_is_off": True,
+    }  # fmt: skip
+
+
+def test_what_is_not_known_is_null_and_the_fields_are_the_same():
+    nothing = LocalizationResult(Status.NO_KEYPOINTS)
+    open_ = replace(REFUSED, covariance=None, intrinsics=replace(RIGHT, center_std=float("inf")))
+    lines = [report_line("a", FOUND), report_line("a", nothing), report_line("a", open_)]
+    lines.append(failure_line("a", ModelError("the network cannot be run")))
+    found, empty, loose, failed = (strict(json.dumps(line)) for line in lines)
+    assert set(found) == set(empty) == set(loose) == set(failed) - {"error"}
+    for field in ("qvec", "tolerance", "position_std", "covariance", "reprojection_error", "evidence", "intrinsics"):
+        assert empty[field] is None and failed[field] is None
+    assert (empty["probability"], empty["wrong"], failed["status"]) == (0.0, 1.0, "FAILED")
+    assert loose["rotation_std"] is None and loose["intrinsics"]["principal_point_std"] is None
+
+
+def test_the_evaluation_reads_the_report(here):
+    assert run(here, "a.png", "nothing.png", "damaged.png").exit_code == 2
+    said = read_report(here / "r.jsonl")
+    said.check(read_poses(here / "poses.txt"), ["a.png", "nothing.png", "damaged.png"])
+    assert (said.tolerance.position, said.tolerance.rotation) == (0.25, 2.0)
+    answer = said.answers["a.png"]
+    assert (answer.probability, answer.inliers) == (0.987654, 30), "inliers of the method's own matches"
+    assert said.answers["nothing.png"] is said.answers["damaged.png"] is None
+
+
+def alone(here, name, *more, camera=CAMERA):
+    """One query."""
+    arguments(here, name)
+    known = () if camera is None else ("--camera", camera)
+    words = ["--map", here / "m.hfmap", "--model", here / "m.tflite", "--image", here / "photos" / name, *known, *more]
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def test_one_query_is_told_with_its_uncertainty(here):
+    out = alone(here, "a.png").stdout
+    for words in ("within 0.25 units and 2° with probability 0.988", "± 0.03 units, ± 0.099°, 300 inliers",
+                  "reprojection error 0.88 px"):  # fmt: skip
+        assert words in out
+    assert "focal length" not in out and "principal point" not in out
+
+
+def test_a_camera_that_is_off_is_said(here):
+    out = alone(here, "short.png").stdout
+    assert "the focal length seems 2.1 % too short (inliers say 61 px, the camera 60): check the camera, or" in out
+    assert "the principal point seems off (inliers say 36 21, the camera 32 24)" in out
+    out = alone(here, "short.png", "--refine-focal").stdout
+    assert "seems" not in out and "focal length found with the pose: 66 px (60 stated)" in out
+
+
+def test_a_refusal_has_a_reason(here):
+    for name, words in [
+        (
+            "rival.png",
+            "no pose, AMBIGUOUS: another pose has 80 % of its support, 300 inliers, wrong with probability 0.4",
+        ),
+        ("free.png", "no pose, AMBIGUOUS: its inliers leave it free to move by 0.3 units and 0.99°, 300 inliers"),
+        ("nothing.png", "no pose, REJECTED: 300 inliers, wrong with probability 0.9"),
+    ]:
+        result = alone(here, name)
+        assert result.exit_code == 1 and words in result.stdout
+
+
+def test_many_queries_that_agree_on_the_focal_length_are_one_line(here):
+    remark = "3 of 4 localized queries say that the focal length is off: the focal length seems 2.1 % too short"
+    assert remark in run(here, "short1.png", "short2.png", "short3.png", "a.png", "rival.png").stdout
+    for names in (["short1.png", "short2.png", "a.png"], ["short1.png", "a.png"]):
+        assert "focal length" not in run(here, *names).stdout
+    out = run(here, "rival1.png", "rival2.png", "nothing.png").stdout
+    assert "2 without a pose: AMBIGUOUS" in out and "1 without a pose: REJECTED" in out
+
+
+def test_settings_reach_the_localizer(here):
+    assert run(here, "a.png").exit_code == 0
+    run(here, "a.png", more=("--tolerance", "1%,5", "--max-wrong", "0.5%", "--refine-focal"))
+    run(here, "a.png", more=("--max-wrong", "0.02"))
+    first, second, third = Localizer.opened
+    assert (first.tolerance, first.max_wrong, first.refine_focal) == (Tolerance(0.25, 2.0), 0.001, False)
+    assert (second.tolerance, second.max_wrong) == (Tolerance(0.01, 5.0, relative=True), 0.005)
+    assert second.refine_focal and third.max_wrong == 0.02
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (("--tolerance", "0.25"), "no tolerance"),
+        (("--tolerance", "0,2"), "no tolerance"),
+        (("--max-wrong", "little"), "no share"),
+        (("--max-wrong", "0"), "max_wrong"),
+        (("--max-wrong", "100%"), "max_wrong"),
+        (("--max-wrong", "nan"), "max_wrong"),
+        (("--fov", "65"), "without a camera"),
+        (("--fov", "400"), "no field of view"),
+    ],
+)
+def test_settings_that_make_no_sense(here, more, word):
+    result = run(here, "a.png", more=more)
+    assert result.exit_code == 2 and word in result.stderr and not (here / "poses.txt").exists()
+
+
+# --- cameras that nobody knows
+
+
+def with_exif(path, focal=27):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = focal
+    Image.new("RGB", (64, 48)).save(path, exif=exif)
+
+
+def test_a_photo_without_a_camera_is_guessed_and_its_focal_length_sought(here):
+    with_exif(here / "photos/phone.png")
+    out = alone(here, "phone.png", camera=None).stdout
+    assert "1 camera was guessed, by EXIF or --fov: the focal length was sought with the pose" in out
+    assert "focal length found with the pose: 55 px (50 stated)" in out
+    assert [config.refine_focal for config in Localizer.opened] == [True]
+    assert "found with the pose: 61 px (55 stated)" in alone(here, "a.png", "--fov", "60", camera=None).stdout
+    refused = alone(here, "a.png", camera=None)
+    assert refused.exit_code == 2 and "is not known" in refused.stderr and "--fov" in refused.stderr
+
+
+def test_lines_of_a_name_alone_in_a_list(here):
+    with_exif(here / "photos/phone.png")
+    words = arguments(here, "a.png", "phone.png", "bare.png")
+    (here / "q.txt").write_text(f"a.png {CAMERA}\nphone.png\nbare.png\n")
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert result.exit_code == 2 and "1 of 3 queries were left out: the camera of" in result.stderr
+    assert "1 camera was guessed" in result.stdout and list(read_poses(here / "poses.txt")) == ["a.png", "phone.png"]
+    known, guessed, unknown = report(here)
+    assert known["camera"] is None and guessed["camera"].startswith("SIMPLE_PINHOLE 64 48 54.915")
+    assert unknown["status"] == "UNREADABLE"
+    assert [config.refine_focal for config in Localizer.opened] == [False, True]
+    result = CliRunner().invoke(cli.app, [str(word) for word in (*words, "--fov", 60)])
+    assert result.exit_code == 0 and "2 cameras were guessed" in result.stdout
+
+
+# --- the picture
+
+
+def test_inliers_are_coloured_by_their_error(here):
+    """The camera of the pose counts, not the stated one."""
+    arguments(here, "a.png")
+    stated, pose = Camera.parse(CAMERA), Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
+    xyz = np.array([[-0.3, -0.2, 1.0], [0.3, 0.2, 1.0]])
+    xy = with_focal(stated, 1.1).project(xyz) + np.array([[0, 0], [0, 4]])
+    result = replace(FOUND, pose=pose, camera=with_focal(stated, 1.1), matches=Match2D3D(xy, xyz),
+                     inlier_mask=np.ones(2, bool))  # fmt: skip
+    picture = draw_query(here / "photos/a.png", stated, result)
+    (bx, by), (rx, ry) = np.floor(xy).astype(int)
+    blue, green, red = picture[by, bx].astype(int)
+    assert green > red + 50 and green > blue + 50
+    blue, green, red = picture[ry, rx].astype(int)
+    assert red > green + 50 and red > blue + 50
+    refused = draw_query(here / "photos/a.png", stated, replace(result, pose=None, status=Status.AMBIGUOUS))
+    assert refused.shape == picture.shape and not np.array_equal(refused, picture)

@@ -1,6 +1,6 @@
 """What one machine made of a list of queries, stage by stage: the unit that parity compares.
 
-    input ─> tensor ─> keypoints ─> descriptors ─> retrieval ─> matches ─> pose
+    input ─> tensor ─> keypoints ─> descriptors ─> retrieval ─> matches ─> pose ─> trust
 
 Where a patch network describes the landmarks, keypoints are SIFT's, the local descriptors are the patch network's, and
 of HF-Net's outputs only the global descriptor is kept: the others are not used. Stages that a recording lacks (hloc
@@ -29,11 +29,13 @@ HASH_DIGITS = 32
 
 @dataclass(frozen=True)
 class Matched:
-    """The matches of the place that a pose was sought in; N of them.
+    """The matches that a pose is of: of the method's own those that the first pose fits, and what the second look adds.
+    Where no pose was found they are the method's, all of them. N matches.
 
     Attributes:
-        keypoints: (N,) int64 rows of the query's features. landmarks: (N,) int64 rows of the map's landmarks. None
-            where the method has none.
+        keypoints: (N,) int64 rows of the query's features, increasing: which of them were found first depends on the
+            first pose, and says nothing. landmarks: (N,) int64 rows of the map's landmarks. None where the method has
+            none.
         xyz: (N, 3) float64 points in the world. inliers: (N,) bool.
     """
 
@@ -57,6 +59,8 @@ class QueryRecord:
         prior_frames: names of the retrieved reference images, most similar first; None: not known.
         matched: None where nothing was matched, or it is not known.
         status: a name of `Status`. pose: cam_from_world or None.
+        probability, wrong: see `hfnet_edge.result.LocalizationResult`; None: not known.
+        covariance: (6, 6) float64, see there; None where there is none, or it is not known.
     """
 
     name: str
@@ -70,6 +74,9 @@ class QueryRecord:
     matched: Matched | None = None
     status: str = Status.REJECTED.value
     pose: Pose | None = None
+    probability: float | None = None
+    wrong: float | None = None
+    covariance: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,9 @@ def record_query(name: str, camera: Camera, map_: LocalizationMap, stages: Stage
         _matched(result),
         result.status.value,
         result.pose,
+        result.probability,
+        result.wrong,
+        result.covariance,
     )
 
 
@@ -121,6 +131,9 @@ def _matched(result: LocalizationResult) -> Matched | None:
     if matches is None:
         return None
     inliers = np.zeros(len(matches), bool) if inliers is None else inliers
+    if matches.keypoints is not None:
+        order = np.argsort(matches.keypoints, kind="stable")
+        matches, inliers = matches.take(order), inliers[order]
     return Matched(matches.keypoints, matches.landmarks, matches.xyz, inliers)
 
 

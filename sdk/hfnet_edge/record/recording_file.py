@@ -2,11 +2,14 @@
 
 manifest.json                 about, names of reference images, queries
 references.npy                (M, 7) float64 cam_from_world of the reference images
-0/thumbnail.npy               of the first query; so are outputs/ROLE, features/FIELD, matched/FIELD
+0/thumbnail.npy               of the first query; so are outputs/ROLE, features/FIELD, matched/FIELD, covariance
 
 A recording may come from anywhere, so its reader has limits, which the writer keeps too: 16 MiB of manifest, 16 MiB an
 array, 4 GiB of arrays in all, which must not unfold to more than 16 times what they take in the file (64 MiB may); and
 65,536 keypoints and as many matches a query. A query of 640 x 480 pixels has a megabyte of arrays.
+
+Format 1 knew neither probability nor covariance, and its matches were those of before there was a second look: what it
+recorded cannot be compared with what is recorded now.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from hfnet_edge.record.recording import Matched, QueryRecord, Recording
 from hfnet_edge.result import Status
 from hfnet_edge.shell.archive import add, check_directory, member, open_archive
 
-FORMAT = 1
+FORMAT = 2
 REMEDY = "record it again"
 MAX_MANIFEST = 1 << 24  # bytes
 MAX_ARRAY = 1 << 24  # bytes
@@ -49,6 +52,8 @@ def to_bytes(recording: Recording) -> bytes:
         arrays |= {f"{i}/outputs/{role}": rows for role, rows in q.outputs.items()}
         if q.features is not None:
             arrays |= {f"{i}/features/{key}": getattr(q.features, key) for key in FEATURES}
+        if q.covariance is not None:
+            arrays[f"{i}/covariance"] = q.covariance
         if q.matched is not None:
             fields = {key: getattr(q.matched, key) for key in (*ROWS, *MATCHED)}
             arrays |= {f"{i}/matched/{key}": value for key, value in fields.items() if value is not None}
@@ -62,6 +67,8 @@ def to_bytes(recording: Recording) -> bytes:
                 "prior_frames": None if q.prior_frames is None else list(q.prior_frames),
                 "status": q.status,
                 "pose": pose_to_json(q.pose),
+                "probability": q.probability,
+                "wrong": q.wrong,
             }
         )
     manifest = {
@@ -96,12 +103,13 @@ def _check_sizes(file: zipfile.ZipFile, end: int) -> None:
 
 
 def read_recording(content: bytes, where: str) -> Recording:
-    """Reads what `to_bytes` made. Raises RecordingError: damaged, or of a newer format."""
+    """Reads what `to_bytes` made. Raises RecordingError: damaged, or of another format."""
     try:
         with open_archive(io.BytesIO(content), MAX_ARRAYS) as file:
             manifest = json.loads(member(file, "manifest.json", MAX_MANIFEST))
             if (found := int(manifest["format"])) != FORMAT:
-                raise RecordingError(f"{where} is of format {found}, not {FORMAT}", "update hfnet-edge")
+                remedy = REMEDY if found < FORMAT else "update hfnet-edge"
+                raise RecordingError(f"{where} is of format {found}, not {FORMAT}", remedy)
             names = set(file.namelist())
 
             def array(name: str, dtype: str, axes: int | None) -> np.ndarray:
@@ -119,7 +127,7 @@ def read_recording(content: bytes, where: str) -> Recording:
             references = dict(zip(map(str, manifest["references"]), poses, strict=True))
             queries = []
             for i, q in enumerate(manifest["queries"]):
-                features = matched = thumbnail = None
+                features = matched = thumbnail = covariance = None
                 if f"{i}/features/keypoints.npy" in names:
                     parts = {key: array(f"{i}/features/{key}", *kind) for key, kind in FEATURES.items()}
                     features = Features(**parts, pixel=float(q["pixel"]))
@@ -139,6 +147,8 @@ def read_recording(content: bytes, where: str) -> Recording:
                         raise ValueError(f"the matches of {q['name']} are of keypoints that are not there")
                 if f"{i}/thumbnail.npy" in names:
                     thumbnail = array(f"{i}/thumbnail", "u1", 2)
+                if f"{i}/covariance.npy" in names:
+                    covariance = _covariance(array(f"{i}/covariance", "f8", 2), str(q["name"]))
                 queries.append(
                     QueryRecord(
                         str(q["name"]),
@@ -152,6 +162,9 @@ def read_recording(content: bytes, where: str) -> Recording:
                         matched,
                         Status(q["status"]).value,
                         pose_from_json(q["pose"]),
+                        _probability(q["probability"]),
+                        _probability(q["wrong"]),
+                        covariance,
                     )
                 )
         about = {str(key): str(value) for key, value in manifest["about"].items()}
@@ -164,6 +177,22 @@ def read_recording(content: bytes, where: str) -> Recording:
     except Exception as e:  # damage shows as any exception of zipfile, json, numpy or ours
         raise RecordingError(f"{where} is damaged or not a recording ({type(e).__name__}: {e})", REMEDY) from e
     return Recording(about, references, tuple(queries))
+
+
+def _probability(value: Any) -> float | None:
+    """Raises ValueError: it is not one. TypeError: it is no number."""
+    if value is None:
+        return None
+    if isinstance(value, bool | str) or not 0 <= value <= 1:  # NaN is not either
+        raise ValueError(f"{value!r} is not a probability")
+    return float(value)
+
+
+def _covariance(value: np.ndarray, query: str) -> np.ndarray:
+    """The same, if it may be one: symmetric, and with variances that are positive. Raises ValueError."""
+    if value.shape != (6, 6) or not np.array_equal(value, value.T) or not (np.diag(value) > 0).all():
+        raise ValueError(f"the covariance of {query}, {value.shape}, is not that of a pose")
+    return value
 
 
 def _check_rows(name: str, array: np.ndarray) -> None:

@@ -30,7 +30,6 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.registry import method_name
 from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.networks.description import Description
-from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.record.bench import BenchJob, bench
 from hfnet_edge.record.recording import QueryRecord, Recording, digest, record_query
 from hfnet_edge.record.recording_file import camera_from_json, camera_to_json, to_bytes
@@ -51,13 +50,11 @@ class RecordJob:
 
     Attributes:
         queries: name, file below IMAGES, camera.
-        solver: see `PoseConfig`; this machine's own where it is None or not there.
         threads: of the networks.
         method: of localization.
     """
 
     queries: tuple[tuple[str, str, Camera], ...]
-    solver: str | None = None
     threads: int = 2
     method: str = "hierarchical"
 
@@ -65,7 +62,6 @@ class RecordJob:
         """For job.json."""
         return {
             "task": "record",
-            "solver": self.solver,
             "threads": self.threads,
             "method": self.method,
             "queries": [[name, file, camera_to_json(camera)] for name, file, camera in self.queries],
@@ -75,7 +71,7 @@ class RecordJob:
     def from_json(cls, fields: dict) -> RecordJob:
         """Reads what `to_json` made."""
         queries = tuple((name, file, camera_from_json(camera)) for name, file, camera in fields["queries"])
-        return cls(queries, fields["solver"], fields["threads"], str(fields["method"]))
+        return cls(queries, fields["threads"], str(fields["method"]))
 
 
 def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) -> Recording:
@@ -88,7 +84,7 @@ def record(folder: Path, job: RecordJob, on_query: OnQuery = lambda *_: None) ->
     localizer = Localizer(
         folder / MAP,
         *(open_network(file, job.threads) for file in files),
-        config=LocalizationConfig(job.method, pose=PoseConfig(solver=solver_here(job.solver))),
+        config=LocalizationConfig(job.method),
     )
     queries = [(name, folder / IMAGES / file, camera) for name, file, camera in job.queries]
     return Recording(

@@ -11,6 +11,8 @@ from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
 from hfnet_edge.shell.reading import read_text
 from hfnet_edge.shell.writing import atomic_write
 
+QUERY_LINE = "`name MODEL width height params...`"
+
 
 def read_names(path: Path | str) -> list[str]:
     """Image names, one a line; anything after the first blank is ignored. Raises InputError."""
@@ -22,7 +24,22 @@ def read_names(path: Path | str) -> list[str]:
 
 def read_queries(path: Path | str) -> list[tuple[str, Camera]]:
     """hloc's queries with intrinsics: ``name MODEL width height params...`` a line. Raises InputError."""
-    queries: dict[str, Camera] = {}
+    queries = []
+    for number, name, camera in _queries(path):
+        if camera is None:
+            raise InputError(f"{path}, line {number}: {name} has no camera", f"write {QUERY_LINE}")
+        queries.append((name, camera))
+    return queries
+
+
+def read_photos(path: Path | str) -> list[tuple[str, Camera | None]]:
+    """The same, and lines of a name alone: of these photos nobody knows the camera. Raises InputError."""
+    return [(name, camera) for _, name, camera in _queries(path)]
+
+
+def _queries(path: Path | str) -> list[tuple[int, str, Camera | None]]:
+    """Number of the line, name, and camera if there is one. Raises InputError."""
+    queries: dict[str, tuple[int, str, Camera | None]] = {}
     for number, line in _lines(path):
         name, *fields = line.split()
         if len(fields) > 1 and fields[0] not in CAMERA_MODELS and set(fields) & set(CAMERA_MODELS):
@@ -30,14 +47,12 @@ def read_queries(path: Path | str) -> list[tuple[str, Camera]]:
         if name in queries:
             raise InputError(f"{path}, line {number}: {name} appears twice", "keep one line per query")
         try:
-            queries[name] = Camera.parse(" ".join(fields))
+            queries[name] = number, name, Camera.parse(" ".join(fields)) if fields else None
         except CameraError as e:
-            raise InputError(
-                f"{path}, line {number}: {e.problem}", e.remedy or "write `name MODEL width height params...`"
-            ) from e
+            raise InputError(f"{path}, line {number}: {e.problem}", e.remedy or f"write {QUERY_LINE}") from e
     if not queries:
-        raise InputError(f"{path} lists no queries", "write `name MODEL width height params...` per line")
-    return list(queries.items())
+        raise InputError(f"{path} lists no queries", f"write {QUERY_LINE} per line")
+    return list(queries.values())
 
 
 def find_images(folder: Path, names: Iterable[str], what: str = "queries") -> dict[str, Path]:
