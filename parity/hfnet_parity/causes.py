@@ -27,8 +27,11 @@ LOOK_AT = {
     "keypoints": "the network's outputs agree, their decoding does not: softmax, suppression, top-k, or the half pixel",
     "descriptors": "keypoints agree, descriptors do not: sampling, normalisation, or the descriptor heads' precision",
     "retrieval": "descriptors agree, the ranking does not: the map's global descriptors, or ties that break otherwise",
-    "matches": "the ranking agrees, matches do not: the map's landmarks or descriptors, or the ratio test",
+    "matches": "the ranking agrees, matches do not: the map's landmarks or descriptors, the ratio test, or the first "
+    "pose and the camera, by which the second look projects landmarks",
     "pose": "what leads to it agrees, the pose does not: principal point, focal length, distortion, or the solver",
+    "trust": "poses agree, what is thought of them does not: the second look, the rivals, the evidence, its tables, or "
+    "the map's calibration",
 }
 
 PATCHES_LOOK_AT = {  # where a patch network describes SIFT's keypoints
@@ -36,8 +39,8 @@ PATCHES_LOOK_AT = {  # where a patch network describes SIFT's keypoints
     "keypoints": "the image agrees, SIFT's keypoints do not: another OpenCV or its floating point, or the half pixel",
     "descriptors": "keypoints agree, descriptors do not: SIFT's angles, how patches are cut, the patch network's "
     "weights, scale or bits, signs that rounding loses; or HF-Net's global descriptor",
-    "matches": "what is sought with agrees, matches do not: the trees' leaves, the map's landmarks or descriptors, or "
-    "the ratio test",
+    "matches": "what is sought with agrees, matches do not: the trees' leaves, the map's landmarks or descriptors, "
+    "the ratio test, or the first pose and the camera, by which the second look projects landmarks",
 }
 
 
@@ -78,7 +81,7 @@ def explain(comparison: Comparison, bundle: Bundle | None = None) -> str:
         dx, dy = np.nanmean(offsets, axis=0) if np.isfinite(offsets).any() else (0.0, 0.0)
         if np.hypot(dx, dy) > VISIBLE:
             found = f"all keypoints are ({dx:+.2f}, {dy:+.2f}) network pixels aside"
-    elif stage == "pose":
+    elif stage in ("pose", "trust") or (stage == "matches" and all(p.same_map for p in comparison.pairs)):
         shifts = np.array([p.shift for p in comparison.pairs])
         shifts = shifts[np.isfinite(shifts).all(axis=1)]
         if len(shifts):

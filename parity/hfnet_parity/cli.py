@@ -61,10 +61,6 @@ def record(
         str,
         typer.Option(metavar='"M,DEG ..."', help="Of each recall: metres, the map's unit taken for one, and degrees."),
     ] = "0.25,2 0.5,5 5,10",
-    solver: Annotated[
-        Literal["poselib", "usac"] | None,
-        typer.Option(help="usac: to compare with devices that lack PoseLib. Default: the best of this machine."),
-    ] = None,
     input_size: Annotated[
         str | None,
         typer.Option(metavar="HEIGHTxWIDTH", help="Of a network that is not a .tflite; default 480x640."),
@@ -94,11 +90,9 @@ def record(
         raise InputError("the reference is not named", "give either --model and --map, or --from-hloc")
     if not os.path.isdir(images):
         raise InputError(f"there is no folder {images}", "check --images")
-    own = (solver, input_size, input_range, outputs)
+    own = (input_size, input_range, outputs)
     if from_hloc is not None and any(option is not None for option in own):
-        raise InputError(
-            "--solver, --input-size, --input-range and --outputs are not for --from-hloc", "leave them out"
-        )
+        raise InputError("--input-size, --input-range and --outputs are not for --from-hloc", "leave them out")
     size = None if input_size is None else re.fullmatch(r"(\d+)x(\d+)", input_size)
     if input_size is not None and size is None:
         raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
@@ -132,7 +126,7 @@ def record(
         pixels = None if size is None else (int(size[1]), int(size[2]))
         networks = [load_network(name, pixels, low_high, named) for name in models]
         with progress() as report:
-            recording = record_bundle(networks, map_, images, listed, output, truth, limits, solver, report, method)
+            recording = record_bundle(networks, map_, images, listed, output, truth, limits, report, method)
     localized = sum(q.pose is not None for q in recording.queries)
     print(f"{localized} of {len(recording.queries)} queries localized on {recording.about['processor']}")
     precisions = [value for key, value in recording.about.items() if key.endswith("precision")]

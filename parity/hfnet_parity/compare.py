@@ -14,7 +14,7 @@ from hfnet_edge.errors import MismatchError, RecordingError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.record.recording import Recording
 from hfnet_maps.evaluation.errors import Threshold, pose_error, pose_errors, within
-from hfnet_parity.measures import MEASURES, MEDIAN, RECALL, REFERENCES, Measure
+from hfnet_parity.measures import MEASURES, MEDIAN, RECALL, REFERENCES, STATUS, Measure
 from hfnet_parity.pairs import MissingStage, Pair
 from hfnet_parity.tolerances import HLOC
 
@@ -78,9 +78,10 @@ class Comparison:
 
     @property
     def shown(self) -> tuple[Value, ...]:
-        """Values for people: those with a limit, recall and medians, and all of stages where nothing has a limit."""
+        """Values for people: those with a limit, recall, medians and statuses, and all of stages where nothing has a
+        limit."""
         limited = {v.measure.stage for v in self.values if v.limit is not None}
-        always = (RECALL.key, MEDIAN.key)
+        always = (RECALL.key, MEDIAN.key, STATUS.key)
         return tuple(
             v for v in self.values if v.limit is not None or v.measure.stage not in limited or v.measure.key in always
         )

@@ -18,20 +18,20 @@ from hfnet_edge.localizer import localize_query
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig, Query
 from hfnet_edge.methods.registry import open_method
-from hfnet_edge.pose import PoseConfig, solver_here
 from hfnet_edge.record.recording import QueryRecord
 from hfnet_edge.result import LocalizationResult
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.compare import Comparison
 from hfnet_parity.pairs import Pair
 
+ROUNDING = 1e-5  # metres or degrees: what two solvers leave between poses of the same optimum, a hundred times over
 STEPS = {
     "map": "the reference's features, in the run's map",
     "retrieval": "the global descriptor becomes the run's",
     "detection": "keypoints that only one of them has go or come",
     "positions": "keypoints that both have move to where the run has them",
     "descriptors": "their descriptors become the run's",
-    "solver": "the run's solver, and camera",
+    "solver": "the run's machine and solver, and its camera",
 }
 
 
@@ -68,9 +68,7 @@ def costs(comparison: Comparison, map_: LocalizationMap) -> tuple[Cost, ...]:
         for f in (pair.reference.features, pair.run.features):
             if f is None or f.descriptors.shape[1] != width or len(f.global_descriptor) != dims:
                 return ()
-    solver = solver_here(comparison.reference.about.get("solver"))
-    config = LocalizationConfig(comparison.run.method, pose=PoseConfig(solver=solver))
-    method = open_method(map_, None, config)
+    method = open_method(map_, None, LocalizationConfig(comparison.run.method))
     moved, lost = np.zeros((len(comparison.pairs), len(STEPS))), np.zeros((len(comparison.pairs), len(STEPS)))
     for i, pair in enumerate(comparison.pairs):
         here: list[LocalizationResult] = []
@@ -131,7 +129,11 @@ def _distance(a: Pose | None, b: Pose | None) -> float:
 
 
 def costliest(found: tuple[Cost, ...]) -> Cost | None:
-    """The step where most poses come or go, equals by how far it moves them, then by the inliers that it loses; None
-    where none does anything."""
-    best = max(found, key=lambda cost: (cost.changed, cost.moved, cost.inliers), default=None)
-    return best if best is not None and (best.changed or best.moved > 0 or best.inliers > 0) else None
+    """The step where most poses come or go, equals by how far it moves them beyond `ROUNDING`, then by the inliers that
+    it loses; None where none does anything."""
+
+    def cost(one: Cost) -> tuple[int, float, float]:
+        return one.changed, one.moved if one.moved > ROUNDING else 0.0, one.inliers
+
+    best = max(found, key=cost, default=None)
+    return best if best is not None and max(cost(best)) > 0 else None

@@ -2,22 +2,30 @@
 
 For each stage whether it is the same bits, which another processor has to give, and by how much it differs, which a
 quantized network may. Which of them have limits is for `hfnet_parity.tolerances`.
+
+From the matches on, only queries count of which the reference has a pose: what another solver samples from matches that
+agree on nothing is chance, and so is what the second look finds there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hfnet_edge.pose.refinement import position_std, rotation_std
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_parity.pairs import MissingStage, Pair
 
-STAGES = ("map", "input", "tensor", "keypoints", "descriptors", "retrieval", "matches", "pose")
+STAGES = ("map", "input", "tensor", "keypoints", "descriptors", "retrieval", "matches", "pose", "trust")
 SAME_LANDMARK = 0.5  # network pixels between the projections of two maps' landmarks that are the same
 EQUAL_BITS = 99.0  # dB, in place of infinity
+SAME_METRES, SAME_DEGREES = 1e-4, 1e-3  # poses of the same matches are nearer, whichever solver found the first of them
+SAME_SPREAD = 1e-6  # standard deviations that are equal, relatively: sums round in another order
+SAME_PROBABILITY = 1e-3  # probabilities that are equal: rivals are sampled too
 
 
 @dataclass(frozen=True)
@@ -189,9 +197,9 @@ def _agreeing_matches(pair: Pair) -> float:
 def _inlier_matches(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """For each of the reference's N > 0 inlier matches, (N,) bool whether the run matches its keypoint with the same
     landmark, and (N,) bool whether its keypoint is an inlier of the run too. Landmarks of two maps are told apart from
-    where the reference's camera is: without its pose nothing is said. Raises MissingStage."""
+    where the reference's camera is. Raises MissingStage: the reference has no pose or no matches."""
     a, b, pose = pair.reference.matched, pair.run.matched, pair.reference.pose
-    if a is None or not a.inliers.any() or (pose is None and not pair.same_map) or a.keypoints is None:
+    if a is None or not a.inliers.any() or pose is None or a.keypoints is None:
         raise MissingStage
     inliers = np.flatnonzero(a.inliers)
     nothing = np.zeros(len(inliers), bool)
@@ -204,7 +212,7 @@ def _inlier_matches(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     both[matched] = b.inliers[rows[matched]]
     if pair.same_map and a.landmarks is not None and b.landmarks is not None:
         same[matched] = a.landmarks[inliers[matched]] == b.landmarks[rows[matched]]
-    elif pose is not None and matched.any():
+    elif matched.any():
         project = pair.reference.camera.project
         pixel = pair.reference.features.pixel if pair.reference.features else 1.0
         gap = project(pose.transform(a.xyz[inliers[matched]])) - project(pose.transform(b.xyz[rows[matched]]))
@@ -214,8 +222,8 @@ def _inlier_matches(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 
 def _same_matches(pair: Pair) -> float:
     a, b = pair.reference, pair.run
-    if a.matched is None and b.matched is None and a.prior_frames is not None and b.prior_frames is not None:
-        return 100.0  # nothing was matched, in either
+    if a.pose is None:
+        raise MissingStage
     if a.matched is not None and b.matched is None and b.prior_frames is not None:
         return 0.0
     return _same(pair, "matched", "keypoints", "landmarks", "xyz")
@@ -224,7 +232,7 @@ def _same_matches(pair: Pair) -> float:
 def _inliers(pair: Pair) -> float:
     """At most 100: a query that gains inliers does not make up for one that loses them."""
     a, b = pair.reference.matched, pair.run.matched
-    if a is None or not a.inliers.any():
+    if a is None or not a.inliers.any() or pair.reference.pose is None:
         raise MissingStage
     return min(100.0, 100.0 * (0 if b is None else int(b.inliers.sum())) / int(a.inliers.sum()))
 
@@ -243,6 +251,11 @@ def _turned(pair: Pair) -> float:
     return _poses_apart(pair)[1]
 
 
+def _same_pose(pair: Pair) -> float:
+    metres, degrees = _poses_apart(pair)
+    return 100.0 * (metres <= SAME_METRES and degrees <= SAME_DEGREES)
+
+
 def _poses_apart(pair: Pair) -> tuple[float, float]:
     """Metres and degrees; infinite where the run has lost the pose. Raises MissingStage: the reference has none."""
     a, b = pair.reference.pose, pair.run.pose
@@ -251,11 +264,47 @@ def _poses_apart(pair: Pair) -> tuple[float, float]:
     return (np.inf, np.inf) if b is None else pose_error(b, a)
 
 
+def _same_trust(pair: Pair) -> float:
+    off = _probability_off(pair)
+    apart = max(_apart(pair, spread) for spread in (position_std, rotation_std))
+    return 100.0 * (off <= SAME_PROBABILITY and apart <= SAME_SPREAD)
+
+
+def _same_status(pair: Pair) -> float:
+    if pair.reference.probability is None or pair.run.probability is None:  # of hloc's it is not known why
+        raise MissingStage
+    return 100.0 * (pair.reference.status == pair.run.status)
+
+
+def _probability_off(pair: Pair) -> float:
+    """Of both probabilities the one that differs more. Raises MissingStage: the reference has no pose, or one does not
+    know them."""
+    a, b = pair.reference, pair.run
+    if a.pose is None or a.probability is None or a.wrong is None or b.probability is None or b.wrong is None:
+        raise MissingStage
+    return max(abs(b.probability - a.probability), abs(b.wrong - a.wrong))
+
+
+def _spread_off(pair: Pair, spread: Callable[[np.ndarray | None], float]) -> float:
+    """% of the reference's standard deviation. Raises MissingStage: one of them has no pose, or does not know it."""
+    if pair.run.pose is None:
+        raise MissingStage
+    _probability_off(pair)
+    return 100 * _apart(pair, spread)
+
+
+def _apart(pair: Pair, spread: Callable[[np.ndarray | None], float]) -> float:
+    """Between standard deviations, relative; infinite where one alone is free to move."""
+    a, b = (spread(record.covariance) for record in (pair.reference, pair.run))
+    return 0.0 if a == b else abs(b - a) / a if math.isfinite(a) else math.inf
+
+
 REFERENCES = Measure("map", "references", "reference images that this map has at the same pose", "%", 1, True)
 RECALL = Measure("pose", "recall", "points of recall lost, at the threshold that loses most", "pt", 1, False)
 MEDIAN = Measure(
     "pose", "median", "median error, of the reference's; of position or rotation the worse", "x", 3, False, proven=True
 )
+STATUS = Measure("trust", "status", "queries that end with the reference's status", "%", 1, True, _same_status)
 MEASURES = (
     REFERENCES,
     Measure("input", "identical", "queries of which the network sees the same pixels", "%", 1, True, _same_input),
@@ -300,8 +349,24 @@ MEASURES = (
     Measure("pose", "lost", "the reference's poses that the run does not find", "%", 1, False, _lost),
     Measure("pose", "moved", "metres between the camera's positions, median", "m", 4, False, _moved, np.median),
     Measure("pose", "turned", "degrees between its orientations, median", "°", 4, False, _turned, np.median),
-    Measure("pose", "moved_most", "metres between the positions, of the worst query", "m", 4, False, _moved, np.max),
-    Measure("pose", "turned_most", "degrees between orientations, of the worst", "°", 4, False, _turned, np.max),
+    Measure("pose", "same", "the reference's poses that it has to 0.1 mm and 0.001°", "%", 1, True, _same_pose),
     RECALL,
     MEDIAN,
+    Measure(
+        "trust", "same", "poses with the same probability, to 0.001, and standard deviations, to a millionth", "%", 1,
+        True, _same_trust,
+    ),
+    STATUS,
+    Measure(
+        "trust", "probability", "between probabilities, to be in tolerance and to be wrong, mean of the larger", "", 4,
+        False, _probability_off,
+    ),
+    Measure(
+        "trust", "position", "between standard deviations of the position, median", "%", 2, False,
+        lambda pair: _spread_off(pair, position_std), np.median,
+    ),
+    Measure(
+        "trust", "rotation", "between standard deviations of the rotation, median", "%", 2, False,
+        lambda pair: _spread_off(pair, rotation_std), np.median,
+    ),
 )  # fmt: skip

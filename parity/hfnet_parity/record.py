@@ -21,7 +21,6 @@ from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.networks.description import Description
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 from hfnet_edge.networks.network import read_model
-from hfnet_edge.pose import DEFAULT_SOLVER, PoseConfig
 from hfnet_edge.record.recording import Recording
 from hfnet_edge.record.runner import about, network_names, record_queries, reference_poses
 from hfnet_edge.shell.command_files import CommandFiles
@@ -112,7 +111,6 @@ def record(
     output: Path,
     truth: Mapping[str, Pose] | None = None,
     thresholds: Sequence[Threshold] = THRESHOLDS,
-    solver: str | None = None,
     progress: Report = silent,
     method: str = "hierarchical",
 ) -> Recording:
@@ -121,7 +119,6 @@ def record(
     Args:
         images: folder that the queries' names are in.
         truth: true cam_from_world by query; needed for recall and medians.
-        solver: see `hfnet_edge.pose.PoseConfig`; None: this machine's.
 
     Raises:
         ImageError, CameraError, MapFormatError, ModelError, MismatchError: an input is not usable.
@@ -131,7 +128,7 @@ def record(
     localizer = Localizer(
         map_,
         *(network.model for network in networks),
-        config=LocalizationConfig(method, pose=PoseConfig(solver=solver or DEFAULT_SOLVER)),
+        config=LocalizationConfig(method),
     )
     place = read_bytes(map_)
     files = find_images(images, (name for name, _ in queries))

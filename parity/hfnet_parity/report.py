@@ -11,22 +11,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hfnet_edge.pose.refinement import position_std, rotation_std
 from hfnet_edge.record.recording import QueryRecord, Recording
 from hfnet_edge.record.recording_file import pose_to_json
 from hfnet_edge.shell.printing import printable
 from hfnet_edge.shell.tables import PrintableConsole
 from hfnet_parity.compare import Comparison, Value
-from hfnet_parity.costs import STEPS, Cost, costliest
+from hfnet_parity.costs import ROUNDING, STEPS, Cost, costliest
 from hfnet_parity.layers import Layer
 from hfnet_parity.measures import STAGES, Measure
 from hfnet_parity.pairs import Pair
 from hfnet_parity.run import Verdict
-from hfnet_parity.tolerances import same_solver
 
-FORMAT = 1
+FORMAT = 2
 WIDTH = 100  # columns, where the terminal does not say
 WORST, LAYERS = 3, 5  # that the terminal shows
-ROUNDING = 1e-5  # metres or degrees
+NO_DIFFERENCE = "No query's pose, inliers or status differ."
 UNIT = "Lengths take the map's unit for the metre."
 OK, OUT, NO_LIMIT, NOT_RECORDED = "ok", "OUT", "–", "not recorded"
 STYLES = {OK: "green", OUT: "bold red", NO_LIMIT: "dim", NOT_RECORDED: "dim"}
@@ -58,7 +58,9 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
     console.print(Text(cost_sentence(verdict.costs)))
     console.print()
     worst = [pair for pair in c.worst[:WORST] if differs(c, pair)]
-    console.print(_worst(c, worst) if worst else Text("No query's pose or inliers differ."))
+    console.print(_worst(c, worst) if worst else Text(NO_DIFFERENCE))
+    if statuses(c):
+        console.print(Text(statuses(c), STYLES[NO_LIMIT]))
     if layers:
         console.print()
         console.print(_layers(layers[:LAYERS], c.run.has_patch_network))
@@ -67,7 +69,7 @@ def print_report(verdict: Verdict, layers: Sequence[Layer], console: Console) ->
 def to_json(verdicts: Sequence[Verdict], layers: Sequence[Layer]) -> dict[str, Any]:
     """A report for programs; what is not finite (not recorded, no pose) is null. Metres are the map's units.
 
-    format      1
+    format      2; 1 had same_solver, pose.moved_most and pose.turned_most, and no trust
     passed      all runs hold their tolerances
     layers      of HF-Net, or of the patch network if there is one: name, label, operator, snr_db; the noisiest first
     runs        one per verdict:
@@ -75,14 +77,14 @@ def to_json(verdicts: Sequence[Verdict], layers: Sequence[Layer]) -> dict[str, A
         first_out, look_at      the first stage out of tolerance or null, and what to look at or ""
         costliest, cost         the step that costs most or null, and a sentence
         reference, run          what ran there: method, processor, kernels, solver, precision, hashes, versions
-        same_solver
         numbers     by stage: key, stage, name, sentence, unit, at_least, value, low, high (95 %), limit or null,
                     passed: true, false, or null where there is no limit or no value
         costs       step, sentence, changed (queries whose pose comes or goes), moved (metres, median of the others),
                     inliers (% lost, mean)
         queries     in the order of the list: name, numbers (value by key), costs (metres by step), and reference
                     and run: status, keypoints, matches, inliers (null: not recorded), pose (qw qx qy qz tx ty tz
-                    of cam_from_world, or null)
+                    of cam_from_world, or null), probability, wrong (null: not recorded), position_std (metres),
+                    rotation_std (degrees; null: free to move, or not recorded)
     """
     return {
         "format": FORMAT,
@@ -134,16 +136,29 @@ def cost_sentence(costs: Sequence[Cost]) -> str:
     if most.changed:
         queries = "query" if most.changed == 1 else "queries"
         return f"Most of it comes from {most.step}: it gives or takes the pose of {most.changed} {queries}."
-    if most.moved == 0:
+    if most.moved <= ROUNDING:
         return f"No stage moves the camera by the median; {most.step} loses {most.inliers:.1f} % of the inliers."
     return f"Most of it comes from {most.step}: it moves the camera by {distance(most.moved)} (median)."
 
 
 def differs(comparison: Comparison, pair: Pair) -> bool:
-    """Whether a query's pose, by more than rounding, or its number of inliers is another one."""
+    """Whether a query's pose, by more than rounding, its number of inliers or its status is another one."""
     numbers = of_query(comparison, pair)
     apart = numbers["pose.moved"] > ROUNDING or numbers["pose.turned"] > ROUNDING
-    return apart or inlier_count(pair.reference) != inlier_count(pair.run)
+    return apart or inlier_count(pair.reference) != inlier_count(pair.run) or numbers["trust.status"] == 0
+
+
+def statuses(comparison: Comparison) -> str:
+    """Which queries end otherwise, "LOCALIZED → AMBIGUOUS: 2 queries, first a.png", or ""."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for pair in comparison.pairs:
+        if of_query(comparison, pair)["trust.status"] == 0:
+            found.setdefault((pair.reference.status, pair.run.status), []).append(printable(pair.reference.name))
+    counted = sorted(found.items(), key=lambda item: -len(item[1]))
+    return "; ".join(
+        f"{before} → {after}: {f'{len(names)} queries, first ' if len(names) > 1 else ''}{names[0]}"
+        for (before, after), names in counted
+    )
 
 
 def of_query(comparison: Comparison, pair: Pair) -> dict[str, float]:
@@ -153,15 +168,8 @@ def of_query(comparison: Comparison, pair: Pair) -> dict[str, float]:
 
 
 def ran_lines(comparison: Comparison) -> tuple[str, ...]:
-    """What ran in the reference and in the run, a line each, and a remark where the solvers differ."""
-    a, b = comparison.reference, comparison.run
-    lines = [f"reference: {ran(a)}", f"{comparison.backend}: {ran(b)}"]
-    if "solver" in a.about and "solver" in b.about and not same_solver(a, b):
-        lines.append(
-            f"The solvers differ, {printable(a.about['solver'])} and {printable(b.about['solver'])}: poses may be "
-            "millimetres apart on equal matches."
-        )
-    return tuple(lines)
+    """What ran in the reference and in the run, a line each."""
+    return f"reference: {ran(comparison.reference)}", f"{comparison.backend}: {ran(comparison.run)}"
 
 
 def ran(recording: Recording) -> str:
@@ -259,8 +267,8 @@ def _costs(costs: Sequence[Cost]) -> Table:
 
 def _worst(c: Comparison, pairs: Sequence[Pair]) -> Table:
     table = _plain()
-    table.add_column("worst queries", overflow="ellipsis", no_wrap=True, max_width=44)
-    for name in ("moved", "turned", "inliers", "matches kept"):
+    table.add_column("worst queries", overflow="ellipsis", no_wrap=True, max_width=40)
+    for name in ("moved", "turned", "inliers", "matches kept", "probability"):
         table.add_column(name, justify="right", no_wrap=True)
     for pair in pairs:
         numbers = of_query(c, pair)
@@ -270,6 +278,7 @@ def _worst(c: Comparison, pairs: Sequence[Pair]) -> Table:
             angle(numbers["pose.turned"]),
             inliers_text(pair),
             percent(numbers["matches.kept"]),
+            probabilities_text(pair),
         )
     return table
 
@@ -278,6 +287,12 @@ def inliers_text(pair: Pair) -> str:
     """ "312 → 298"."""
     counts = (inlier_count(pair.reference), inlier_count(pair.run))
     return " → ".join("?" if count is None else str(count) for count in counts)
+
+
+def probabilities_text(pair: Pair) -> str:
+    """ "0.982 → 0.941"."""
+    both = (pair.reference.probability, pair.run.probability)
+    return " → ".join("?" if probability is None else f"{probability:.3f}" for probability in both)
 
 
 def percent(value: float) -> str:
@@ -315,7 +330,6 @@ def _run_to_json(verdict: Verdict) -> dict[str, Any]:
             "cost": cost_sentence(verdict.costs),
             "reference": dict(c.reference.about),
             "run": dict(c.run.about),
-            "same_solver": same_solver(c.reference, c.run),
             "numbers": [
                 {
                     "key": v.measure.key,
@@ -363,6 +377,10 @@ def _query_to_json(query: QueryRecord) -> dict[str, Any]:
         "matches": None if query.matched is None else len(query.matched.xyz),
         "inliers": inlier_count(query),
         "pose": pose_to_json(query.pose),
+        "probability": query.probability,
+        "wrong": query.wrong,
+        "position_std": position_std(query.covariance),
+        "rotation_std": rotation_std(query.covariance),
     }
 
 

@@ -28,7 +28,7 @@ from hfnet_parity.bundle import Bundle
 from hfnet_parity.causes import explain
 from hfnet_parity.compare import Comparison, compare
 from hfnet_parity.costs import Cost, costs
-from hfnet_parity.tolerances import HLOC, profile_of, read_tolerances, same_solver
+from hfnet_parity.tolerances import HLOC, profile_of, read_tolerances
 
 if TYPE_CHECKING:
     from hfnet_parity.layers import Layer
@@ -62,7 +62,7 @@ def run_on(
     progress: Report = silent,
     method: str | None = None,
 ) -> Recording:
-    """The bundle's queries on a backend, with its solver where the backend has that. Prints what was pushed and pulled.
+    """The bundle's queries on a backend. Prints what was pushed and pulled.
 
     Args:
         networks: .tflite files. method: None: the bundle's, and hierarchical for results of hloc.
@@ -88,7 +88,7 @@ def run_on(
             (job / name).write_bytes(read_bytes(network))
         (job / MAP).write_bytes(read_bytes(map_))
         bundle.unpack_images(job / IMAGES)
-        fields = RecordJob(queries, recorded.about.get("solver"), method=method).to_json()
+        fields = RecordJob(queries, method=method).to_json()
         (job / JOB).write_text(json.dumps(fields))
         if transfer := backend.run(job, progress):
             print(printable(f"{backend.name}: {transfer}"))
@@ -123,7 +123,7 @@ def judge(bundle: Bundle, run: Recording, map_: Path, backend: str, tolerances: 
         RecordingError, MismatchError, InputError: see `hfnet_parity.compare.compare` and `read_tolerances`.
     """
     profile = profile_of(bundle.recording, run)
-    limits = read_tolerances(profile, tolerances, same_solver(bundle.recording, run))
+    limits = read_tolerances(profile, tolerances)
     comparison = compare(bundle.recording, run, bundle.truth, bundle.thresholds, limits, profile, backend)
     m = LocalizationMap.open(map_)
     with one_thread():

@@ -35,26 +35,17 @@ def profile_of(reference: Recording, run: Recording) -> str:
     return "identical" if precisions and all(p in INTEGER for p in precisions) else "rounded"
 
 
-def same_solver(reference: Recording, run: Recording) -> bool:
-    """Whether poses come from one solver. Two of them differ by millimetres on the same matches."""
-    return reference.about.get("solver") == run.about.get("solver")
-
-
-def read_tolerances(profile: str, path: Path | None = None, same_solver: bool = True) -> dict[str, float]:
+def read_tolerances(profile: str, path: Path | None = None) -> dict[str, float]:
     """Limits by key of a measure: the built-in ones of a profile, replaced by those of a file.
 
     Args:
         path: tables by stage, for all profiles, or as in the built-in file by profile and stage.
-        same_solver: if not, poses have the limits of a quantized model at best.
 
     Raises:
         InputError: the file is missing, not TOML, or names what is not measured.
     """
     built_in = tomllib.loads(BUILT_IN.read_text())
-    tables = dict(built_in[profile])
-    if profile in ("identical", "rounded") and not same_solver:
-        tables["pose"] = built_in["quantized"]["pose"]
-    limits = _limits(tables, BUILT_IN)
+    limits = _limits(built_in[profile], BUILT_IN)
     if path is None:
         return limits
     try:

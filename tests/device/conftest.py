@@ -91,7 +91,6 @@ def real_job(tmp_path_factory, kit) -> Path:
     from hfnet_edge.record.runner import JOB
 
     folder, task = kit.job(tmp_path_factory.mktemp("real") / "job")
-    # OpenCV's solver: there is no PoseLib for arm64, and the machines are compared.
-    task = replace(task, queries=task.queries[:2], solver="usac")
+    task = replace(task, queries=task.queries[:2])
     (folder / JOB).write_text(json.dumps(task.to_json()))
     return folder

@@ -26,8 +26,8 @@ from hfnet_parity.bench import WHOLE, Measured, guess_cameras, is_busy, measure,
 from hfnet_parity.bench_cli import bench_main
 
 pytest.importorskip("tensorflow")
-STAGES = ("load", "extract", "decode", "retrieve", "cluster", "match", "pose")
-MAP_STAGES = ("retrieve", "cluster", "match", "pose")
+STAGES = ("load", "extract", "decode", "retrieve", "cluster", "match", "pose", "second_look", "trust")
+MAP_STAGES = STAGES[3:]
 
 
 @pytest.fixture(scope="module")

@@ -162,6 +162,7 @@ def test_a_large_zip_of_64_bits_is_read(tmp_path):
         ("thumbnail", header((10**9, 10**9), "|u1")),
         ("thumbnail", b"\x93NUMPY\x02\x00\xff\xff\xff\xff"),
         ("thumbnail", npy(np.zeros((4097, 4097), np.uint8))),
+        ("covariance", header((10**9, 10**9))),
     ],
 )
 def test_arrays_that_claim_more_than_they_have(name, content):
@@ -187,16 +188,25 @@ def test_keypoints_beyond_what_can_be_compared():
     "manifest",
     [
         b"[" * 200_000,
-        b'{"format": 1, "about": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
+        b'{"format": 2, "about": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
         b'{"format": ' + b"[" * 300 + b"]" * 300 + b"}",
         b'{"format": 1e999}',
-        b'{"format": 1, "about": {}, "references": [], "queries": [' + b"[]," * 6_000_000 + b"[]]}",
+        b'{"format": 2, "about": {}, "references": [], "queries": [' + b"[]," * 6_000_000 + b"[]]}",
     ],
     ids=["deep", "deep about", "deep format", "infinite", "18 MB"],
 )
 def test_hostile_manifests_of_a_recording(manifest):
     members = members_of(to_bytes(a_recording())) | {"manifest.json": manifest}
     refused(zipped(members.items()), "it is damaged")
+
+
+@pytest.mark.parametrize(("format_", "remedy"), [(1, "record it again"), (3, "update hfnet-edge")])
+def test_recordings_of_another_format(format_, remedy):
+    members = members_of(to_bytes(a_recording(1)))
+    members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | {"format": format_}).encode()
+    with pytest.raises(RecordingError, match=f"it is of format {format_}, not 2") as e:
+        read_recording(zipped(members.items()), "it")
+    assert e.value.remedy == remedy
 
 
 def test_a_writer_writes_nothing_that_cannot_be_read():

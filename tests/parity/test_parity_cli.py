@@ -91,7 +91,7 @@ def test_what_is_wrong_is_one_line(kit, inputs, tmp_path):
         ((*record, "-o", tmp_path / "o"), "--from-hloc"),
         ((*record, "--model", kit.int8, "-o", tmp_path / "o"), "--from-hloc"),
         ((*record, "--model", kit.int8, "--map", kit.map, "--input-size", "9x9", "-o", tmp_path / "o"), "--input-size"),
-        ((*record, "--from-hloc", tmp_path, "--solver", "usac", "-o", tmp_path / "o"), "--solver"),
+        ((*record, "--from-hloc", tmp_path, "--input-range", "0,1", "-o", tmp_path / "o"), "--input-range"),
         ((*record, "--from-hloc", tmp_path / "no", "-o", tmp_path / "o"), "no folder"),
     ]:
         assert word in parity(*arguments, code=2).stderr, word

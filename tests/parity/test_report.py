@@ -28,6 +28,7 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig, Query
 from hfnet_edge.networks.description import read_description
 from hfnet_edge.networks.hfnet import Model, RawOutputs
+from hfnet_edge.pose.refinement import position_std
 from hfnet_edge.record.recording import QueryRecord, Recording, record_query
 from hfnet_edge.result import Status
 from hfnet_export.tflite.calibration import built_in_images
@@ -172,7 +173,7 @@ def test_table_json_and_page_agree(made, page):
     assert verdict.passed and verdict.comparison.profile == "quantized"
     text, data, html = printed(verdict), to_json([verdict], LAYERS), page(verdict)
     numbers = data["runs"][0]["numbers"]
-    assert len(numbers) == len(verdict.comparison.values) == 25
+    assert len(numbers) == len(verdict.comparison.values) == 29
     assert {n["stage"] for n in numbers} == {v.measure.stage for v in verdict.comparison.values}
     rows = [line for line in text.splitlines() if re.search(r"\d to [\d∞]", line)]
     by_key = {number["key"]: number for number in numbers}
@@ -222,7 +223,7 @@ def test_the_first_stage_out_and_what_it_costs(made, page):
     assert run["first_out"] == "keypoints" and not run["passed"] and run["look_at"] in html.text
     assert "First stage out of tolerance: keypoints: " in " ".join(text.split())
     assert re.search(r"repeated\s+\d+\.\d %.*\bOUT\b", text)
-    assert html.count("li", "first") == 1 and html.count("li") == 8 and html.count("tr", "out") >= 1
+    assert html.count("li", "first") == 1 and html.count("li") == 9 and html.count("tr", "out") >= 1
     assert "A stage is out of tolerance" in html.text
     worst = max(run["costs"], key=lambda cost: cost["moved"])
     assert run["costliest"] == worst["step"] and worst["moved"] > 1e-3
@@ -240,7 +241,7 @@ def test_the_same_run_costs_nothing(made, page):
     verdict = made.verdict()
     text, html = printed(verdict, ()), page(verdict, layers=())
     assert verdict.passed and verdict.comparison.profile == "rounded"
-    for said in ("No stage moves the camera", "No query's pose or inliers differ."):
+    for said in ("No stage moves the camera", "No query's pose, inliers or status differ."):
         assert said in text and said in html.text
     assert html.count("figure") == 0 and "Noisiest layers" not in html.text and "noisiest" not in text
 
@@ -253,12 +254,27 @@ def test_lines_fit_and_colour_is_not_needed(made):
             assert not any("\x1b" in line for line in lines)
 
 
-def test_solvers_that_differ_are_said(made, page):
-    verdict = made.verdict(0.1, solver="opencv")
-    for text in (printed(verdict), page(verdict).text):
-        assert "The solvers differ, poselib and opencv" in " ".join(text.split())
-    assert "The solvers differ" not in printed(made.verdict(0.1))
-    assert to_json([verdict], ())["runs"][0]["same_solver"] is False
+def test_what_is_thought_of_a_pose_is_shown(made, page):
+    """Poses and matches of the reference, which the run believes in less; one it gives no more."""
+    reference = made.bundle.recording.queries
+    believed = tuple(replace(q, probability=q.probability - 0.3, wrong=0.02) for q in reference)
+    run = replace(made.bundle.recording, queries=believed)
+    verdict = made.judge(run)
+    assert verdict.comparison.broken == "trust" and "trust: poses agree, " in printed(verdict)
+    (data,), html = to_json([verdict], ())["runs"], page(verdict)
+    assert html.count("li", "first") == 1 and "first out" in html.text and verdict.look_at in html.text
+    for query, before in zip(data["queries"], reference, strict=True):
+        assert query["run"]["probability"] == pytest.approx(query["reference"]["probability"] - 0.3)
+        assert query["reference"]["position_std"] == pytest.approx(position_std(before.covariance))
+        assert query["run"]["wrong"] == 0.02 and query["run"]["rotation_std"] < 1
+
+    one = believed[2]
+    refused = replace(one, status=Status.AMBIGUOUS.value, pose=None)
+    verdict = made.judge(replace(run, queries=(*believed[:2], refused, *believed[3:])))
+    text, html = printed(verdict), page(verdict)
+    for said in ("LOCALIZED → AMBIGUOUS: 2.png", f"{one.probability + 0.3:.3f} → {one.probability:.3f}"):
+        assert said in text and said in html.text
+    assert "LOCALIZED →" not in printed(made.verdict(0.1))
 
 
 def test_the_page_needs_nothing_else(made, page):
@@ -287,21 +303,21 @@ def test_hostile_names_are_text(made, page):
 def test_what_hloc_does_not_keep_is_not_recorded(made, page):
     """Only features and poses; the other stages are neither ok nor out."""
     queries = tuple(
-        replace(q, input_hash="", thumbnail=None, output_hashes={}, outputs={}, prior_frames=None, matched=None)
+        QueryRecord(q.name, q.camera, features=q.features, status=q.status, pose=q.pose)
         for q in made.bundle.recording.queries
     )
     bundle = replace(made.bundle, recording=Recording({"processor": "hloc"}, {}, queries))
     verdict = made.judge(made.run(0.1), bundle)
     assert verdict.comparison.profile == "hloc" and verdict.passed
     text, (run,), html = printed(verdict), to_json([verdict], ())["runs"], page(verdict, bundle=bundle)
-    said = "All stages hold that were recorded; not: map, input, tensor, retrieval, matches."
+    said = "All stages hold that were recorded; not: map, input, tensor, retrieval, matches, trust."
     assert said in text and said in html.text
     by_stage = {n["key"]: n for n in run["numbers"]}
     for key in ("map.references", "input.identical", "tensor.snr", "retrieval.kept", "pose.inliers"):
         assert (by_stage[key]["value"], by_stage[key]["passed"]) == (None, None)
     assert by_stage["keypoints.repeated"]["value"] is not None
-    assert sum("n/a" in line for line in text.splitlines()) == 11
-    assert html.text.count("not recorded") == 11 + 5
+    assert sum("n/a" in line for line in text.splitlines()) == 16
+    assert html.text.count("not recorded") == 16 + 6
     assert run["queries"][0]["reference"]["inliers"] is None and "? → " in text
     assert "keypoints kept" in html.text, "there are no inliers to draw"
 
