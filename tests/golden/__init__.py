@@ -1,7 +1,8 @@
 """Golden vectors: small images made by code, and what every stage of the pipeline makes of them, as plain files.
 
     load ─> scale ─> network ─> scores ─> keypoints ─> descriptors, global ─> decode
-         ─> retrieval ─> places ─> compared ─> nearest ─> matches ─> pose ─> inliers ─> result
+         ─> retrieval ─> places ─> compared ─> nearest ─> matches ─> pose ─> inliers
+         ─> refinement ─> second_look ─> guided ─> evidence ─> probability ─> result
     patches ─> signs ─> leaves ─> leaf_landmarks ─> search
 
 A port to another language tests one stage at a time: each case starts from the golden result of the stage before.

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from golden.after_pose import trust_cases
 from golden.folder import Folder
 from golden.matching import map_file, match_cases, search_cases
 from golden.result import result_case
@@ -17,7 +18,8 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.codecs import UNIT
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.pose import available_solvers
+from hfnet_edge.pose.estimate import estimate_pose
+from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_maps.content import DescribedMap, MapNetworks
 from hfnet_maps.pack.writer import lay_out, to_map
 
@@ -109,6 +111,15 @@ def corner_queries(m: LocalizationMap) -> dict[str, Features]:
     alone = [i for i in range(LANDMARKS) if i not in TWINS]
     xy, rows = sees(0, TWINS)
     twins = xy, np.array([described(0, TWINS[0])[0]] * 2)  # equal to two landmarks: matches neither
+    # Landmarks that fall between a quarter and half of the window, and two signs off; and the twins, of which one is as
+    # like as the others are, the other is not.
+    xy, rows = sees(0, alone[8:24])
+    unlike = (
+        xy + 4 * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]] * 4),
+        np.array([flipped(flipped(row, 0, i + 1), 0, i + 2) for row, i in zip(rows, alone[8:24], strict=True)]),
+    )
+    like = flipped(twins[1][0], 0, 1)
+    again = twins[0], np.array([like, flipped(like, 0, 2)])
     xy, rows = sees(1, [6])
     farther = xy + 90, flipped(rows[0], 1, 7)[None]  # of two keypoints on a landmark the nearer stays
     xy, rows = sees(1, [5])
@@ -116,14 +127,16 @@ def corner_queries(m: LocalizationMap) -> dict[str, Features]:
     nothing = np.array([[320.0, 240.0]]), np.zeros((1, 3 * DIM), np.int8)
     one, two, other = [*FIRST, *BLIND], [*FIRST, *SECOND, *BLIND], [*SECOND, *FIRST, *BLIND]
     return {
-        "second_place": query(two, farther, sees(0, alone[:10]), sees(1, range(26)), later),
-        "first_of_two": query(other, sees(0, alone[:25]), sees(1, range(26))),
-        "24_inliers": query(one, sees(0, alone[:24]), twins),
-        "25_inliers": query(one, sees(0, alone[:25]), twins),
+        "second_place": query(two, farther, sees(0, alone[:5]), sees(1, range(32)), later),
+        "first_of_two": query(other, sees(0, alone), sees(1, range(32))),
+        "equal_places": query([*FIRST, *THIRD, *BLIND], sees(0, alone), sees(2, range(30))),
+        "twins": query(one, sees(0, alone), twins),
+        "unlike": query(one, sees(0, alone[:8]), unlike, again),
         "better_first": query(two, sees(0, alone[:15]), sees(1, range(9))),
         "better_second": query(two, sees(0, alone[:9]), sees(1, range(15))),
         "1_keypoint": query(one, sees(0, alone[:1])),
-        "4_matches": query(one, sees(0, alone[:4])),
+        "5_matches": query(one, sees(0, alone[:5])),
+        "6_matches": query(one, sees(0, alone[:6])),
         "3_matches": query(two, nothing, sees(0, alone[:3]), sees(2, range(LANDMARKS))),
         "tenth_image": query([*BLIND[:9], *THIRD], sees(2, range(LANDMARKS))),
         "eleventh_image": query([*BLIND[:10], *THIRD], sees(2, range(LANDMARKS))),
@@ -141,6 +154,11 @@ def corner_cases(folder: Folder) -> None:
             for key in ("keypoints", "scores", "descriptors", "global_descriptor")
         } | {"pixel": features.pixel}
         for i, place in enumerate(search_cases(folder, name, "corners", m, features, arrays)):
-            match_cases(folder, f"{name}/place{i}", "corners", m, features, arrays, *place)
-        for solver in available_solvers():
-            result_case(folder, name, "corners", m, CAMERA, features, arrays, solver, rejected=True)
+            matches, _ = match_cases(folder, f"{name}/place{i}", "corners", m, features, arrays, *place)
+            if query == "unlike":
+                max_error = PoseConfig().max_error * PIXEL
+                first = estimate_pose(matches, CAMERA, max_error, PoseConfig())
+                assert first is not None
+                label = f"{name}/place{i}"
+                trust_cases(folder, label, "corners", m, CAMERA, features, arrays, matches, first, max_error)
+        result_case(folder, name, "corners", m, CAMERA, features, arrays, counted=True)

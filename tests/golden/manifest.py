@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from golden.stages import STAGES, TOLERANCES
 from hfnet_edge.networks.hfnet import Model
 
 FORMAT = 1
+TABLES = "sdk/hfnet_edge/trust/tables.json"
 BY_LINE = ("arrays", "cases")
 README = """# Golden vectors
 
@@ -44,6 +46,13 @@ The docstrings of these functions and classes of `hfnet_edge` specify the stages
 |---|---|---|---|---|
 {rows}
 
+The judge's tables are part of the specification, too: `{tables}` holds fitted numbers
+that a port reads as they are. `manifest.tables` has the SHA-256 of that file; after a new fit, `make golden` writes
+this folder anew.
+
+Poses are refined to the same optimum whatever the solver, so cases name no solver. Where two solvers' first poses end
+in different optima, there is a case for each, which only a port with that solver can repeat.
+
 Cameras are written as COLMAP does: model, width, height, parameters. Pixels: the centre of the top left one is
 (0.5, 0.5). Sizes are as the stage returns them. Inliers of matches are uint8, indices int32.
 
@@ -61,7 +70,7 @@ def readme() -> str:
         (name, ", ".join(f"`{function}`" for function in stage.names), stage.given, stage.expected, stage.tolerance)
         for name, stage in STAGES.items()
     )
-    return README.format(rows="\n".join(f"| {' | '.join(row)} |" for row in rows), command=command())
+    return README.format(rows="\n".join(f"| {' | '.join(row)} |" for row in rows), command=command(), tables=TABLES)
 
 
 def made_with() -> dict[str, Any]:
@@ -101,12 +110,18 @@ def manifest(folder: Folder, content: bytes, model: Model) -> bytes:
                 "nms_radius": d.nms_radius,
                 "toolchain": d.toolchain,
             },
+            "tables": {"file": TABLES, "sha256": tables_sha256()},
             "stages": manifest_stages(),
             "files": sorted([MANIFEST, ABOUT, *folder.files]),
             "arrays": folder.arrays,
             "cases": sorted(folder.cases, key=lambda case: order.index(case["stage"])),  # stable
         }
     )
+
+
+def tables_sha256() -> str:
+    """Of the judge's tables, as they are installed."""
+    return hashlib.sha256(files("hfnet_edge.trust").joinpath("tables.json").read_bytes()).hexdigest()
 
 
 def manifest_stages() -> dict[str, Any]:

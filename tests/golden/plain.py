@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from operator import gt, lt
+from operator import lt
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
+from golden.plain_trust import PLAIN_TRUST, refinement
 from golden.reader import STAGES
+from hfnet_edge.clock import Clock
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image.photo import Photo
@@ -23,8 +25,11 @@ from hfnet_edge.methods.covisibility import cluster
 from hfnet_edge.methods.matching import match
 from hfnet_edge.methods.matching import nearest_two as two_nearest
 from hfnet_edge.methods.retrieval import retrieve
-from hfnet_edge.pose import PoseConfig, estimate_pose
+from hfnet_edge.pose.solvers import DEFAULT_SOLVER, PoseConfig
 from hfnet_edge.result import Status
+from hfnet_edge.trust.examine import evidence_of, examine, rival
+from hfnet_edge.trust.probability import InTolerance
+from hfnet_edge.trust.verdict import decide
 
 
 def luma(file):
@@ -282,42 +287,35 @@ def signs(vectors, kept=True):
     return {"descriptors": np.where((rounded == 0) & (vectors < 0), -1, rounded).astype(np.int8) if kept else rounded}
 
 
-def solved_by_poselib(xy, xyz, camera, max_error, precise):
+def solved_by_poselib(xy, xyz, camera, max_error):
     import poselib
 
     c = Camera.parse(camera)
     found, _ = poselib.estimate_absolute_pose(
         xy, xyz, {"model": c.model, "width": c.width, "height": c.height, "params": list(c.params)},
         {"max_reproj_error": max_error, "max_iterations": 10_000, "min_iterations": 200, "success_prob": 0.9999,
-         "seed": 0},
-        {"loss_type": "CAUCHY", "loss_scale": precise * max_error},
+         "seed": 0}, {"loss_type": "CAUCHY", "loss_scale": max_error / 16},
     )  # fmt: skip
     return np.array(found.q), np.array(found.t)
 
 
-def solved_by_usac(xy, xyz, camera, max_error, refinements):
-    c, parameters = Camera.parse(camera), cv2.UsacParams()
-    parameters.threshold, parameters.confidence, parameters.maxIterations = max_error / max(c.focal), 0.9999, 10_000
-    parameters.sampler, parameters.score = cv2.SAMPLING_UNIFORM, cv2.SCORE_METHOD_MSAC
-    parameters.loMethod, parameters.loIterations, parameters.loSampleSize = cv2.LOCAL_OPTIM_INNER_LO, 10, 50
-    parameters.randomGeneratorState = 0
-    flat, identity = cv2.undistortPoints(xy[:, None], c.matrix, c.distortion)[:, 0], np.eye(3)
-    _, _, rotation, translation, inliers = cv2.solvePnPRansac(xyz, flat, identity, None, params=parameters)
-    kept = inliers.ravel()
-    for _ in range(refinements):
-        rotation, translation = cv2.solvePnPRefineLM(xyz[kept], flat[kept], identity, None, rotation, translation)
-        projected = cv2.projectPoints(xyz, rotation, translation, identity, None)[0][:, 0]
-        kept = np.flatnonzero(np.linalg.norm(projected - flat, axis=1) < parameters.threshold / 2)
-    found = Pose.from_matrix(cv2.Rodrigues(rotation)[0], translation.ravel())
+def solved_by_opencv(xy, xyz, camera, max_error):
+    c = Camera.parse(camera)
+    _, turned, translation, _ = cv2.solvePnPRansac(
+        xyz, xy[:, None], c.matrix, c.distortion, reprojectionError=max_error, iterationsCount=2000
+    )
+    found = Pose.from_matrix(cv2.Rodrigues(turned)[0], translation.ravel())
     return found.quaternion, found.translation
 
 
-def pose(xy, xyz, camera, max_error, solver, precise=1 / 16, refinements=2):
-    """``precise``: of the threshold, what the refinement of PoseLib trusts. ``refinements``: after USAC."""
-    solved = {"poselib": solved_by_poselib, "usac": solved_by_usac}[solver]
-    quaternion, translation = solved(xy, xyz, camera, max_error, precise if solver == "poselib" else refinements)
-    counted = inliers(quaternion, translation, xy, xyz, camera, max_error)
-    return {"quaternion": quaternion, "translation": translation, **counted}
+def pose(xy, xyz, camera, max_error, solver=None, solved=solved_by_opencv, **rules):
+    """``solved``: how a first pose is found, where no solver is asked for."""
+    if solver == "usac":
+        return STAGES["pose"](xy, xyz, camera, max_error, solver)
+    first = (solved_by_poselib if solver == "poselib" else solved)(xy, xyz, camera, max_error)
+    near = refinement(*first, xy, xyz, camera, max_error, precise=1 / 4, rounds=1)
+    found = refinement(near["quaternion"], near["translation"], xy, xyz, camera, max_error, **rules)
+    return {key: found[key] for key in ("quaternion", "translation", "inliers")}
 
 
 def inliers(quaternion, translation, xy, xyz, camera, max_error, within=lt, behind=np.inf):
@@ -327,46 +325,59 @@ def inliers(quaternion, translation, xy, xyz, camera, max_error, within=lt, behi
     return {"inliers": within(np.nan_to_num(error, nan=behind), max_error)}
 
 
+def best_of(examined):
+    """The first of equals."""
+    return max(examined, key=lambda one: (one.held, one.near / np.sqrt(len(one.look.expected) + 100)))
+
+
 def result(
-    map, camera, solver, method="hierarchical", images=10, min_inliers=25, least=4, tried=slice(None), better=gt,
-    until_localized=True, landmarks=lambda m, place: place.landmarks, aside=0.0, **query,
+    map, camera, solver=None, method="hierarchical", images=10, tried=slice(None), compared=3, best=best_of,
+    landmarks=lambda m, place: place.landmarks, aside=0.0, looked=True, rivals=True, least=6, **query,
 ):  # fmt: skip
     """The hierarchical method.
 
     Args:
-        least: number of matches that is not too small. tried: of the places. better: numbers of inliers.
-        until_localized: later places are not tried. aside: metres that the pose is off.
+        tried: of the places. compared: places, before one is judged. best: of what was examined. aside: metres that the
+            pose is off. looked: again. rivals: other places are. least: inliers that are examined.
     """
     if method != "hierarchical":
         return STAGES["result"](map, camera, solver, method, **query)
     m, camera, features = LocalizationMap.open(map), Camera.parse(camera), Features(**query)
     if not len(features.keypoints):
         return {"status": Status.NO_KEYPOINTS.value}
-    config = PoseConfig(solver=solver, min_inliers=min_inliers)
-    best = None
-    found = cluster(m, retrieve(m.global_query(features.global_descriptor), m.global_descriptors, images))
-    for place in [place for place in found if len(place.landmarks)][tried]:
+    config, max_error, examined, end = PoseConfig(solver=solver or DEFAULT_SOLVER), 8 * features.pixel, [], None
+    ranked = retrieve(m.global_query(features.global_descriptor), m.global_descriptors, 4 * images)
+    found, further = (
+        [place for place in cluster(m, part) if len(place.landmarks)] for part in (ranked[:images], ranked[images:])
+    )
+    chosen, found, further = None, found[tried], further[tried]
+    for number, place in enumerate([*found, *further], 1):
         pairs = match(features, m, landmarks(m, place))
-        estimate = estimate_pose(pairs, camera, 8 * features.pixel, config)
-        count = 0 if estimate is None else int(estimate.inliers.sum())
-        end = {"status": Status.REJECTED.value, "inliers": count}
-        if len(pairs) < least or (estimate is None and len(pairs) >= 4):
-            end["status"] = Status.TOO_FEW_MATCHES.value
-        elif count >= min_inliers and estimate.pose is not None:
-            at = estimate.pose
+        shown = features if looked else None
+        one = examine(m, shown, camera, pairs, max_error, config, False, Clock())
+        if one is not None and one.first_inliers >= least:
+            examined.append(one)
+        if not examined or (number < compared and number < len(found)):
+            continue
+        if best(examined) is chosen:
+            continue
+        chosen = best(examined)
+        other = rival(m, shown, chosen, examined if rivals else [chosen], max_error, config)
+        judged, told = evidence_of(features, chosen, other, max_error)
+        allowed = InTolerance.of(chosen.refined, told.shift if told else 0.0, (0.25, 2.0))
+        verdict = decide(judged, allowed, chosen.held, 0.001, m.calibration)
+        status = Status.AMBIGUOUS if verdict.ambiguous else Status.REJECTED
+        end = {"status": status.value, "inliers": int(chosen.refined.inliers.sum())}
+        if verdict.accepted:
+            at = chosen.refined.pose
             world = Pose(at.quaternion, at.translation + aside - at.rotation @ m.origin)
-            end |= {"status": Status.LOCALIZED.value, **vars(world)}
-        localized = end["status"] == Status.LOCALIZED.value
-        if best is None or localized or better(count, best["inliers"]):
-            best = end
-        if localized and until_localized:
-            break
-    return best or {"status": Status.NO_CANDIDATES.value}
+            return end | {"status": Status.LOCALIZED.value, **vars(world)}
+    return end or {"status": (Status.TOO_FEW_MATCHES if found or further else Status.NO_CANDIDATES).value}
 
 
 PLAIN = {
     "load": load, "scale": scale, "scores": scores, "keypoints": keypoints, "descriptors": descriptors,
     "global": global_, "retrieval": retrieval, "places": places, "compared": compared, "nearest": nearest,
     "matches": matches, "patches": patches, "signs": signs, "search": search, "pose": pose, "inliers": inliers,
-    "result": result,
+    **PLAIN_TRUST, "result": result,
 }  # fmt: skip

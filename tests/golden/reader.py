@@ -12,15 +12,18 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-from hfnet_edge import features, localizer, pose
+from hfnet_edge import features, localizer
+from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import keypoints, patches
 from hfnet_edge.image import photo as image
 from hfnet_edge.map import random_trees
+from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import project
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods import covisibility, matching, parallel_search, retrieval
@@ -28,6 +31,12 @@ from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.description import Description
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.pose import estimate, refinement, solvers, support
+from hfnet_edge.trust import examine, second_look
+from hfnet_edge.trust.evidence import Evidence
+from hfnet_edge.trust.probability import InTolerance, default_judge
+from hfnet_edge.trust.tolerance import Tolerance
+from hfnet_edge.trust.verdict import decide
 
 DTYPES = {"uint8": "u1", "int8": "i1", "int32": "<i4", "float32": "<f4", "float64": "<f8"}
 
@@ -77,6 +86,9 @@ class Golden:
         if self.tolerance(case["stage"]) == "pose":
             return pose_differences(found, expected, self.manifest["tolerances"]["pose"])
         assert set(expected) <= set(found), "the runtime does not return it"
+        if self.tolerance(case["stage"]) == "near":
+            relative = self.manifest["tolerances"]["near"]["relative"]
+            return [key for key, value in expected.items() if not near(found[key], value, relative)]
         return [key for key, value in expected.items() if not equal(found[key], value)]
 
 
@@ -92,11 +104,23 @@ def equal(a, b):
     return a.shape == b.shape and (a.dtype.kind == "f") == (b.dtype.kind == "f") and np.array_equal(a, b)
 
 
+def near(a, b, relative):
+    """Equal values, but for floats, which differ by so much of the largest in their array at most."""
+    if isinstance(b, dict):
+        return set(a) == set(b) and all(near(a[key], b[key], relative) for key in b)
+    if isinstance(b, str | bool | None) or a is None or np.asarray(b).dtype.kind in "uib":
+        return equal(a, b)
+    if isinstance(b, list):
+        return len(a) == len(b) and all(near(x, y, relative) for x, y in zip(a, b, strict=True))
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    return a.shape == b.shape and bool((np.abs(a - b) <= relative * np.abs(b).max(initial=0)).all())
+
+
 def pose_differences(found, expected, tolerance):
     if found.get("status") != expected.get("status"):
         return [f"status {found['status']}"]
     off = np.abs(np.asarray(found.get("inliers", 0), int) - np.asarray(expected.get("inliers", 0), int)).sum()
-    wrong = [f"inliers {off}"] if "inliers" in expected and not off <= tolerance["inliers"] else []
+    wrong = [f"inliers {off}"] if "inliers" in expected and off else []
     if "quaternion" not in expected:
         return wrong
     moved = Pose(np.array(found["quaternion"]), np.array(found["translation"]))
@@ -198,21 +222,102 @@ def search(map, descriptors, keypoints, frames, pairs):
     return {"shared": shared.tolist(), "matches": np.stack([found.keypoints, found.landmarks]), "xyz": found.xyz}
 
 
-def estimate(xy, xyz, camera, max_error, solver):
+def posed(xy, xyz, camera, max_error, solver=None):
     rows = np.arange(len(xy))
-    config = pose.PoseConfig(solver=solver)
-    found = pose.estimate_pose(matching.Match2D3D(xy, xyz, rows, rows), Camera.parse(camera), max_error, config)
-    return {"inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
+    config = solvers.PoseConfig(solver=solver or solvers.DEFAULT_SOLVER)
+    found = estimate.estimate_pose(Match2D3D(xy, xyz, rows, rows), Camera.parse(camera), max_error, config)
+    return {"inliers": found.inliers, **vars(found.pose)}
 
 
 def inliers(quaternion, translation, xy, xyz, camera, max_error):
-    found, rows = Pose(np.array(quaternion), np.array(translation)), np.arange(len(xy))
-    matches = matching.Match2D3D(xy, xyz, rows, rows)
-    return {"inliers": pose.inliers_of(found, matches, Camera.parse(camera), max_error)}
+    found = Pose(np.array(quaternion), np.array(translation))
+    return {"inliers": support.inliers_of(found, Match2D3D(xy, xyz), Camera.parse(camera), max_error)}
 
 
-def result(map, camera, solver, method="hierarchical", **given):
-    config = LocalizationConfig(method, pose=pose.PoseConfig(solver=solver))
+def refine(quaternion, translation, xy, xyz, camera, max_error):
+    first, matches, camera = Pose(np.array(quaternion), np.array(translation)), Match2D3D(xy, xyz), Camera.parse(camera)
+    found = refinement.with_covariance(refinement.refine(first, matches, camera, max_error), matches, camera)
+    spread = {"position_std": found.position_std, "rotation_std": found.rotation_std}
+    about = {key: getattr(found, key) for key in ("inliers", "noise", "covariance")}
+    return {**vars(found.pose), **about, **spread}
+
+
+def query_of(keypoints, descriptors):
+    return Features(keypoints, np.ones(len(keypoints), np.float32), descriptors, np.zeros(1, np.int8), 1.0)
+
+
+def matched(m, keypoints, rows):
+    """Matches of rows of keypoints and landmarks; of a map that there is not, pixels and points."""
+    if m is None:
+        return Match2D3D(rows["xy"], rows["xyz"])
+    k, ids = rows.astype(np.int64)
+    return Match2D3D(keypoints[k], m.positions(ids), k, ids)
+
+
+def guide(
+    quaternion, translation, camera, window, keypoints, descriptors, map=None, landmarks=None, positions=None,
+    rows=None, owners=None,
+):  # fmt: skip
+    if map is not None:
+        m = LocalizationMap.open(map)
+        there = second_look.Landmarks.of(m, landmarks.astype(np.int64))
+    else:
+        m = SimpleNamespace(codec=SimpleNamespace(query=lambda compared: compared))
+        there = second_look.Landmarks(np.arange(len(positions)), positions, rows, owners.astype(np.int64))
+    at, query = Pose(np.array(quaternion), np.array(translation)), query_of(keypoints, descriptors)
+    found, distances, expected = second_look.guided_matches(m, query, Camera.parse(camera), at, there, window)
+    return {"matches": np.stack([found.keypoints, found.landmarks]), "distances": distances, "expected": expected}
+
+
+def look_again(map, keypoints, descriptors, matches, camera, max_error, quaternion, translation):
+    m, camera = LocalizationMap.open(map), Camera.parse(camera)
+    given, at = matched(m, keypoints, matches), Pose(np.array(quaternion), np.array(translation))
+    errors = support.reprojection_errors(at, given, camera)
+    first = refinement.RefinedPose(at, errors < max_error, errors, 1.0, None)
+    look = second_look.look_again(m, query_of(keypoints, descriptors), camera, given, first, max_error)
+    return {
+        "landmarks": look.landmarks.ids,
+        "remote": look.remote,
+        "matches": np.stack([look.matches.keypoints, look.matches.landmarks]),
+    }
+
+
+def gather(
+    quaternion, translation, inliers, noise, covariance, camera, max_error, keypoints, matches, guided, distances,
+    expected, remote, first, rival, tolerance, map=None,
+):  # fmt: skip
+    m, camera = map and LocalizationMap.open(map), Camera.parse(camera)
+    at = Pose(np.array(quaternion), np.array(translation))
+    matches, guided = matched(m, keypoints, matches), matched(m, keypoints, guided)
+    errors = support.reprojection_errors(at, matches, camera)
+    refined = refinement.RefinedPose(at, inliers.astype(bool), errors, noise, covariance)
+    ahead = at.transform(matches.xyz[refined.inliers])
+    depth, held = float(np.median(ahead[:, 2])), support.holds(ahead, max_error / min(camera.focal))
+    look = second_look.SecondLook(matches, guided, distances, expected, None, remote)
+    one = examine.Examined(camera, matches, refined, look, *first, 0.0, depth, held)
+    query = query_of(keypoints, np.zeros((len(keypoints), 1), np.int8))
+    found, told = examine.evidence_of(query, one, rival, max_error)
+    allowed = InTolerance.of(refined, told.shift if told else 0.0, Tolerance.parse(tolerance).at(depth))
+    numbers = told and [told.focal, told.focal_std, *told.center, told.center_std]
+    return {
+        "evidence": vars(found),
+        "in_tolerance": vars(allowed),
+        "intrinsics": numbers and [v if np.isfinite(v) else None for v in numbers],
+        "held": held,
+    }
+
+
+def judge(evidence, in_tolerance, calibration, held, max_wrong):
+    evidence, allowed, moved = Evidence(**evidence), InTolerance(**in_tolerance), Calibration(*calibration)
+    points = {
+        "right": default_judge().right_points(evidence, moved),
+        "precise": default_judge().precise_points(evidence, allowed, moved),
+    }
+    return {**points, **vars(decide(evidence, allowed, held, max_wrong, moved))}
+
+
+def result(map, camera, solver=None, method="hierarchical", **given):
+    config = LocalizationConfig(method, pose=solvers.PoseConfig(solver=solver or solvers.DEFAULT_SOLVER))
     found = localizer.localize_features(LocalizationMap.open(map), Features(**given), Camera.parse(camera), config)
     return {"status": found.status.value, "inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
 
@@ -235,15 +340,20 @@ STAGES = {
     "leaves": prior_leaves,
     "leaf_landmarks": leaf_landmarks,
     "search": search,
-    "pose": estimate,
+    "pose": posed,
     "inliers": inliers,
+    "refinement": refine,
+    "guided": guide,
+    "second_look": look_again,
+    "evidence": gather,
+    "probability": judge,
     "result": result,
 }  # without "network", which needs a file that is not in the folder
 
 
 def possible(case):
-    """This machine has the solver that a case asks for."""
-    return case["given"].get("solver", "usac") in pose.available_solvers()
+    """This machine has the solver that a case asks for; most ask for none."""
+    return case["given"].get("solver", "usac") in solvers.available_solvers()
 
 
 def network_differences(golden, network):

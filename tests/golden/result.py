@@ -1,4 +1,4 @@
-"""From matches to a pose that is believed or not: pose, inliers, result."""
+"""From matches to a pose that is believed or not: pose, inliers, result, and what `golden.after_pose` has between."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from golden.after_pose import pose_numbers, refinement_case, trust_cases
 from golden.folder import Folder
 from golden.loading import FIRST, Query
-from golden.matching import map_file, match_cases, search_cases
+from golden.matching import MAPS, map_file, match_cases, search_cases
+from golden.reader import pose_differences
+from golden.stages import TOLERANCES
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
-from hfnet_edge.pose import PoseConfig, available_solvers, estimate_pose
+from hfnet_edge.pose.estimate import estimate_pose
+from hfnet_edge.pose.refinement import RefinedPose, retract
+from hfnet_edge.pose.solvers import PoseConfig, available_solvers
 from hfnet_edge.result import Status
+from hfnet_edge.trust.examine import LEAST
+
+SOLVERS = available_solvers()
+FIRST_ASIDE = np.array([0.004, -0.003, 0.002, 0.02, -0.01, 0.03])  # from the refined pose: as a solver's may be
 
 
 def map_cases(
@@ -36,25 +45,43 @@ def map_cases(
         given = {"map": map_file(map_name), "descriptors": arrays["descriptors"]}
         folder.case("compared", name, given, {"compared": shown})
     matches, xyz = match_cases(folder, name, map_name, m, features, arrays, landmarks, listed)
-    poses = {
-        solver: result_case(folder, name, map_name, m, query.camera, features, arrays, solver)
-        for solver in available_solvers()
-    }
-    if None in poses.values():
+    result_case(folder, name, map_name, m, query.camera, features, arrays)
+    max_error = config.pose.max_error * features.pixel
+    found = {solver: estimate_pose(matches, query.camera, max_error, PoseConfig(solver=solver)) for solver in SOLVERS}
+    first = found[SOLVERS[0]]
+    if first is None or not enough(first):
         return  # what a solver makes of wrong matches is chance
     given = {
         "xy": folder.array(f"{name}/matched_xy", matches.xy, "pose", "the keypoints, pixels of the camera's image"),
         "xyz": xyz,
         "camera": str(query.camera),
-        "max_error": config.pose.max_error * features.pixel,
+        "max_error": max_error,
     }
-    for solver in poses:
-        estimate = estimate_pose(matches, query.camera, given["max_error"], PoseConfig(solver=solver))
-        assert estimate is not None and estimate.pose is not None
-        inliers = folder.array(f"{name}/inliers_{solver}", estimate.inliers, "pose", f"of the matches, by {solver}")
-        folder.case(
-            "pose", f"{name}/{solver}", {**given, "solver": solver}, {**pose_numbers(estimate.pose), "inliers": inliers}
-        )
+    expected = {solver: {**pose_numbers(one.pose), "inliers": one.inliers} for solver, one in found.items() if one}
+    for solver, numbers in by_solver(expected):
+        asked = {"solver": solver} if solver else {}
+        label = "/".join([name, *asked.values()])
+        inliers = folder.array(f"{label}/inliers", numbers["inliers"], "pose", "of the matches")
+        folder.case("pose", label, {**given, **asked}, {**numbers, "inliers": inliers})
+    if query.name != FIRST and map_name != next(iter(MAPS)):
+        return  # which would show no more
+    start = retract(first.pose, FIRST_ASIDE)
+    files = {"xy": given["xy"], "xyz": xyz}
+    refined = refinement_case(folder, name, start, matches, query.camera, max_error, **files)
+    trust_cases(folder, name, map_name, m, query.camera, features, arrays, matches, refined, max_error)
+
+
+def enough(refined: RefinedPose) -> bool:
+    """Chance makes no such pose."""
+    return int(refined.inliers.sum()) >= 2 * LEAST and refined.inliers.mean() > 1 / 4
+
+
+def by_solver(ends: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """What is expected of any solver (""); of each alone, where they end apart."""
+    first, *others = ends.values()
+    if any(pose_differences(end, first, TOLERANCES["pose"]) for end in others):
+        return list(ends.items())
+    return [("", first)]
 
 
 def result_case(
@@ -65,26 +92,27 @@ def result_case(
     camera: Camera,
     features: Features,
     arrays: Mapping[str, Any],
-    solver: str,
-    rejected: bool = False,
+    counted: bool = False,
     method: str = "hierarchical",
-) -> Pose | None:
-    """How localization ends, and its pose, which is returned.
+) -> None:
+    """How localization ends.
 
     Args:
-        rejected: a rejected pose is not chance, so its inliers are kept, too.
+        counted: a pose that is not accepted is not chance, so the number of its inliers is kept, too.
     """
-    result = localize_features(m, features, camera, LocalizationConfig(method, pose=PoseConfig(solver=solver)))
-    expected: dict[str, Any] = {"status": result.status.value}
-    if result.status is Status.LOCALIZED:
-        assert result.pose is not None
-        expected |= {**pose_numbers(result.pose), "inliers": result.inliers}
-    elif result.status is Status.REJECTED and rejected:
-        expected["inliers"] = result.inliers
-    given = {"map": map_file(map_name), **arrays, "camera": str(camera), "solver": solver}
+    ends: dict[str, dict[str, Any]] = {}
+    for solver in SOLVERS:
+        result = localize_features(m, features, camera, LocalizationConfig(method, pose=PoseConfig(solver=solver)))
+        ends[solver] = {"status": result.status.value}
+        if result.pose is not None:
+            ends[solver] |= {**pose_numbers(result.pose), "inliers": result.inliers}
+        elif result.status in (Status.REJECTED, Status.AMBIGUOUS) and counted:
+            ends[solver] |= {"inliers": result.inliers}
+    given = {"map": map_file(map_name), **arrays, "camera": str(camera)}
     given |= {} if method == "hierarchical" else {"method": str(method)}
-    folder.case("result", f"{name}/{solver}", given, expected)
-    return result.pose
+    for solver, expected in by_solver(ends):
+        asked = {"solver": solver} if solver else {}
+        folder.case("result", "/".join([name, *asked.values()]), {**given, **asked}, expected)
 
 
 def inlier_case(folder: Folder) -> None:
@@ -103,8 +131,3 @@ def inlier_case(folder: Folder) -> None:
     }
     expected = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0], np.uint8)
     folder.case("inliers", "edges", given, {"inliers": folder.array("edges/inliers", expected, "inliers", "by match")})
-
-
-def pose_numbers(pose: Pose) -> dict[str, Any]:
-    """As a case has them."""
-    return {"quaternion": pose.quaternion.tolist(), "translation": pose.translation.tolist()}

@@ -21,7 +21,15 @@ from hfnet_edge.methods.retrieval import retrieve
 from hfnet_edge.networks.description import Description
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.networks.patches import PatchModel
-from hfnet_edge.pose import estimate_pose, inliers_of
+from hfnet_edge.pose.estimate import estimate_pose
+from hfnet_edge.pose.intrinsics import check_intrinsics
+from hfnet_edge.pose.refinement import RefinedPose, refine, with_covariance
+from hfnet_edge.pose.support import holds, inliers_of
+from hfnet_edge.trust.evidence import Evidence
+from hfnet_edge.trust.examine import evidence_of, examine, rival
+from hfnet_edge.trust.probability import InTolerance, Judge
+from hfnet_edge.trust.second_look import guided_matches, look_again, nearest_views
+from hfnet_edge.trust.verdict import decide
 
 TOLERANCES: dict[str, Any] = {
     "equal": "every number is the same, floats to the last bit",
@@ -30,12 +38,15 @@ TOLERANCES: dict[str, Any] = {
         "most so many steps of int8 apart: the scale of the array, or 1/127 of the global descriptor",
         "steps": 4,  # 3 between two Xeons: ranges are calibrated in float, which rounds by processor
     },
+    "near": {
+        "what": "equal, but for floats: these differ by so much of the largest in their array at most",
+        "relative": 1e-6,  # 1e-7 between two orders of summation, of which one takes the last small step
+    },
     "pose": {
-        "what": "for the same solver; distance of translations, angle between quaternions, and how many of the matches "
-        "may be inliers in one and not in the other",
-        "metres": 1e-4,
-        "degrees": 1e-3,
-        "inliers": 1,
+        "what": "whatever the solver, unless a case names one; distance of translations, angle between quaternions; "
+        "all else is equal",
+        "metres": 1e-6,
+        "degrees": 1e-6,
     },
 }
 
@@ -116,16 +127,46 @@ STAGES = {
         "shared: the landmarks that the frames observe; matches: rows of keypoints and landmarks; xyz",
     ),
     "pose": Stage(
-        (estimate_pose,), "xy, xyz, camera, max_error in pixels, solver",
+        (estimate_pose,), "xy, xyz, camera, max_error in pixels; solver, where solvers differ",
         "quaternion (w, x, y, z) and translation of cam_from_world, inliers", "pose",
     ),
     "inliers": Stage(
         (inliers_of,), "quaternion and translation: of a pose; xy, xyz, camera, max_error", "inliers"
     ),
+    "refinement": Stage(
+        (refine, with_covariance, RefinedPose),
+        "quaternion and translation: of a first pose; xy, xyz, camera, max_error",
+        "quaternion, translation, inliers, noise, covariance or null, position_std, rotation_std", "near",
+    ),
+    "second_look": Stage(
+        (look_again, nearest_views),
+        "map, keypoints, descriptors, matches: rows of keypoints and landmarks; camera, max_error; quaternion and "
+        "translation: of a first pose",
+        "landmarks: of the nearest views; remote; matches: those to refine on", "near",
+    ),
+    "guided": Stage(
+        (guided_matches,),
+        "quaternion, translation, camera, window in pixels, keypoints, descriptors, map, landmarks; or positions, "
+        "rows: of descriptors, owners: of these, in place of a map",
+        "matches: rows of keypoints and landmarks; distances, expected", "near",
+    ),
+    "evidence": Stage(
+        (evidence_of, Evidence, InTolerance, check_intrinsics, holds),
+        "of a refined pose: quaternion, translation, inliers, noise, covariance; camera, max_error, keypoints; "
+        "matches: that it was refined on; guided, distances, expected, remote: of the second look; first: inliers of "
+        "the method's matches, and their number; rival, tolerance; map, or xy and xyz in place of rows",
+        "evidence, in_tolerance; intrinsics: focal, focal_std, center x and y, center_std, or null; held", "near",
+    ),
+    "probability": Stage(
+        (Judge, decide), "evidence, in_tolerance, calibration: right_slope, right_offset, precise_slope, "
+        "precise_offset, images; held, max_wrong",
+        "right, precise: points; probability, wrong, accepted, ambiguous",
+    ),
     "result": Stage(
-        (localize_features,), "map, keypoints, scores, descriptors, global_descriptor, pixel, camera, solver; "
-        "method, if it is not hierarchical",
+        (localize_features, examine, rival),
+        "map, keypoints, scores, descriptors, global_descriptor, pixel, camera; solver, where solvers differ; method, "
+        "if it is not hierarchical",
         "status; where it is LOCALIZED, quaternion, translation (in the world) and the number of inliers; where it is "
-        "REJECTED, their number unless it is chance", "pose",
+        "REJECTED or AMBIGUOUS, their number unless it is chance", "pose",
     ),
 }  # fmt: skip

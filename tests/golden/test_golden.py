@@ -16,16 +16,18 @@ import hfnet_edge
 from golden import reader, write
 from golden.folder import KIND, check_folder, replace_folder
 from golden.loading import INPUT_SIZE
-from golden.manifest import made_with, readme
+from golden.manifest import made_with, readme, tables_sha256
 from golden.network import export_network, to_steps
 from golden.reader import DTYPES, STAGES, Golden, network_differences, network_is_near, possible
 from golden.stages import STAGES as SPECIFIED
 from hfnet_edge.errors import BackendError, HFNetEdgeError, ModelError, OutputError
+from hfnet_edge.geometry import CAMERA_MODELS
 from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.pose.solvers import available_solvers
 from hfnet_edge.result import Status
 
 FOLDER = Path(__file__).parents[2] / "golden"
-MOST = 2_000_000  # bytes
+MOST = 2_200_000  # bytes
 CODECS = ("int8", "pq", "binary")
 
 
@@ -144,24 +146,28 @@ def test_readme_says_how_to_read_it(golden):
 
 def test_cases_hold_what_they_promise(golden):
     ends = {case["name"]: case["expected"] for case in golden.cases("result")}
+
+    def end_of(name):
+        """By each solver where they differ."""
+        return [ends[key] for key in (name, f"{name}/poselib", f"{name}/usac") if key in ends]
+
     for codec in CODECS:
-        for solver in ("poselib", "usac"):
-            found = [ends[f"{query}/{codec}/{solver}"] for query in ("colour", "odd", "sideways")]
-            assert all(end["status"] == "LOCALIZED" and end["inliers"] > 25 for end in found)
-            assert ends[f"elsewhere/{codec}/{solver}"]["status"] in ("REJECTED", "TOO_FEW_MATCHES", "NO_CANDIDATES")
-    assert [end["status"] for name, end in ends.items() if name.startswith("black")] == ["NO_KEYPOINTS"]
+        found = [end for query in ("colour", "odd") for end in end_of(f"{query}/{codec}")]
+        assert len(found) >= 2 and all(end["status"] == "LOCALIZED" and end["inliers"] > 25 for end in found)
+        assert all(end["status"] in ("REJECTED", "TOO_FEW_MATCHES") for end in end_of(f"elsewhere/{codec}"))
     corners = {
-        "second_place": ("LOCALIZED", 26), "first_of_two": ("LOCALIZED", 25), "tenth_image": ("LOCALIZED", 32),
-        "24_inliers": ("REJECTED", 24), "25_inliers": ("LOCALIZED", 25),
-        "better_first": ("REJECTED", 15), "better_second": ("REJECTED", 15),
-        "1_keypoint": ("TOO_FEW_MATCHES", None), "3_matches": ("TOO_FEW_MATCHES", None),
-        "4_matches": ("REJECTED", 4), "eleventh_image": ("NO_CANDIDATES", None),
+        "second_place": ("LOCALIZED", 32), "tenth_image": ("LOCALIZED", 32), "twins": ("LOCALIZED", 32),
+        "first_of_two": ("AMBIGUOUS", 32), "equal_places": ("AMBIGUOUS", 30), "1_keypoint": ("TOO_FEW_MATCHES", None),
+        "3_matches": ("LOCALIZED", 32), "5_matches": ("TOO_FEW_MATCHES", None),
+        "eleventh_image": ("LOCALIZED", 32),
     }  # fmt: skip
-    for name, (status, inliers) in corners.items():
-        for solver in ("poselib", "usac"):
-            end = ends[f"corners/{name}/{solver}"]
-            assert (end["status"], end.get("inliers")) == (status, inliers), name
-    every = set(Status) - {Status.SEARCH_LIMIT}  # which takes a larger map than these
+    for name, expected in corners.items():
+        (end,) = end_of(f"corners/{name}")
+        assert (end["status"], end.get("inliers")) == expected, name
+    for better in ("better_first", "better_second"):
+        assert [end["inliers"] for end in end_of(f"corners/{better}")] == [15]
+    assert [end["status"] for end in end_of("black")] == ["NO_KEYPOINTS"]
+    every = set(Status) - {Status.SEARCH_LIMIT, Status.NO_CANDIDATES}  # which take larger maps than these
     assert {end["status"] for end in ends.values()} == {status.value for status in every}
     loaded = {case["name"]: golden.value(case["expected"]) for case in golden.cases("load")}
     assert loaded["black"]["pixels"].max() == 0
@@ -175,6 +181,44 @@ def test_cases_hold_what_they_promise(golden):
     assert (d1 == d2).sum() > 10 and (first < second)[d1 == d2].all()
 
 
+def test_refined_poses_do_not_ask_which_solver_was_first(golden):
+    """But for the cases that name one: there two first poses end in two optima."""
+    for case in golden.cases("pose"):
+        for solver in available_solvers() if "solver" not in case["given"] else ():
+            assert not golden.differences(case, {**golden.given(case), "solver": solver}), case["name"]
+    asked = [case for case in golden.cases("pose") if "solver" in case["given"]]
+    assert len(asked) < len(golden.cases("pose")) / 2
+
+
+def test_cases_after_the_pose_hold_what_they_promise(golden):
+    refined = {case["name"]: case for case in golden.cases("refinement")}
+    assert {refined[f"cameras/{model}"]["given"]["camera"].split()[0] for model in CAMERA_MODELS} == set(CAMERA_MODELS)
+    ends = {name: golden.value(case["expected"]) for name, case in refined.items()}
+    held = {name: end["covariance"] is not None for name, end in ends.items() if name.startswith("refinement/")}
+    assert [name for name, holds in held.items() if not holds] == [
+        "refinement/two", "refinement/none", "refinement/one_point"
+    ]  # fmt: skip
+    assert all(ends[f"cameras/{model}"]["inliers"].sum() >= 30 for model in CAMERA_MODELS), "outliers aside"
+    assert ends["refinement/behind"]["inliers"].sum() == 16 and not ends["refinement/none"]["inliers"].any()
+    assert np.abs(golden.given(refined["refinement/far"])["xyz"]).min() > 9e5
+    (edges,) = [golden.value(case["expected"]) for case in golden.cases("guided") if case["name"] == "edges"]
+    np.testing.assert_array_equal(edges["matches"], [[0, 2, 4, 6, 9, 10], [0, 1, 4, 6, 8, 9]])
+    np.testing.assert_array_equal(edges["distances"], [0, 9, 0, 0, 4, 0])
+    assert len(edges["expected"]) == 8
+    found = {case["name"]: case["expected"] for case in golden.cases("evidence")}
+    focal = found["evidence/focal"]
+    assert focal["evidence"]["focal"] > 0 and focal["evidence"]["coherence"] > 0.1
+    assert 0.04 < focal["intrinsics"][0] < 0.12, "540 pixels, stated as 500; to a deviation or so"
+    assert found["evidence/few"]["intrinsics"] is None
+    points = [case["expected"][kind] for case in golden.cases("probability") for kind in ("right", "precise")]
+    assert min(points) == -14_000 and max(points) == 14_000
+
+
+def test_the_manifest_names_the_tables_that_the_vectors_were_made_with(golden):
+    assert (FOLDER.parent / golden.manifest["tables"]["file"]).is_file()
+    assert golden.manifest["tables"]["sha256"] == tables_sha256(), "the tables were refitted: make golden"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_flipped_bit_in_an_expectation_is_noticed(golden, stage):
     for case in golden.cases(stage):
@@ -185,19 +229,20 @@ def test_a_flipped_bit_in_an_expectation_is_noticed(golden, stage):
                 continue
             flipped = golden.array(name).copy()
             flipped.reshape(-1).view(np.uint8)[flipped.nbytes // 2] ^= 1
-            if golden.tolerance(stage) == "pose":  # one inlier may differ
-                flipped[:2] ^= 1
+            if golden.tolerance(stage) == "near" and flipped.dtype == np.float64:  # the last bit may differ
+                flipped += 1e-3 * np.abs(flipped).max()
             expected = {k: v for k, v in golden.value(case["expected"]).items() if k != key}
             found = golden.differences(case, expected=expected | {key: flipped})
             assert len(found) == 1, (case["name"], key)
         break  # one case of each stage: the rest is read in the same way
 
 
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("pose", "result")])
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("pose", "result", "probability")])
 def test_a_flipped_bit_in_an_input_is_noticed(golden, tmp_path, stage):
     """Not every number matters to each stage, so a few are tried: of arrays a high bit, of indices the lowest."""
     cases = golden.cases(stage)
-    for case in [c for c in cases if c["name"] in ("colour", "colour/int8", "ties", "trees")] or cases[:1]:
+    names = ("corners/unlike/place0",) if stage == "second_look" else ("colour", "colour/int8", "ties", "trees")
+    for case in [c for c in cases if c["name"] in names] or cases[:1]:
         given = golden.given(case)
         tried = 0
         for key, value in given.items():
@@ -225,7 +270,7 @@ def damaged(file, folder):
 def with_flipped_bit(values, place):
     flipped = values.copy()
     number = flipped.reshape(-1)[place : place + 1].view(np.uint8)
-    if values.dtype == np.int32:
+    if values.dtype == np.int32 or (values.dtype == np.uint8 and values.max(initial=0) == 1):
         number[0] ^= 1
     else:
         number[-1] ^= 0x40

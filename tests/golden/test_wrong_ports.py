@@ -1,8 +1,10 @@
 """What a port to another language is likely to get wrong: every mistake is noticed by some case of its stage."""
 
+from bisect import bisect_left
 from functools import partial
-from operator import le
+from operator import le, lt
 from pathlib import Path
+from statistics import mean
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from golden import plain
 from golden.plain import PLAIN, by_opencv
+from golden.plain_trust import towards_zero
 from golden.reader import STAGES, Golden, possible
 
 FOLDER = Path(__file__).parents[2] / "golden"
@@ -115,20 +118,52 @@ MISTAKES = {
     "a landmark of a leaf too few": returned("leaf_landmarks", pairs=lambda pairs: pairs[:, :-1]),
     "candidates of frames alone": rule("search", own=False),
     "another ratio in the search": rule("search", ratio=80),
-    "another threshold": rule("pose", precise=1 / 4),
-    "not refined": rule("pose", refinements=0),
     "inliers at the threshold": rule("inliers", within=le),
     "inliers behind the camera": rule("inliers", behind=0),
+    "a pose not refined": rule("pose", rounds=0),
+    "a pose with another scale": rule("pose", precise=1 / 8),
+    "Cauchy's scale twice as large": rule("refinement", precise=1 / 8),
+    "squared weights": rule("refinement", weighed=lambda weight: weight**2),
+    "no weights": rule("refinement", weighed=lambda weight: 1.0),
+    "inliers counted once": rule("refinement", rounds=1),
+    "refined on what is behind the camera": rule("refinement", behind=0),
+    "noise by the mean": rule("refinement", middle=mean),
+    "a covariance without weights": rule("refinement", free=True),
+    "the window's limit in it": rule("guided", within=le),
+    "the last of equal keypoints": rule("guided", tie=-1),
+    "the last of equal landmarks": rule("guided", other_tie=-1),
+    "landmarks on the image's side": rule("guided", inside=le),
+    "keypoints of several landmarks": rule("guided", one_way=True),
+    "fewer views": rule("second_look", views=6),
+    "views by another axis": rule("second_look", axis=0),
+    "the median left out": rule("second_look", like=lt),
+    "half a window": rule("second_look", near=1 / 2),
+    "the first matches forgotten": rule("second_look", forgotten=True),
+    "a wider near": rule("evidence", near=0.3),
+    "chance forgotten": rule("evidence", chance=0),
+    "chance of the whole window": rule("evidence", outer=1 / 4),
+    "the ratio of medians swapped": rule("evidence", swapped=True),
+    "cells without keypoints": rule("evidence", seen_too=False),
+    "coarser cells": rule("evidence", cells=7),
+    "two are neighbours": rule("evidence", few=2),
+    "a focal length that is uncertain": rule("evidence", certain=0),
+    "metres for depths": rule("evidence", of_depth=False),
+    "the bias forgotten": rule("probability", biased=0),
+    "an edge of the interval below": rule("probability", edge=bisect_left),
+    "points rounded towards zero": rule("probability", moved=towards_zero),
+    "points without a limit": rule("probability", largest=1 << 30),
+    "the map's calibration forgotten": rule("probability", calibrated=False),
+    "never ambiguous": rule("probability", alone=False),
     "one place": rule("result", tried=slice(1)),
-    "the last place": rule("result", better=lambda count, best: True),
-    "the first place": rule("result", better=lambda count, best: False),
-    "the best place": rule("result", until_localized=False),
+    "the first place": rule("result", best=lambda examined: examined[0]),
+    "the last place": rule("result", best=lambda examined: examined[-1]),
+    "the first that is accepted": rule("result", compared=1),
+    "no second look": rule("result", looked=False),
+    "no rivals among places": rule("result", rivals=False),
     "all that the map has": rule("result", landmarks=lambda m, place: every_landmark(m)),
-    **{f"{n} inliers": rule("result", min_inliers=n) for n in (13, 24, 26)},
-    **{f"{n} images": rule("result", images=n) for n in (9, 11)},
-    **{f"{n} matches are enough": rule("result", least=n) for n in (3, 5)},
-    "a millimetre off": rule("result", aside=0.001),
-    "fewer images": rule("result", images=1),
+    "fewer inliers examined": rule("result", least=7),
+    **{f"{n} images": rule("result", images=n) for n in (1,)},
+    "a hundredth of a millimetre off": rule("result", aside=1e-5),
 }
 
 

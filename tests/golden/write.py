@@ -21,9 +21,9 @@ from golden.matching import MAP_VIEWS, make_maps
 from golden.network import export_network, feature_cases, output_steps
 from golden.result import map_cases, result_case
 from golden.trees import patch_cases, tree_cases
+from golden.trust_limits import limit_cases
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.hfnet import Model
-from hfnet_edge.pose import available_solvers
 from hfnet_edge.shell.console import Report, progress, reports_errors, silent, wrote
 from hfnet_maps.synthetic_town.made_place import made_place
 
@@ -41,7 +41,7 @@ def query_cases(
     features, arrays = feature_cases(folder, name, model, steps, photo, pixels)
     if not len(features.keypoints):
         made_of = next(iter(maps))
-        result_case(folder, name, made_of, maps[made_of], query.camera, features, arrays, available_solvers()[0])
+        result_case(folder, name, made_of, maps[made_of], query.camera, features, arrays)
         return
     for map_name, m in maps.items():
         map_cases(folder, query, map_name, m, features, arrays)
@@ -74,6 +74,7 @@ def write_golden(output: Path, report: Report = silent, export: Callable[[], byt
     steps = output_steps(content)
     tie_cases(folder)
     edge_cases(folder)
+    limit_cases(folder)
     corner_cases(folder)
     for query in queries:
         query_cases(folder, query, model, steps, maps)
