@@ -20,7 +20,8 @@ demo: .venv/.demo
 	$(BIN)/hfnet-localize --map demo/packed.hfmap --model demo/hfnet_int8.tflite --images demo/place/images \
 	    --queries demo/place/queries_with_intrinsics.txt -o demo/poses.txt --report demo/results.jsonl --pictures demo/queries
 	$(BIN)/hfnet-eval demo/poses.txt --reference demo/place/reference --queries demo/place/queries_with_intrinsics.txt \
-	    --thresholds "0.05,1 0.25,2 0.5,5" --map demo/packed.hfmap --picture demo/map.png
+	    --thresholds "0.05,1 0.25,2 0.5,5" --map demo/packed.hfmap --picture demo/map.png \
+	    --report demo/results.jsonl --reliability demo/reliability.png
 	$(BIN)/hfnet-export hfnet --quantize none -o demo/hfnet_float.tflite
 	$(BIN)/hfnet-parity record --model demo/hfnet_float.tflite --map demo/packed.hfmap --images demo/place/images \
 	    --queries demo/place/queries_with_intrinsics.txt --reference demo/place/reference \
@@ -51,6 +52,9 @@ lint: .venv/.dev
 
 benchmark: .venv/.dev
 	$(BIN)/python benchmarks/localization.py
+	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/drawn_places.py
+	$(BIN)/python benchmarks/refine_poses.py
 	$(BIN)/python benchmarks/stress.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/retrieval.py
