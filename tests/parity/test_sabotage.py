@@ -149,4 +149,4 @@ def test_a_packed_map_holds_under_every_codec(kit, source, tmp_path, codec):
     assert verdict.comparison.broken in (None, "pose") and value("pose.lost").value < 17, "one weak query at most"
     assert value("matches.agree").value > 95 and value("matches.kept").value < 99, "it lacks landmarks"
     (of_map,) = [cost for cost in verdict.costs if cost.step == "map"]
-    assert of_map.inliers > 0, "landmarks that are gone are no inliers"
+    assert abs(of_map.inliers) > 5, "landmarks that are gone are no inliers; coarse descriptors let others in"
