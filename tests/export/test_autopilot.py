@@ -234,7 +234,7 @@ def test_the_gate_of_a_bundle(fragile, weights, tmp_path, monkeypatch):
 
     size = ["--input-size", "192x256"]
     place, model, scene, bundle = (tmp_path / name for name in ("place", "f.tflite", "p.hfmap", "p.bundle"))
-    write_place(place, made_place(map_views=16, query_views=12, size=(288, 384)))
+    write_place(place, made_place(map_views=28, query_views=12, size=(288, 384)))
     truth = ["--images", place / "images", "--reference", place / "reference", "--model", model]
     run(cli.export_app, fragile.path, "--quantize", "none", *size, "-o", model)
     run(map_app, "build", *truth, "--list", place / "map.txt", "-o", scene)
