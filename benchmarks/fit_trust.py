@@ -30,6 +30,7 @@ from hfnet_edge.map.calibration import LARGEST, LOGIT
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.result import LocalizationResult
+from hfnet_edge.trust.tolerance import RIGHT
 from hfnet_export.networks.weights import BUNDLED
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.evaluation.reliability import measure_reliability
@@ -66,7 +67,6 @@ PENALTY = {"right": 0.03, "precise": 0.2}  # on squared steps
 # mirror image of a symmetric building, which is that of a building.
 WEIGHT = {"": 1.0, "dark": 0.5, "blurred": 0.5, "negative": 0.2, "turned": 1.0, "upside down": 1.0, "mirrored": 0.0}
 CHI2 = {50: 5.348, 90: 10.645}  # of six degrees of freedom
-WRONG_DEPTH, WRONG_DEGREES = 0.05, 10.0  # of the scene's depth; see `LocalizationResult.wrong`
 SCALES = (0.05, 0.1, 0.2, 0.4, 1.0, 2.0)  # of a tolerance of 1.25 % of the depth and 2 degrees
 
 
@@ -162,8 +162,8 @@ def as_tables(p: np.ndarray, groups: dict) -> dict:
 def error_in_limits(row: dict) -> float:
     """A pose's error, in what makes it wrong."""
     depth = min(max(row["seen_depth"], row["depth"]), 4 * row["depth"])
-    limit = max(0.025 * row["depth"], WRONG_DEPTH * depth)
-    return max(row["position"] / limit, row["rotation"] / WRONG_DEGREES)
+    limit = max(0.025 * row["depth"], RIGHT.at(depth)[0])
+    return max(row["position"] / limit, row["rotation"] / RIGHT.rotation)
 
 
 def sound(row: dict) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from mmap import mmap
 from pathlib import Path
 
@@ -150,16 +150,11 @@ class LocalizationMap:
 
     def observed(self, image: int) -> np.ndarray:
         """The landmarks that a reference image observes, (N,) int64, increasing; kept of the images asked for last."""
-        known = self._observed.get(image)
-        if known is None:
-            known = self._observed[image] = self._read_observed(image)
-            while len(self._observed) > KEPT:
-                self._observed.pop(next(iter(self._observed)), None)
-        return known
+        return self._observed(image)
 
     @cached_property
-    def _observed(self) -> dict[int, np.ndarray]:
-        return {}
+    def _observed(self) -> Callable[[int], np.ndarray]:
+        return lru_cache(KEPT)(self._read_observed)  # which threads may share
 
     def _read_observed(self, image: int) -> np.ndarray:
         lists = self.file.sections[Section.OBSERVATION_LISTS]
@@ -172,6 +167,11 @@ class LocalizationMap:
             return observation_list.decode(data, self.landmark_count)
         except ValueError as e:
             raise self.file.fail(f"the observations of image {image} are damaged: {e}") from e
+
+    def observed_by(self, images: np.ndarray) -> np.ndarray:
+        """The landmarks that any of these reference images (K,) observes, (N,) int64, increasing. Raises
+        MapFormatError."""
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *(self.observed(int(image)) for image in images)]))
 
     def positions(self, landmarks: np.ndarray) -> np.ndarray:
         """Where landmarks are, (N, 3) float64, relative to `origin`.

@@ -34,7 +34,7 @@ THREADS = min(2, os.cpu_count() or 1)
 
 def seen_by(map_: LocalizationMap, frames: np.ndarray) -> np.ndarray:
     """The landmarks that some reference images observe, (P,) int64, increasing. Raises MapFormatError."""
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *(map_.observed(int(frame)) for frame in frames)]))
+    return map_.observed_by(frames)
 
 
 def search(

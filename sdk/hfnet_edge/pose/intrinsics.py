@@ -66,12 +66,12 @@ def check_intrinsics(refined: RefinedPose, matches: Match2D3D, camera: Camera) -
     """
     if refined.inliers.sum() < LEAST:
         return None
-    matrix, gradient, _ = _equations(refined, matches, camera)
+    matrix, gradient, units = _equations(refined, matches, camera)
     solved = _solved(matrix[:7, :7], gradient[:7], refined.noise)
     if solved is None:
         return None
     focal_std = math.sqrt(max(solved[1][6, 6], 0.0))
-    pose, better = _with_focal_found(refined, matches, camera)
+    pose, better = _with_focal_found(refined, matches, camera, solved, units)
     focal = better.focal[0] / camera.focal[0] - 1
     shift = float(np.linalg.norm(pose.center - refined.pose.center)) if abs(focal) > CERTAIN * focal_std else 0.0
     with_center = _solved(matrix, gradient, refined.noise)
@@ -82,19 +82,28 @@ def check_intrinsics(refined: RefinedPose, matches: Match2D3D, camera: Camera) -
     return IntrinsicsCheck(focal, focal_std, (float(step[7]), float(step[8])), center_std, shift)
 
 
-def _with_focal_found(refined: RefinedPose, matches: Match2D3D, camera: Camera) -> tuple[Pose, Camera]:
-    """The pose and focal length at which these inliers agree best, to half a standard deviation."""
+def _with_focal_found(
+    refined: RefinedPose,
+    matches: Match2D3D,
+    camera: Camera,
+    solved: tuple[np.ndarray, np.ndarray] | None,
+    units: np.ndarray,
+) -> tuple[Pose, Camera]:
+    """The pose and focal length at which these inliers agree best, to half a standard deviation.
+
+    Args:
+        solved, units: of the first step.
+    """
     for _ in range(STEPS):
-        matrix, gradient, depth = _equations(refined, matches, camera)
-        solved = _solved(matrix[:7, :7], gradient[:7], refined.noise)
         if solved is None:
             break
         step, covariance = solved
-        moved = step[:6] * np.array([1.0, 1.0, 1.0, depth, depth, depth])
-        refined = replace(refined, pose=retract(refined.pose, moved))
+        refined = replace(refined, pose=retract(refined.pose, step[:6] * units))
         camera = with_focal(camera, math.exp(float(np.clip(step[6], -LARGEST_STEP, LARGEST_STEP))))
         if step[6] ** 2 < covariance[6, 6] / 4:
             break
+        matrix, gradient, units = _equations(refined, matches, camera)
+        solved = _solved(matrix[:7, :7], gradient[:7], refined.noise)
     return refined.pose, camera
 
 
@@ -102,18 +111,17 @@ def focal_covariance(refined: RefinedPose, matches: Match2D3D, camera: Camera) -
     """(6, 6) covariance of a pose whose focal length was found with it, as `RefinedPose.covariance`."""
     if refined.inliers.sum() < 4:
         return None
-    matrix, gradient, depth = _equations(refined, matches, camera)
+    matrix, gradient, units = _equations(refined, matches, camera)
     solved = _solved(matrix[:7, :7], gradient[:7], refined.noise)
     if solved is None:
         return None
-    units = np.array([1.0, 1.0, 1.0, depth, depth, depth])
     found = solved[1][:6, :6] * np.outer(units, units) * INFLATION**2
     return found if np.isfinite(found).all() else None
 
 
-def _equations(refined: RefinedPose, matches: Match2D3D, camera: Camera) -> tuple[np.ndarray, np.ndarray, float]:
+def _equations(refined: RefinedPose, matches: Match2D3D, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The normal equations (9, 9) and (9,) of the inliers in radians, depths, logarithm of the focal length and pixels
-    of the principal point; and the depth."""
+    of the principal point; and the pose's units (6,)."""
     rows = np.flatnonzero(refined.inliers)
     seen = refined.pose.transform(matches.xyz[rows])
     projected = camera.project(seen)
@@ -123,7 +131,7 @@ def _equations(refined: RefinedPose, matches: Match2D3D, camera: Camera) -> tupl
     by_focal = (projected - camera.matrix[:2, 2])[:, :, None]
     by_center = np.broadcast_to(np.eye(2), (len(rows), 2, 2))
     jacobian = np.concatenate([pose_jacobian(camera, seen) * units, by_focal, by_center], axis=2)
-    return *normal_equations(jacobian, residuals, weights[:, None]), float(units[3])
+    return *normal_equations(jacobian, residuals, weights[:, None]), units
 
 
 def _solved(matrix: np.ndarray, gradient: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray] | None:

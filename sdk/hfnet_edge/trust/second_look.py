@@ -89,7 +89,7 @@ def look_again(
     assert inliers.keypoints is not None and inliers.landmarks is not None
     depth = float(np.median(first.pose.transform(inliers.xyz)[:, 2]))
     views, remote = nearest_views(map_, first.pose, depth)
-    landmarks = Landmarks.of(map_, np.unique(np.concatenate([map_.observed(int(view)) for view in views])))
+    landmarks = Landmarks.of(map_, map_.observed_by(views))
     guided, distances, expected = guided_matches(map_, query, camera, first.pose, landmarks, max_error)
     assert guided.keypoints is not None and guided.landmarks is not None
     near = reprojection_errors(first.pose, guided, camera) < NEAR * max_error
