@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from hfnet_edge.clock import Clock
+from hfnet_edge.image.blobs import NO_BLOBS, combine, find_blobs
 from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.image.patches import cut
 from hfnet_edge.image.patches import detect as detect_patches
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.networks.by_role import Networks
-from hfnet_edge.networks.description import GLOBAL_ROLE
+from hfnet_edge.networks.description import BLOBS, GLOBAL_ROLE
 from hfnet_edge.networks.hfnet import RawOutputs
 from hfnet_edge.networks.network import Network
 from hfnet_edge.networks.patches import PatchModel
@@ -22,11 +23,11 @@ MAX_KEYPOINTS = 2000
 
 @dataclass(frozen=True)
 class Features:
-    """Keypoints and descriptors of one image; N keypoints, highest score first.
+    """Keypoints and descriptors of one image; N keypoints, blobs first, then the network's, each highest score first.
 
     Attributes:
         keypoints: (N, 2) float64, pixels of the image that the camera describes.
-        scores: (N,) float32, the detector's.
+        scores: (N,) float32: of blobs 1 more than their response in grey levels, of others the network's, at most 1.
         descriptors: (N, D) int8, unit length times 127.
         global_descriptor: (G,) int8, unit length times 127.
         pixel: size of one pixel of the network's input in pixels of the image; the unit of every pixel threshold.
@@ -45,9 +46,19 @@ def decode(
     nms_radius: int,
     max_keypoints: int = MAX_KEYPOINTS,
     threshold: float = MIN_SCORE,
+    detector: str = BLOBS,
 ) -> Features:
-    """The network's outputs for a photo as features: at most ``max_keypoints`` of at least the score ``threshold``."""
-    xy, scores = detect(raw.scores(), photo.valid, max_keypoints, nms_radius, threshold)
+    """Keypoints of a photo, with the network's descriptors there.
+
+    Args:
+        max_keypoints: at most so many. threshold: the least score of the network's keypoints.
+        detector: "network", or "blobs": blobs, filled up with the network's keypoints.
+    """
+    blobs = find_blobs(photo.pixels, photo.valid, max_keypoints) if detector == BLOBS else NO_BLOBS
+    xy, scores = blobs.xy, blobs.scores
+    if len(blobs) < max_keypoints:
+        peaks = detect(raw.scores(), photo.valid, max_keypoints, nms_radius, threshold)
+        xy, scores = combine(blobs, *peaks, max_keypoints)
     return Features(
         keypoints=photo.to_camera(xy),
         scores=scores,
@@ -73,7 +84,8 @@ def look(
             features = describe(patches, raw.global_descriptor, photo, max_keypoints)
         return features, {GLOBAL_ROLE: raw.global_descriptor}
     with clock("decode"):
-        features = decode(raw, photo, model.description.nms_radius, max_keypoints)
+        about = model.description
+        features = decode(raw, photo, about.nms_radius, max_keypoints, detector=about.detector)
     return features, {role: output for role, output in vars(raw).items() if output is not None}
 
 

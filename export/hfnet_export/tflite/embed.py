@@ -10,7 +10,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 from hfnet_edge.errors import ModelError
-from hfnet_edge.networks.description import METADATA_NAME, UNSEALED, Description, read_description, sealed
+from hfnet_edge.networks.description import METADATA_NAME, NETWORK, UNSEALED, Description, read_description, sealed
 from hfnet_edge.schema.description_generated import ModelDescriptionT, OutputT
 from hfnet_export.tflite.graph import UPGRADE, Graph, pack
 
@@ -33,6 +33,7 @@ def embed(graph: Graph, description: Description) -> bytes:
     t.localDim, t.globalDim, t.nmsRadius = description.local_dim, description.global_dim, description.nms_radius
     t.outputs = [OutputT(role, name) for role, name in description.outputs.items()]
     t.toolchain, t.checksum = list(description.toolchain), UNSEALED
+    t.detector = None if description.detector == NETWORK else description.detector  # as files of before have it
     builder = flatbuffers.Builder()
     builder.Finish(t.Pack(builder))
 

@@ -23,6 +23,7 @@ METADATA_NAME = "HFNET_EDGE"
 KEYPOINT_ROLES = ("keypoint_logits", "keypoint_scores")  # a network has one of them, and both of the others
 LOCAL_ROLE, GLOBAL_ROLE = DESCRIPTOR_ROLES = ("local_descriptors", "global_descriptor")
 PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
+DETECTORS = NETWORK, BLOBS = ("network", "blobs")  # who finds keypoints; blobs are filled up with the network's
 PRECISIONS = ("none", "fp16", "dynamic", "int8")
 TFLITE_IDENTIFIER = b"TFL3"
 CHECKSUM_FIELD = 12  # of ModelDescription
@@ -49,6 +50,7 @@ class Description:
         nms_radius: of the keypoint decoding, pixels of the network's input; 0 of a patch network.
         outputs: role to name in the default signature.
         toolchain: versions that made the file.
+        detector: one of `DETECTORS`: the network, or `hfnet_edge.image.blobs`, which its descriptors were taught at.
     """
 
     architecture: str
@@ -61,6 +63,7 @@ class Description:
     nms_radius: int
     outputs: dict[str, str]
     toolchain: tuple[str, ...]
+    detector: str = NETWORK
 
     @property
     def describes_patches(self) -> bool:
@@ -115,6 +118,7 @@ def read_description(content: bytes, where: str) -> Description:
             t.nmsRadius,
             {_text(o.role): _text(o.name) for o in t.outputs or []},
             tuple(_text(line) for line in t.toolchain or []),
+            _text(t.detector) or NETWORK,
         )
     except Exception as e:
         raise ModelError(f"{where}: its description is damaged ({type(e).__name__})", EXPORT_AGAIN) from e
@@ -186,6 +190,8 @@ def _what_is_wrong(d: Description) -> str:
         return f"its descriptors have {d.local_dim} (local) and {d.global_dim} (global) dimensions"
     if not 0 <= d.nms_radius <= MAX_NMS_RADIUS:
         return f"its radius of non-maximum suppression is {d.nms_radius}, not 0 to {MAX_NMS_RADIUS}"
+    if d.detector not in DETECTORS:
+        return f"its detector is {d.detector[:MAX_TEXT]!r}, not one of {', '.join(DETECTORS)}"
     if len(d.toolchain) > MAX_LINES:
         return f"its toolchain has {len(d.toolchain)} lines"
     return ""

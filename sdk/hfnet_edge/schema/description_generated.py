@@ -241,8 +241,15 @@ class ModelDescription(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
+    # ModelDescription
+    def Detector(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
 def ModelDescriptionStart(builder):
-    builder.StartObject(13)
+    builder.StartObject(14)
 
 def ModelDescriptionAddArchitecture(builder, architecture):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(architecture), 0)
@@ -289,6 +296,9 @@ def ModelDescriptionStartToolchainVector(builder, numElems):
 def ModelDescriptionAddChecksum(builder, checksum):
     builder.PrependUOffsetTRelativeSlot(12, flatbuffers.number_types.UOffsetTFlags.py_type(checksum), 0)
 
+def ModelDescriptionAddDetector(builder, detector):
+    builder.PrependUOffsetTRelativeSlot(13, flatbuffers.number_types.UOffsetTFlags.py_type(detector), 0)
+
 def ModelDescriptionEnd(builder):
     return builder.EndObject()
 
@@ -316,6 +326,7 @@ class ModelDescriptionT(object):
         outputs = None,
         toolchain = None,
         checksum = None,
+        detector = None,
     ):
         self.architecture = architecture  # type: Optional[str]
         self.weightsHash = weightsHash  # type: Optional[str]
@@ -330,6 +341,7 @@ class ModelDescriptionT(object):
         self.outputs = outputs  # type: Optional[List[OutputT]]
         self.toolchain = toolchain  # type: Optional[List[Optional[str]]]
         self.checksum = checksum  # type: Optional[str]
+        self.detector = detector  # type: Optional[str]
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -375,6 +387,7 @@ class ModelDescriptionT(object):
             for i in range(modelDescription.ToolchainLength()):
                 self.toolchain.append(modelDescription.Toolchain(i))
         self.checksum = modelDescription.Checksum()
+        self.detector = modelDescription.Detector()
 
     # ModelDescriptionT
     def Pack(self, builder):
@@ -402,6 +415,8 @@ class ModelDescriptionT(object):
             toolchain = builder.EndVector()
         if self.checksum is not None:
             checksum = builder.CreateString(self.checksum)
+        if self.detector is not None:
+            detector = builder.CreateString(self.detector)
         ModelDescriptionStart(builder)
         if self.architecture is not None:
             ModelDescriptionAddArchitecture(builder, architecture)
@@ -422,6 +437,8 @@ class ModelDescriptionT(object):
             ModelDescriptionAddToolchain(builder, toolchain)
         if self.checksum is not None:
             ModelDescriptionAddChecksum(builder, checksum)
+        if self.detector is not None:
+            ModelDescriptionAddDetector(builder, detector)
         modelDescription = ModelDescriptionEnd(builder)
         return modelDescription
 
