@@ -98,7 +98,7 @@ def test_the_optimum_is_one():
 
     def cost(pose):
         off = CAMERA.project(pose.transform(matches.xyz[found.inliers])) - matches.xy[found.inliers]
-        return np.log1p(np.square(off).sum(axis=1) / (MAX_ERROR / 16) ** 2).sum()
+        return np.log1p(np.square(off).sum(axis=1) / (MAX_ERROR / 32) ** 2).sum()
 
     for axis in np.vstack([np.eye(6), -np.eye(6)]):
         assert cost(retract(found.pose, axis * 1e-4)) > cost(found.pose)
@@ -197,7 +197,7 @@ def cube(rng):
 @pytest.mark.parametrize("shape", [cube, facade])
 @pytest.mark.parametrize(
     ("noise", "half", "most"),
-    [(0.3, (0.6, 0.95), 0.95), (1.0, (0.4, 0.75), 0.8), (1.5, (0.25, 0.6), 0.7)],
+    [(0.15, (0.6, 0.95), 0.95), (0.5, (0.4, 0.75), 0.8), (0.75, (0.25, 0.6), 0.7)],
 )
 def test_the_covariance_is_calibrated(shape, noise, half, most):
     """The share of true poses inside the ellipsoids of 50 % and of 90 %, by the noise in pixels of a threshold of 8.

@@ -22,7 +22,7 @@ from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.pose.support import inliers_of, reprojection_errors
 
-PRECISE = 1 / 16  # of the inlier threshold, what a well-located keypoint is off: half a network pixel
+PRECISE = 1 / 32  # of the inlier threshold, what a well-located keypoint is off: a quarter of a network pixel
 COARSE = 1 / 4  # of the inlier threshold, at first: else a poor pose is held fast by the few that are nearest to it
 NOISE_FLOOR = 1 / 80  # of the inlier threshold: a tenth of a network pixel; nobody locates keypoints better
 INFLATION = 1.4  # of standard deviations, measured on places: errors of neighbouring landmarks are alike
