@@ -65,6 +65,12 @@ def to_onnx(model: keras.Model) -> bytes:
             tensors[out] = g.add("Clip", tensors[layer.input.name], *limits)
         elif isinstance(layer, keras.layers.Add):
             tensors[out] = g.add("Add", *(tensors[t.name] for t in layer.input))
+        elif isinstance(layer, keras.layers.UpSampling2D):
+            scales = g.constant(np.array([1, 1, *layer.size], np.float32))
+            tensors[out] = g.add(
+                "Resize", tensors[layer.input.name], "", scales, mode="linear",
+                coordinate_transformation_mode="half_pixel",
+            )  # fmt: skip
         elif isinstance(layer, keras.layers.Dense):
             weights = g.constant(np.asarray(layer.kernel)), g.constant(np.asarray(layer.bias))
             tensors[out] = g.add("Gemm", tensors[layer.input.name], *weights)

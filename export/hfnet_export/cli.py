@@ -269,25 +269,42 @@ def distill(
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Steps, rates, losses (TOML); default: the bundled weights'.")
     ] = None,
+    places: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folders of images/ and model/, a COLMAP model: true views of places."),
+    ] = None,
+    hold_out: Annotated[str, typer.Option(metavar="PLACE,...", help="Places that are never trained on.")] = "",
 ) -> None:
-    """Teach HF-Net from a local and a global teacher. The same command again resumes a run.
+    """Teach HF-Net from a local and a global teacher, and its descriptors from views of the same. The same command
+    again resumes a run.
 
     Example:
 
         hfnet-distill --images photos --local-teacher alike_n.npz \\
-            --global-teacher mobilenetv2_1.0_imagenet.npz -o run
+            --global-teacher mobilenetv2_1.0_imagenet.npz --places places -o run
     """
+    if places is not None:
+        needs("maps", "pycolmap")
     with export_extra("matplotlib", *readers_of(local_teacher)):
         from hfnet_export.training.runs import run_distillation
         from hfnet_export.training.training_recipe import BUNDLED_RECIPE
 
     try:
         with progress() as report:
-            weights = run_distillation(images, local_teacher, global_teacher, output, recipe or BUNDLED_RECIPE, report)
+            weights = run_distillation(
+                images,
+                local_teacher,
+                global_teacher,
+                output,
+                recipe or BUNDLED_RECIPE,
+                report,
+                places=places,
+                hold_out=_names(hold_out),
+            )
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint")
         raise typer.Exit(130) from None
-    for name in ("losses.png", "local.csv", "global.csv"):
+    for name in ("losses.png", "local.csv", "global.csv", "descriptors.csv"):
         wrote(output / name)
     wrote(weights, _export_of(weights, images, "hfnet_int8.tflite"))
 
@@ -314,7 +331,7 @@ def train_crbnet(
         from hfnet_export.training.crbnet_runs import run_crbnet
         from hfnet_export.training.training_recipe import BUNDLED_CRBNET_RECIPE
 
-    names = [name.strip() for name in hold_out.split(",") if name.strip()]
+    names = _names(hold_out)
     try:
         with progress() as report:
             weights = run_crbnet(scenes, images, names, output, recipe or BUNDLED_CRBNET_RECIPE, report)
@@ -324,6 +341,11 @@ def train_crbnet(
     for path in (output / "losses.png", *output.glob("*.csv")):
         wrote(path)
     wrote(weights, _export_of(weights, images, "crbnet_int8.tflite"))
+
+
+def _names(listed: str) -> list[str]:
+    """Of a list with commas."""
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def _export_of(weights: Path, images: Path, model: str) -> str:

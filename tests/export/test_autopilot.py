@@ -353,7 +353,7 @@ def test_groups():
 def test_groups_of_the_network(fragile):
     groups = find_groups(fragile.graph.operators, fragile.graph.output_names(), RULES)
     names = {group.name for group in groups}
-    assert len(names) == len(groups) == 69
+    assert len(names) == len(groups) == 76
     assert {"keypoint_logits", "local_descriptors"} <= names  # the heads' last tensors
     assert [set(group.operators) for group in groups].count(guilty(fragile.graph)) == 1
 
@@ -382,7 +382,7 @@ def test_rounding_a_tensor_rounds_only_that(exported):
 
     after = Model("test", content=rounded(exported.graph.operators[0].reads[0], -1.0, 1.0))(image)
     difference = np.abs(after.local_descriptors - before.local_descriptors).max()
-    assert 0 < difference < 0.1 * np.abs(before.local_descriptors).max()
+    assert 0 < difference < 0.2 * np.abs(before.local_descriptors).max()
 
 
 @pytest.mark.parametrize(

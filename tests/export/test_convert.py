@@ -76,9 +76,11 @@ def test_int8_is_int8(exported):
         if node["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             heavy += 1
             assert [types[i] for i in (*node["inputs"][:2], node["outputs"][0])] == [np.int8] * 3
+        if node["op_name"] == "RESIZE_BILINEAR":
+            assert types[node["inputs"][0]] == types[node["outputs"][0]] == np.int8
         if node["op_name"] in ("SOFTMAX", "RSQRT", "SQUARED_DIFFERENCE", "L2_NORMALIZATION", "BATCH_MATMUL"):
             assert types[node["outputs"][0]] == np.float32
-    assert heavy == 56
+    assert heavy == 60
 
 
 def test_a_norm_in_int8_is_noticed(exported):
@@ -91,7 +93,7 @@ def test_a_norm_in_int8_is_noticed(exported):
 def test_depthwise_off_xnnpack_is_noticed(exported):
     slow = (*RULES["dynamic"], Rule("DEPTHWISE_CONV_2D", INT8_WEIGHTS))
     made = quantize(exported.graph, slow, scaled(exported)[:1])
-    with pytest.raises(ModelError, match="17 of 58 convolutions do not run on XNNPACK, first a DEPTHWISE_CONV_2D"):
+    with pytest.raises(ModelError, match="18 of 62 convolutions do not run on XNNPACK, first a DEPTHWISE_CONV_2D"):
         checks.check_xnnpack(made.content)
 
 

@@ -45,6 +45,12 @@ keypoints = 16
 steps = 2
 batch = 4
 window = [64, 96]
+[descriptors]
+steps = 2
+pairs = 2
+side = 64
+matches = 16
+others = 8
 """
 
 

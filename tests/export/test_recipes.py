@@ -50,7 +50,7 @@ def test_a_file_does_what_the_name_does(exported, tmp_path, precision):
     recipe = read_quantization_recipe(tmp_path / "r.json")
     assert recipe == made
     rules = recipe.rules_for(graph, description)
-    assert recipe.quantize == precision and len(rules) == {"none": 0, "fp16": 3, "dynamic": 2, "int8": 4}[precision]
+    assert recipe.quantize == precision and len(rules) == {"none": 0, "fp16": 3, "dynamic": 2, "int8": 5}[precision]
     content = embed(quantize(exported.graph, rules, inputs), description)
     assert content == exported.described[precision]
 
@@ -67,7 +67,7 @@ def test_what_a_file_says(exported, tmp_path):
     assert first == {"algorithm": "min_max_uniform_quantize", "scope": "all", "activations": 8, "weights": 8, **common}
     assert last == {"algorithm": "no_quantize", "scope": [kept], "activations": 32, "weights": 32, **common}
     (add,) = [rule for rule in content["rules"] if rule["operator"] == "ADD"]  # those of the encoder, by name
-    assert len(add["scope"]) == 11 and not any("netvlad" in name for name in add["scope"])
+    assert len(add["scope"]) == 13 and not any("netvlad" in name for name in add["scope"])
 
 
 def test_the_file_is_checked_against_its_recipe(exported):

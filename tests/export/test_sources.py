@@ -23,6 +23,7 @@ from hfnet_edge.features import extract
 from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample_descriptors
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.networks.description import NETWORK, read_description
 from hfnet_export.cli import export_app
 from hfnet_export.export import export, export_hfnet
 from hfnet_export.networks import any_hfnet
@@ -32,6 +33,7 @@ from hfnet_export.sources.foreign import architecture_of, content_hash
 from hfnet_export.sources.hfnet_files import hfnet_of_file
 from hfnet_export.sources.onnx_colours import sum_colours
 from hfnet_export.sources.roles import Found, Tensor, find_roles, image_shape, parse_outputs
+from hfnet_export.tflite.embed import embed
 from hfnet_export.tflite.graph import Graph
 from hfnet_export.trained import Converted
 from hfnet_maps.content import MapNetworks
@@ -271,7 +273,9 @@ def test_a_saved_model_at_int8(exported, fast, files, tmp_path):
     assert set(model.description.outputs) == {"keypoint_scores", "local_descriptors", "global_descriptor"}
     kinds = {op.kind for op in Graph.parse(path.read_bytes()).operators}
     assert "DEPTH_TO_SPACE" in kinds and not kinds & {"MAX_POOL_2D", "TOPK_V2", "WHERE", "GATHER_ND"}
-    ours = Model("ours", content=exported.described["int8"])
+    own = exported.described["int8"]
+    found = replace(read_description(own, "ours"), detector=NETWORK)  # others' networks find their keypoints
+    ours = Model("ours", content=embed(Graph.parse(own), found))
     for image in exported.images[:3]:
         a, b = extract(model, as_photo(image), 200), extract(ours, as_photo(image), 200)
         distances = np.linalg.norm(a.keypoints[:, None] - b.keypoints[None], axis=-1).min(axis=1)

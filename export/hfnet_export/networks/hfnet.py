@@ -3,11 +3,13 @@
     image (H, W, 1) in [-1, 1]
       └ MobileNetV2 x0.75, layers 1-7 ─────────── 24 channels at 1/8
           ├ detector head    3x3x128, 1x1x65 ───> ``keypoint_logits``    (H/8, W/8, 65)
-          ├ descriptor head  3x3x256, 1x1xD  ───> ``local_descriptors``  (H/8, W/8, D), not normalised
+          ├ descriptor head  one more block, 3x3x256 + context of layer 14 at 1/16,
+          │                  1x1xD ─────────────> ``local_descriptors``  (H/8, W/8, D), not normalised
           └ layers 8-18 ───────────────────────── 240 channels at 1/32
               └ NetVLAD, 32 clusters, projection > ``global_descriptor``  (G,), unit length
 
 Keypoints are decoded on the host (`hfnet_edge.image.keypoints`): faster there, and int8 inside the decode destroys it.
+Most are not even the network's: `hfnet_edge.image.blobs` finds more precise ones, at which its descriptors are sampled.
 ReLU6 throughout, because hard-swish loses accuracy in int8.
 """
 
@@ -23,6 +25,7 @@ from hfnet_edge.image.keypoints import CELL
 
 KEYPOINT_CHANNELS = CELL * CELL + 1  # one per pixel of a cell, the last one says "no keypoint here"
 INPUT_RANGE = (-1.0, 1.0)
+LOCAL_LAYER, CONTEXT_LAYER = 7, 14  # the layers at 1/8 and 1/16 that descriptors are made of
 
 # MobileNetV2, Sandler et al. 2018, table 2: expansion, channels, repeats, stride of the first block.
 BOTTLENECKS = (
@@ -84,16 +87,22 @@ def mobilenet_v2(x, width: float) -> list:
     outputs = [x]
     for expansion, base, repeats, first_stride in BOTTLENECKS:
         for repeat in range(repeats):
-            name, shortcut = f"b{len(outputs) - 1}", x
             stride = first_stride if repeat == 0 else 1
-            if expansion > 1:
-                x = _conv_bn(x, shortcut.shape[-1] * expansion, 1, 1, f"{name}.exp")
-            x = _conv_bn(x, x.shape[-1], 3, stride, f"{name}.dw", depthwise=True)
-            x = _conv_bn(x, channels(base, width), 1, 1, f"{name}.proj", activation=False)
-            if stride == 1 and x.shape[-1] == shortcut.shape[-1]:
-                x = layers.Add(name=f"{name}.add")([shortcut, x])
+            x = _bottleneck(x, expansion, channels(base, width), stride, f"b{len(outputs) - 1}")
             outputs.append(x)
     return outputs
+
+
+def _bottleneck(x, expansion: int, filters: int, stride: int, name: str):
+    """MobileNetV2's block."""
+    shortcut = x
+    if expansion > 1:
+        x = _conv_bn(x, shortcut.shape[-1] * expansion, 1, 1, f"{name}.exp")
+    x = _conv_bn(x, x.shape[-1], 3, stride, f"{name}.dw", depthwise=True)
+    x = _conv_bn(x, filters, 1, 1, f"{name}.proj", activation=False)
+    if stride == 1 and filters == shortcut.shape[-1]:
+        x = layers.Add(name=f"{name}.add")([shortcut, x])
+    return x
 
 
 @keras.saving.register_keras_serializable("hfnet_edge")
@@ -139,6 +148,17 @@ class Unit(layers.Layer):
         return unit(x)
 
 
+def describe(local, context, config: HFNetConfig):
+    """The descriptor head: layer 7's output (N, h, w, C) and `CONTEXT_LAYER`'s at half its resolution to descriptors
+    (N, h, w, D), not normalised."""
+    local = _bottleneck(local, 6, local.shape[-1], 1, "descriptor.block")
+    local = _conv_bn(local, config.descriptor_width, 3, 1, "descriptor", activation=False)
+    context = layers.Conv2D(config.descriptor_width, 1, kernel_initializer="zeros", name="descriptor.context")(context)
+    context = layers.UpSampling2D(2, interpolation="bilinear", name="descriptor.context.up")(context)
+    x = layers.ReLU(6.0, name="descriptor.relu")(layers.Add(name="descriptor.add")([local, context]))
+    return layers.Conv2D(config.local_dim, 1, name="local_descriptors")(x)
+
+
 def build_hfnet(
     config: HFNetConfig, input_size: tuple[int | None, int | None], batch: int | None = None
 ) -> keras.Model:
@@ -151,13 +171,12 @@ def build_hfnet(
         raise ValueError(f"the input size {input_size[0]}x{input_size[1]} must have sides that are multiples of 32")
     image = layers.Input((*input_size, 1), batch_size=batch, name="image")
     encoder = mobilenet_v2(image, config.width)
-    local = encoder[7 - 1]
+    local = encoder[LOCAL_LAYER - 1]
     fine = _conv_bn(encoder[4 - 1], config.detector_width, 3, 2, "detector.fine", activation=False)
     coarse = _conv_bn(local, config.detector_width, 3, 1, "detector", activation=False)
     logits = layers.ReLU(6.0, name="detector.relu")(layers.Add(name="detector.add")([fine, coarse]))
     logits = layers.Conv2D(KEYPOINT_CHANNELS, 1, name="keypoint_logits")(logits)
-    descriptors = _conv_bn(local, config.descriptor_width, 3, 1, "descriptor")
-    descriptors = layers.Conv2D(config.local_dim, 1, name="local_descriptors")(descriptors)
+    descriptors = describe(local, encoder[CONTEXT_LAYER - 1], config)
     vlad = NetVLAD(config.clusters, name="netvlad")(encoder[18 - 1])
     projected = layers.Dense(config.global_dim, name="projection")(vlad)
     return keras.Model(
@@ -169,6 +188,12 @@ def build_hfnet(
         },
         name="hfnet",
     )
+
+
+def layer_output(model: keras.Model, of: str):
+    """What the descriptor head takes from the encoder of a `build_hfnet`: "local" or "context"."""
+    first = "descriptor.block.exp" if of == "local" else "descriptor.context"
+    return model.get_layer(first).input
 
 
 def initialise_encoder(model: keras.Model, imagenet: dict[str, np.ndarray], images: np.ndarray) -> None:

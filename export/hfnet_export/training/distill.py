@@ -1,12 +1,13 @@
-"""Multi-task distillation in two stages: local heads with layers 1-7, then the global head (section 4.2, equation 1).
+"""Multi-task distillation: local heads with layers 1-7, then the global head (section 4.2, equation 1); and beyond the
+teacher, descriptors by contrast between views (`hfnet_export.training.descriptor_stage`).
 
-Stage `local` decides the poses' precision, so layers 1-7 learn for it alone; stage `global` leaves them as they are.
+Stage `local` decides the poses' precision, so layers 1-7 learn for it alone; the later stages leave them as they are.
 Each stage computes only what it trains, which on a CPU is worth more steps than training everything at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet, initialise_enc
 from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.weights import save_weights
 from hfnet_export.training import losses
+from hfnet_export.training.descriptor_stage import DescriptorConfig, descriptor_stage
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.teachers import STRIDE
 from hfnet_export.training.training_stage import Progress, TrainingStage, train
+from hfnet_export.training.view_pairs import Place
 from hfnet_export.training.views import cells_inside, change_light, keypoint_labels, random_homography, transform, warp
 
 
@@ -79,6 +82,7 @@ class DistillConfig:
     network: HFNetConfig = field(default_factory=HFNetConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
     global_: GlobalConfig = field(default_factory=GlobalConfig)
+    descriptors: DescriptorConfig = field(default_factory=DescriptorConfig)
     seed: int = 0
     held_out: int = 50
 
@@ -133,7 +137,9 @@ def local_stage(model: keras.Model, targets: Targets, config: DistillConfig) -> 
     rows, held = split(len(targets.sizes), config.held_out)
     if len(rows) < c.batch:
         raise InputError(f"{len(rows)} images do not fill a batch of {c.batch}", "add images, or lower local.batch")
-    heads = keras.Model(model.input, [model.get_layer(n).output for n in ("keypoint_logits", "local_descriptors")])
+    described = model.get_layer("descriptor.relu")(model.get_layer("descriptor.bn").output)  # of layers 1-7 alone
+    described = model.get_layer("local_descriptors")(described)
+    heads = keras.Model(model.input, [model.get_layer("keypoint_logits").output, described])
     terms = tuple(losses.LOCAL_TERMS[name] for name in c.terms)
 
     def local_losses(batch, training):
@@ -289,17 +295,19 @@ def distill(
     folder: Path,
     imagenet: dict[str, np.ndarray],
     card: dict,
+    places: Sequence[Place] = (),
+    held_out: Sequence[Place] = (),
     progress: Report = silent,
     checkpoint_every: int = 200,
 ) -> Path:
-    """Trains both stages, or resumes from the last checkpoint in ``folder``.
+    """Trains all stages, or resumes from the last checkpoint in ``folder``.
 
-    Leaves ``weights.npz`` (float16, what `hfnet-export` takes), a .csv of losses per stage, ``losses.png`` and
-    checkpoints.
+    ``places`` give the last stage true views, those ``held_out`` judge it. Leaves ``weights.npz`` (float16, what
+    `hfnet-export` takes), a .csv of losses per stage, ``losses.png`` and checkpoints.
     """
     keras.utils.set_random_seed(config.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    rows, _ = split(len(targets.sizes), config.held_out)
+    rows, held_rows = split(len(targets.sizes), config.held_out)
     done: dict[str, Progress] = {}
     model = build_hfnet(config.network, (None, None))
 
@@ -320,6 +328,9 @@ def distill(
     head = GlobalHead.fit(targets, rows, model.get_layer("netvlad").input.shape[-1], config)
     head.give(model)
     train(global_stage(model, targets, head, config), folder, progress, checkpoint_every, keep("global"))
+
+    stage = descriptor_stage(model, targets, (rows, held_rows), places, held_out, config.descriptors, config.seed)
+    train(stage, folder, progress, checkpoint_every, keep("descriptors"))
     return folder / "weights.npz"
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hfnet_edge.image.keypoints import CELL
 
 TEMPERATURE = 0.05  # of the contrast among an image's descriptors
+SAME = 6.0  # pixels: nearer than this to the right point, another one is not wrong
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,46 @@ def descriptor_losses(dense, xy, valid, descriptors):
     labels = tf.tile(tf.range(tf.shape(xy)[1])[None], [tf.shape(xy)[0], 1])
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, similarity)
     return distance, tf.reduce_sum(entropy * valid) / count
+
+
+def pair_contrast(first, second, shared, others, source):
+    """The cross-entropy of finding a point of one view among all points of the other and of other sources' pairs, mean
+    over both directions: what matching asks for.
+
+    Args:
+        first, second: (P, h, w, D) descriptors of P pairs of views.
+        shared: two (P, K, 2) pixels, row by row the same points; negative where there is none.
+        others: two (P, E, 2), further points of each view. source: (P,), of equal ones nothing is compared.
+    """
+    xy = [tf.concat([s, o], axis=1) for s, o in zip(shared, others, strict=True)]
+    a, b = (
+        tf.math.l2_normalize(bilinear(dense, at / CELL - 0.5), axis=-1)
+        for dense, at in zip((first, second), xy, strict=True)
+    )
+    count = shared[0].shape[1]
+    there = tf.cast(shared[0][..., 0] >= 0, tf.float32)
+    of_another = tf.cast(source[:, None] != source[None], tf.float32)
+    return (
+        _one_way(a[:, :count], b, shared[1], xy[1], there, of_another)
+        + _one_way(b[:, :count], a, shared[0], xy[0], there, of_another)
+    ) / 2
+
+
+def _one_way(wanted, among, at, xy, there, of_another):
+    """``wanted`` (P, K, D), which lie ``at`` (P, K, 2) in the other view, among its descriptors (P, N, D) at ``xy``."""
+    pairs, count, points = wanted.shape[0], wanted.shape[1], among.shape[1]
+    flat = [tf.reshape(x, (-1, x.shape[-1])) for x in (wanted, among)]
+    similarity = tf.reshape(tf.matmul(*flat, transpose_b=True) / TEMPERATURE, (pairs, count, pairs, points))
+    own = tf.eye(pairs)
+    near = tf.reduce_sum(tf.square(at[:, :, None] - xy[:, None]), -1) < SAME**2
+    near = tf.cast(near, tf.float32) * (1 - tf.eye(count, points)[None])
+    excluded = tf.cast(xy[..., 0] < 0, tf.float32)[None, None] + (1 - own - of_another)[:, None, :, None]
+    similarity -= 1e4 * tf.minimum(excluded + own[:, None, :, None] * near[:, :, None], 1.0)
+    labels = (tf.range(pairs) * points)[:, None] + tf.range(count)[None]
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        tf.reshape(labels, (-1,)), tf.reshape(similarity, (pairs * count, pairs * points))
+    )
+    return tf.reduce_sum(entropy * tf.reshape(there, (-1,))) / tf.reduce_sum(there)
 
 
 def bilinear(dense, at):

@@ -3,7 +3,7 @@
 RUN_DIR/run.json      what was asked for
 RUN_DIR/targets/      what the teachers say of the images
 RUN_DIR/checkpoints/  of each stage: network, optimisers and step
-RUN_DIR/weights.npz   for `hfnet-export`; local.csv, global.csv and losses.png beside it
+RUN_DIR/weights.npz   for `hfnet-export`; local.csv, global.csv, descriptors.csv and losses.png beside it
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from hfnet_export.training import teachers
 from hfnet_export.training.distill import distill
 from hfnet_export.training.targets import make_targets
 from hfnet_export.training.training_recipe import BUNDLED_RECIPE, read_training_recipe
+from hfnet_export.training.view_pairs import read_place
 
 
 def run_distillation(
@@ -34,8 +36,11 @@ def run_distillation(
     recipe: Path = BUNDLED_RECIPE,
     progress: Report = silent,
     checkpoint_every: int = 200,
+    places: Path | None = None,
+    hold_out: Sequence[str] = (),
 ) -> Path:
-    """Teaches HF-Net from two teachers, or goes on with what ``output`` holds. Returns the path of the weights.
+    """Teaches HF-Net from two teachers, and its descriptors from pairs of views, or goes on with what ``output`` holds.
+    Returns the path of the weights.
 
     Args:
         images: folder of training images; sorted by name, then shuffled with the recipe's seed.
@@ -43,9 +48,11 @@ def run_distillation(
         global_teacher: file of the global teacher, whose weights the encoder starts from too.
         output: folder of the run.
         recipe: see `hfnet_export.training.training_recipe`.
+        places: folder of folders with `images/` and `model/`, a COLMAP model, whose photographs are views of one place;
+            None: views are those of homographies alone. hold_out: names of places that are never trained on.
 
     Raises:
-        InputError: images, teachers or recipe are not usable, or ``output`` was started with others.
+        InputError: images, places, teachers or recipe are not usable, or ``output`` was started with others.
         OutputError: ``output`` cannot be written.
     """
     config = read_training_recipe(recipe)
@@ -58,6 +65,9 @@ def run_distillation(
         "local teacher": sha256([local_teacher]),
         "global teacher": sha256([global_teacher]),
     }
+    folders = place_folders(places, hold_out)
+    if places is not None:
+        hashes["places"] = sha256([file for folder in folders for file in sorted((folder / "model").glob("*"))])
     claim(output, {**hashes, "recipe": json.loads(json.dumps(asdict(config)))})
     card = {
         "local_teacher": local.name,
@@ -66,12 +76,32 @@ def run_distillation(
         "global_teacher_licence": global_.licence,
         "image_folder": images.name,
         "images": len(files),
+        "places": [folder.name for folder in folders if folder.name not in hold_out],
+        "places held out": list(hold_out),
         "sha256": hashes,
         "commit": commit(),
         "toolchain": toolchain(),
     }
     targets = make_targets(files, local, global_, output / "targets", progress)
-    return distill(targets, config, output, global_.weights, card, progress, checkpoint_every)
+    read = {folder.name: read_place(folder, progress) for folder in folders}
+    held = [read.pop(name) for name in hold_out]
+    return distill(targets, config, output, global_.weights, card, [*read.values()], held, progress, checkpoint_every)
+
+
+def place_folders(places: Path | None, hold_out: Sequence[str]) -> list[Path]:
+    """The folders of places, by name. Raises InputError: there is none, or one to hold out is not among them."""
+    if places is None:
+        found = []
+    else:
+        found = sorted(folder for folder in places.iterdir() if (folder / "model").is_dir()) if places.is_dir() else []
+        if not found:
+            raise InputError(f"{places} holds no place", "give a folder of folders with images/ and model/")
+    if unknown := set(hold_out) - {folder.name for folder in found}:
+        known = ", ".join(folder.name for folder in found) or "none, without --places"
+        raise InputError(f"there is no place {', '.join(sorted(unknown))} to hold out", f"places: {known}")
+    if found and len(found) == len(hold_out):
+        raise InputError("every place is held out", "leave one to train on")
+    return found
 
 
 def sha256(files: list[Path]) -> str:

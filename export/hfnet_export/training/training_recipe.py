@@ -11,6 +11,7 @@ from hfnet_edge.shell.reading import MAX_SETTINGS, parse_toml, read_text
 from hfnet_export.networks.crbnet import CRBNetConfig
 from hfnet_export.networks.hfnet import HFNetConfig
 from hfnet_export.training.crbnet_training import CRBNetTraining
+from hfnet_export.training.descriptor_stage import DescriptorConfig
 from hfnet_export.training.distill import DistillConfig, GlobalConfig, LocalConfig
 from hfnet_export.training.losses import LOCAL_TERMS
 
@@ -18,7 +19,7 @@ BUNDLED_RECIPE = Path(__file__).parents[1] / "networks" / "weights" / "hfnet.tom
 BUNDLED_CRBNET_RECIPE = Path(__file__).parents[1] / "networks" / "weights" / "crbnet.toml"
 MIN_PAIRS = 16  # of a batch of patches: twice the neighbours that the second-order similarity looks at
 MOST = 2**63  # of a number; TOML has no bound
-TABLES = {"network": HFNetConfig, "local": LocalConfig, "global": GlobalConfig}
+TABLES = {"network": HFNetConfig, "local": LocalConfig, "global": GlobalConfig, "descriptors": DescriptorConfig}
 
 
 def read_training_recipe(path: Path) -> DistillConfig:
@@ -30,8 +31,10 @@ def read_training_recipe(path: Path) -> DistillConfig:
     content = _parse(path, BUNDLED_RECIPE)
     tables = {name: _checked(path, name, kind, content.pop(name, {})) for name, kind in TABLES.items()}
     top = _checked(path, "", DistillConfig, content)
-    config = DistillConfig(tables["network"], tables["local"], tables["global"], top.seed, top.held_out)
-    for name, side in (("local.side", config.local.side), *(("global.window", s) for s in config.global_.window)):
+    stages = (tables["local"], tables["global"], tables["descriptors"])
+    config = DistillConfig(tables["network"], *stages, top.seed, top.held_out)
+    sides = (("local.side", config.local.side), ("descriptors.side", config.descriptors.side))
+    for name, side in (*sides, *(("global.window", s) for s in config.global_.window)):
         if side % 32 or side < 64:
             raise InputError(f"{path}: {name} has {side}", "give multiples of 32, at least 64")
     if unknown := set(config.local.terms) - set(LOCAL_TERMS):
