@@ -216,8 +216,8 @@ def test_every_dot_says_which_query_it_is(made, page):
 
 
 def test_the_first_stage_out_and_what_it_costs(made, page):
-    """Keypoints 3 pixels aside: too far to be the same ones, and the costs see it."""
-    verdict = made.verdict(3.0, model_hash="c" * 32)
+    """Keypoints 2 pixels aside: too far to be the same ones, and the costs see it."""
+    verdict = made.verdict(2.0, model_hash="c" * 32)
     assert verdict.comparison.broken == "keypoints"
     text, (run,), html = printed(verdict), to_json([verdict], ())["runs"], page(verdict)
     assert run["first_out"] == "keypoints" and not run["passed"] and run["look_at"] in html.text
