@@ -1,6 +1,7 @@
 """Golden vectors: small images made by code, and what every stage of the pipeline makes of them, as plain files.
 
-    load ─> scale ─> network ─> scores ─> keypoints ─> descriptors, global ─> decode
+    load ─> scale ─> network ─> scores ─> keypoints ─> filled ─> descriptors, global ─> decode
+         ─> blobs ──────────────────────────────────┘
          ─> retrieval ─> places ─> compared ─> nearest ─> matches ─> pose ─> inliers
          ─> refinement ─> second_look ─> guided ─> evidence ─> probability ─> result
     patches ─> signs ─> leaves ─> leaf_landmarks ─> search

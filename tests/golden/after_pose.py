@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.pose.estimate import estimate_pose
 from hfnet_edge.pose.intrinsics import IntrinsicsCheck
 from hfnet_edge.pose.refinement import RefinedPose, refine, with_covariance
 from hfnet_edge.pose.solvers import PoseConfig
@@ -77,10 +78,11 @@ def trust_cases(
     features: Features,
     arrays: Mapping[str, Any],
     matches: Match2D3D,
-    first: RefinedPose,
     max_error: float,
 ) -> None:
-    """All that is thought of one place's pose, from the second look on."""
+    """All that is thought of one place's pose, from the second look on, which begins at a rough pose."""
+    first = estimate_pose(matches, camera, max_error, PoseConfig(), rough=True)
+    assert first is not None
     look = look_again(m, features, camera, matches, first, max_error)
     shown: dict[str, Any] = {"map": map_file(map_name)}
     shown |= {"keypoints": arrays["keypoints"], "descriptors": arrays["descriptors"]}
@@ -93,7 +95,6 @@ def trust_cases(
     folder.case("guided", name, {**shown, **at, "window": max_error, "landmarks": seen}, guided)
     one = examine(m, features, camera, matches, max_error, PoseConfig(), False, Clock())
     assert one is not None and np.array_equal(pair_rows(one.matches), pair_rows(look.matches))
-    one = replace(one, look=look)  # whose numbers are in the folder
     rival_ = rival(m, features, one, [one], max_error, PoseConfig())
     given = {
         **refined_numbers(folder, f"{name}/second", one.refined),

@@ -9,6 +9,7 @@ import numpy as np
 
 from golden.folder import Folder
 from golden.loading import INPUT_SIZE, grey
+from golden.network import COUNT
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features, extract
 from hfnet_edge.image.photo import Photo
@@ -41,7 +42,7 @@ def make_maps(folder: Folder, place: MadePlace, model: Model) -> dict[str, Local
         [view.name for view in views],
         [view.camera for view in views],
         [view.pose for view in views],
-        [extract(model, photo) for photo in photos],
+        [extract(model, photo, COUNT) for photo in photos],
         model.description,
     )
     packer, maps = Packer(source), {}

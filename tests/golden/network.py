@@ -13,10 +13,20 @@ import numpy as np
 from golden.folder import Folder
 from golden.loading import FIRST, INPUT_SIZE, SMALL
 from hfnet_edge.errors import ModelError
-from hfnet_edge.features import MAX_KEYPOINTS, Features, decode
+from hfnet_edge.features import Features, decode
+from hfnet_edge.image.blobs import Blobs, combine, find_blobs
 from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.networks.hfnet import Model, RawOutputs
+
+COUNT = 320  # keypoints of an image: fewer than it has blobs, so that the folder stays small
+
+
+WHAT = {
+    "xy": "pixels of the network's input",
+    "response": "grey levels, highest first",
+    "scale": "pixels, standard deviation",
+}
 
 
 def command() -> str:
@@ -72,6 +82,40 @@ def keypoint_case(folder: Folder, name: str, scores: str, limits: Mapping[str, A
     folder.case("keypoints", name, {"scores": scores, **limits}, expected)
 
 
+def blob_case(
+    folder: Folder, name: str, pixels: str, image: np.ndarray, valid: tuple[int, int], count: int
+) -> tuple[Blobs, dict[str, str]]:
+    """The blobs of (H, W) uint8 in the file ``pixels``; returns these, and the files of their arrays."""
+    found = find_blobs(image, valid, count)
+    files = {key: folder.array(f"{name}/blob_{key}", getattr(found, key), "blobs", what) for key, what in WHAT.items()}
+    folder.case("blobs", name, {"pixels": pixels, "valid": valid, "count": count}, files)
+    return found, files
+
+
+def filled_case(
+    folder: Folder,
+    name: str,
+    blobs: Blobs,
+    files: Mapping[str, str],
+    peaks: tuple[np.ndarray, np.ndarray],
+    count: int,
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Blobs filled up with the network's keypoints ``peaks``, xy and scores; returns xy, and the files of both."""
+    given = {
+        "xy": files["xy"],
+        "response": files["response"],
+        "network_xy": folder.array(f"{name}/network_xy", peaks[0], "keypoints", WHAT["xy"]),
+        "network_scores": folder.array(f"{name}/network_scores", peaks[1], "keypoints", "highest first"),
+    }
+    xy, scores = combine(blobs, *peaks, count)
+    expected = {
+        "xy": folder.array(f"{name}/xy", xy, "filled", f"keypoints, {WHAT['xy']}"),
+        "scores": folder.array(f"{name}/keypoint_scores", scores, "filled", "of the keypoints"),
+    }
+    folder.case("filled", name, {**given, "count": count}, expected)
+    return xy, expected
+
+
 def feature_cases(
     folder: Folder, name: str, model: Model, steps: Mapping[str, tuple[float, int]], photo: Photo, pixels: str
 ) -> tuple[Features, dict[str, Any]]:
@@ -98,7 +142,7 @@ def feature_cases(
 
     scores = raw.scores()
     expected = {"sha256": hashlib.sha256(scores.astype("<f4").tobytes()).hexdigest()}
-    limits = {"count": MAX_KEYPOINTS, "radius": model.description.nms_radius, "threshold": MIN_SCORE}
+    limits = {"count": COUNT, "radius": model.description.nms_radius, "threshold": MIN_SCORE}
     if name == FIRST:
         height, width = SMALL
         expected["scores"] = folder.array(
@@ -107,39 +151,43 @@ def feature_cases(
         keypoint_case(folder, name, expected["scores"], {"valid": SMALL, **limits, "border": 4})
     folder.case("scores", name, {"logits": made["logits"], "part": SMALL}, expected)
 
-    features = decode(raw, photo, model.description.nms_radius)
-    return features, _decoded_cases(folder, name, raw, photo, features, made, limits)
+    return decoded_cases(folder, name, raw, photo, pixels, made, limits)
 
 
-def _decoded_cases(
+def decoded_cases(
     folder: Folder,
     name: str,
     raw: RawOutputs,
     photo: Photo,
-    features: Features,
+    pixels: str,
     made: Mapping[str, str],
     limits: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Descriptors, and the features as a whole; returns what these are called."""
-    xy, _ = detect(raw.scores(), photo.valid, limits["count"], limits["radius"], limits["threshold"])
+) -> tuple[Features, dict[str, Any]]:
+    """Blobs, what fills them up, descriptors, and the features as a whole; returns these and what they are called.
+
+    Args:
+        pixels: the file of the photo's. made: those of the network's outputs.
+    """
+    count, radius, threshold = limits["count"], limits["radius"], limits["threshold"]
+    features = decode(raw, photo, radius, count, threshold)
+    blobs, found = blob_case(folder, name, pixels, photo.pixels, photo.valid, count)
+    peaks = detect(raw.scores(), photo.valid, count, radius, threshold)
+    xy, filled = filled_case(folder, name, blobs, found, peaks, count)
     assert np.array_equal(sample_descriptors(raw.local_descriptors, xy), features.descriptors)
     assert np.array_equal(quantize(raw.global_descriptor[None])[0], features.global_descriptor)
     arrays: dict[str, Any] = {
         "keypoints": folder.array(f"{name}/keypoints", features.keypoints, "decode", "pixels of the camera's image"),
-        "scores": folder.array(f"{name}/keypoint_scores", features.scores, "decode", "of the keypoints"),
+        "scores": filled["scores"],
         "descriptors": folder.array(f"{name}/descriptors", features.descriptors, "descriptors", "of the keypoints"),
         "global_descriptor": folder.array(
             f"{name}/global_descriptor", features.global_descriptor, "global", "of the image"
         ),
     }
     if len(xy):
-        given = {
-            "local": made["local"],
-            "xy": folder.array(f"{name}/xy", xy, "keypoints", "keypoints, pixels of the network's input"),
-        }
+        given = {"local": made["local"], "xy": filled["xy"]}
         folder.case("descriptors", name, given, {"descriptors": arrays["descriptors"]})
     folder.case("global", name, {"global": made["global"]}, {"global_descriptor": arrays["global_descriptor"]})
     arrays["pixel"] = features.pixel
-    of_photo = {"valid": photo.valid, "size": photo.size, "orientation": photo.orientation}
+    of_photo = {"pixels": pixels, "valid": photo.valid, "size": photo.size, "orientation": photo.orientation}
     folder.case("decode", name, {**made, **of_photo, **limits}, arrays)
-    return arrays
+    return features, arrays

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
+from golden.plain_blobs import PLAIN_BLOBS
 from golden.plain_trust import PLAIN_TRUST, refinement
 from golden.reader import STAGES
 from hfnet_edge.clock import Clock
@@ -376,8 +377,8 @@ def result(
 
 
 PLAIN = {
-    "load": load, "scale": scale, "scores": scores, "keypoints": keypoints, "descriptors": descriptors,
-    "global": global_, "retrieval": retrieval, "places": places, "compared": compared, "nearest": nearest,
-    "matches": matches, "patches": patches, "signs": signs, "search": search, "pose": pose, "inliers": inliers,
-    **PLAIN_TRUST, "result": result,
+    "load": load, "scale": scale, "scores": scores, "keypoints": keypoints, **PLAIN_BLOBS,
+    "descriptors": descriptors, "global": global_, "retrieval": retrieval, "places": places, "compared": compared,
+    "nearest": nearest, "matches": matches, "patches": patches, "signs": signs, "search": search, "pose": pose,
+    "inliers": inliers, **PLAIN_TRUST, "result": result,
 }  # fmt: skip

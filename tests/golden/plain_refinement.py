@@ -191,7 +191,7 @@ def optimum(q, t, matches, lens, scale, weighed):
 
 
 def refined(
-    q, t, matches, camera, max_error, precise=1 / 16, rounds=10, weighed=lambda w: w, middle=median, within=lt,
+    q, t, matches, camera, max_error, precise=1 / 32, rounds=10, weighed=lambda w: w, middle=median, within=lt,
     behind=inf, free=False, inflation=1.4,
 ):  # fmt: skip
     """The pose, inliers, noise and covariance of matches (pixel, point).

@@ -20,7 +20,7 @@ from hfnet_edge import features, localizer
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.image import keypoints, patches
+from hfnet_edge.image import blobs, keypoints, patches
 from hfnet_edge.image import photo as image
 from hfnet_edge.map import random_trees
 from hfnet_edge.map.calibration import Calibration
@@ -154,13 +154,17 @@ def scores(logits, part):
     return {"scores": found[: part[0], : part[1]], "sha256": hashlib.sha256(found.astype("<f4").tobytes()).hexdigest()}
 
 
-def detect(**given):
-    xy, best = keypoints.detect(**given)
-    return {"xy": xy, "scores": best}
+def named(found):
+    return dict(zip(("xy", "scores"), found, strict=True))
 
 
-def decode(valid, size, orientation, radius, count, threshold, logits, local, **given):
-    photo = image.Photo(np.zeros(0, np.uint8), tuple(valid), tuple(size), orientation)
+def fill(xy, response, network_xy, network_scores, count):
+    there = blobs.Blobs(xy, response, np.ones_like(response))
+    return named(blobs.combine(there, network_xy, network_scores, count))
+
+
+def decode(pixels, valid, size, orientation, radius, count, threshold, logits, local, **given):
+    photo = image.Photo(pixels, tuple(valid), tuple(size), orientation)
     return vars(features.decode(raw_outputs(logits, local, given["global"]), photo, radius, count, threshold))
 
 
@@ -185,8 +189,7 @@ def places(map, ranking):
 
 
 def match(map, descriptors, keypoints, landmarks):
-    query = Features(keypoints, np.ones(len(keypoints), np.float32), descriptors, np.zeros(1, np.int8), 1.0)
-    found = matching.match(query, LocalizationMap.open(map), landmarks.astype(np.int64))
+    found = matching.match(query_of(keypoints, descriptors), LocalizationMap.open(map), landmarks.astype(np.int64))
     return {"matches": np.stack([found.keypoints, found.landmarks]), "xyz": found.xyz}
 
 
@@ -215,10 +218,9 @@ def leaf_landmarks(map, leaves):
 
 
 def search(map, descriptors, keypoints, frames, pairs):
-    query = Features(keypoints, np.ones(len(keypoints), np.float32), descriptors, np.zeros(1, np.int8), 1.0)
     m = LocalizationMap.open(map)
     shared = parallel_search.seen_by(m, np.array(frames, np.int64))
-    found = parallel_search.search(query, m, shared, [tuple(pairs.astype(np.int64))])
+    found = parallel_search.search(query_of(keypoints, descriptors), m, shared, [tuple(pairs.astype(np.int64))])
     return {"shared": shared.tolist(), "matches": np.stack([found.keypoints, found.landmarks]), "xyz": found.xyz}
 
 
@@ -237,9 +239,8 @@ def inliers(quaternion, translation, xy, xyz, camera, max_error):
 def refine(quaternion, translation, xy, xyz, camera, max_error):
     first, matches, camera = Pose(np.array(quaternion), np.array(translation)), Match2D3D(xy, xyz), Camera.parse(camera)
     found = refinement.with_covariance(refinement.refine(first, matches, camera, max_error), matches, camera)
-    spread = {"position_std": found.position_std, "rotation_std": found.rotation_std}
-    about = {key: getattr(found, key) for key in ("inliers", "noise", "covariance")}
-    return {**vars(found.pose), **about, **spread}
+    about = ("inliers", "noise", "covariance", "position_std", "rotation_std")
+    return {**vars(found.pose), **{key: getattr(found, key) for key in about}}
 
 
 def query_of(keypoints, descriptors):
@@ -326,7 +327,9 @@ STAGES = {
     "load": lambda **given: load(given.pop("image"), **given),
     "scale": lambda pixels, input_range: {"input": described(input_range).scale(pixels)[0, :, :, 0]},
     "scores": scores,
-    "keypoints": detect,
+    "keypoints": lambda **given: named(keypoints.detect(**given)),
+    "blobs": lambda pixels, valid, count: vars(blobs.find_blobs(pixels, tuple(valid), count)),
+    "filled": fill,
     "descriptors": lambda local, xy: {"descriptors": keypoints.sample_descriptors(local, xy)},
     "global": lambda **given: {"global_descriptor": keypoints.quantize(given["global"][None])[0]},
     "decode": decode,

@@ -67,8 +67,8 @@ def map_cases(
         return  # which would show no more
     start = retract(first.pose, FIRST_ASIDE)
     files = {"xy": given["xy"], "xyz": xyz}
-    refined = refinement_case(folder, name, start, matches, query.camera, max_error, **files)
-    trust_cases(folder, name, map_name, m, query.camera, features, arrays, matches, refined, max_error)
+    refinement_case(folder, name, start, matches, query.camera, max_error, **files)
+    trust_cases(folder, name, map_name, m, query.camera, features, arrays, matches, max_error)
 
 
 def enough(refined: RefinedPose) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfnet_edge.features import decode
+from hfnet_edge.image.blobs import Blobs, combine, find_blobs
 from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample_descriptors
 from hfnet_edge.image.patches import cut
 from hfnet_edge.image.photo import Photo, load_photo
@@ -89,10 +90,16 @@ STAGES = {
         "hold them; of one query, scores: their top left part",
     ),
     "keypoints": Stage((detect,), "scores, valid, count, radius, threshold, border", "xy, scores"),
+    "blobs": Stage((find_blobs, Blobs), "pixels, valid, count", "xy, response, scale"),
+    "filled": Stage(
+        (combine, Blobs), "xy and response: of blobs; network_xy and network_scores: of the network's keypoints; count",
+        "xy, scores",
+    ),
     "descriptors": Stage((sample_descriptors,), "local, xy", "descriptors"),
     "global": Stage((quantize,), "global", "global_descriptor"),
     "decode": Stage(
-        (decode,), "logits, local, global; valid, size, orientation of the photo; radius, count, threshold",
+        (decode,), "logits, local, global; pixels, valid, size, orientation of the photo; radius, count, "
+        "threshold",
         "keypoints, scores, descriptors, global_descriptor, pixel",
     ),
     "retrieval": Stage(

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from functools import partial
-from operator import le, lt
+from operator import gt, le, lt
 from pathlib import Path
 from statistics import mean
 
@@ -84,6 +84,29 @@ MISTAKES = {
     "soft-argmax off by half a pixel": rule("keypoints", centre=0),
     "soft-argmax of 3x3": rule("keypoints", refine=1),
     "all of equal neighbours": rule("keypoints", equals=True),
+    "blurs rounded down": rule("blobs", rounded=lambda sums, total: sums // total),
+    "halves of blurs rounded up": rule("blobs", rounded=lambda sums, total: (2 * sums + total) // (2 * total)),
+    "blurs rounded in each direction": rule("blobs", once=False),
+    "blurs with the edge twice": rule("blobs", mirrored="symmetric"),
+    "an octave too few": rule("blobs", octaves=2),
+    "an octave too many": rule("blobs", octaves=4),
+    "blobs off by half a pixel": rule("blobs", centre=0),
+    "blobs at whole pixels": rule("blobs", fitted=False),
+    "peaks beyond a pixel": rule("blobs", within=np.inf),
+    "another contrast": rule("blobs", contrast=0.625),
+    "a contrast that is not reached": rule("blobs", enough=gt),
+    "edges kept": rule("blobs", stretch=100),
+    "blobs that are not apart": rule("blobs", apart=0),
+    "blobs farther apart": rule("blobs", apart=4),
+    "blobs apart from blobs alone": rule("blobs", kept=True),
+    "the last of equal blobs": rule("blobs", tie=-1),
+    "no blobs among equal neighbours": rule("blobs", alone=True),
+    "a wider border of blobs": rule("blobs", border=5),
+    "responses in steps": rule("blobs", unit=1),
+    "blobs' scores without the 1": rule("filled", raised=0),
+    "keypoints nearer to blobs": rule("filled", far=5),
+    "whole pixels forgotten": rule("filled", whole=float),
+    "blobs dropped": rule("filled", dropped=True),
     "cells sampled at their corners": rule("descriptors", centre=0),
     "descriptors truncated": rule("descriptors", rounded=np.trunc),
     "descriptors without a direction": rule("descriptors", shortest=0),

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from golden.blob_limits import blob_cases
 from golden.corners import corner_cases
 from golden.folder import ABOUT, MANIFEST, Folder, check_folder, replace_folder
 from golden.limits import edge_cases, tie_cases
@@ -74,6 +75,7 @@ def write_golden(output: Path, report: Report = silent, export: Callable[[], byt
     steps = output_steps(content)
     tie_cases(folder)
     edge_cases(folder)
+    blob_cases(folder)
     limit_cases(folder)
     corner_cases(folder)
     for query in queries:
