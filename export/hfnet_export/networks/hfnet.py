@@ -148,7 +148,7 @@ class Unit(layers.Layer):
         return unit(x)
 
 
-def describe(local, context, config: HFNetConfig):
+def descriptor_head(local, context, config: HFNetConfig):
     """The descriptor head: layer 7's output (N, h, w, C) and `CONTEXT_LAYER`'s at half its resolution to descriptors
     (N, h, w, D), not normalised."""
     local = _bottleneck(local, 6, local.shape[-1], 1, "descriptor.block")
@@ -176,7 +176,7 @@ def build_hfnet(
     coarse = _conv_bn(local, config.detector_width, 3, 1, "detector", activation=False)
     logits = layers.ReLU(6.0, name="detector.relu")(layers.Add(name="detector.add")([fine, coarse]))
     logits = layers.Conv2D(KEYPOINT_CHANNELS, 1, name="keypoint_logits")(logits)
-    descriptors = describe(local, encoder[CONTEXT_LAYER - 1], config)
+    descriptors = descriptor_head(local, encoder[CONTEXT_LAYER - 1], config)
     vlad = NetVLAD(config.clusters, name="netvlad")(encoder[18 - 1])
     projected = layers.Dense(config.global_dim, name="projection")(vlad)
     return keras.Model(
@@ -190,10 +190,10 @@ def build_hfnet(
     )
 
 
-def layer_output(model: keras.Model, of: str):
-    """What the descriptor head takes from the encoder of a `build_hfnet`: "local" or "context"."""
-    first = "descriptor.block.exp" if of == "local" else "descriptor.context"
-    return model.get_layer(first).input
+def descriptor_inputs(model: keras.Model) -> list:
+    """What the descriptor head takes from the encoder of a `build_hfnet`: the outputs of `LOCAL_LAYER` and of
+    `CONTEXT_LAYER`."""
+    return [model.get_layer(name).input for name in ("descriptor.block.exp", "descriptor.context")]
 
 
 def initialise_encoder(model: keras.Model, imagenet: dict[str, np.ndarray], images: np.ndarray) -> None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.shell.quiet import quiet
-from hfnet_export.networks.hfnet import INPUT_RANGE, layer_output
+from hfnet_export.networks.hfnet import INPUT_RANGE, descriptor_inputs
 from hfnet_export.training.losses import CONTRAST, pair_contrast
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.training_stage import TrainingStage
@@ -52,10 +53,8 @@ class Encoder:
 
     def __init__(self, model: keras.Model, side: int):
         image = keras.layers.Input((side, side, 1), batch_size=1)
-        maps = keras.Model(model.input, [layer_output(model, "local"), layer_output(model, "context")])
+        maps = keras.Model(model.input, descriptor_inputs(model))
         with quiet():
-            import tensorflow as tf
-
             content = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, maps(image))).convert()
             self._interpreter = Interpreter(model_content=content, num_threads=1)
             self._interpreter.allocate_tensors()
@@ -86,8 +85,7 @@ def descriptor_stage(
     """
     c = config
     encoder = Encoder(model, c.side)
-    maps = [layer_output(model, "local"), layer_output(model, "context")]
-    head = keras.Model(maps, model.get_layer("local_descriptors").output)
+    head = keras.Model(descriptor_inputs(model), model.get_layer("local_descriptors").output)
 
     def pair(rng: np.random.Generator, photographs: np.ndarray, of: Sequence[Place]) -> tuple:
         for _ in range(TRIES):
@@ -118,8 +116,6 @@ def descriptor_stage(
             yield batch(np.random.default_rng((seed, 5, step)), rows[0], places)
 
     def contrast(step: tuple, training: bool):
-        import tensorflow as tf
-
         fine, coarse, a, b, others_a, others_b, source = step
         first = head([tf.cast(m[:, 0], tf.float32) for m in (fine, coarse)], training=False)
         second = head([tf.cast(m[:, 1], tf.float32) for m in (fine, coarse)], training=False)

@@ -78,6 +78,18 @@ class PatchTracks:
         return PatchTracks(np.concatenate([p.patches for p in parts]), np.concatenate([*starts, offsets[-1:]]))
 
 
+def open_model(folder: Path):
+    """The COLMAP model (a pycolmap.Reconstruction) of a scene's folder. Raises InputError: there is none."""
+    import pycolmap
+
+    try:
+        return pycolmap.Reconstruction(folder / "model")
+    except Exception as e:
+        raise InputError(
+            f"{folder / 'model'} is not a COLMAP model ({e})", "give a folder with images/ and model/"
+        ) from e
+
+
 def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
     """The tracks of a COLMAP model: ``folder`` holds `images/` and `model/`.
 
@@ -89,14 +101,7 @@ def of_scene(folder: Path, progress: Report = silent) -> PatchTracks:
         InputError: no COLMAP model there, or it has no track. ImageError: an image is missing or damaged.
         CameraError: an image is of another size than its camera.
     """
-    import pycolmap
-
-    try:
-        model = pycolmap.Reconstruction(folder / "model")
-    except Exception as e:
-        raise InputError(
-            f"{folder / 'model'} is not a COLMAP model ({e})", "give a folder with images/ and model/"
-        ) from e
+    model = open_model(folder)
     rows: list[np.ndarray] = []
     patches: list[np.ndarray] = []
     images = sorted(model.images.values(), key=lambda image: image.name)

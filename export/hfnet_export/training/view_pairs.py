@@ -17,6 +17,7 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.image.patches import detect
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.shell.console import Report, silent
+from hfnet_export.training.patch_tracks import open_model
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.views import change_light, transform, warp
 
@@ -69,14 +70,7 @@ def read_place(folder: Path, progress: Report = silent) -> Place:
     Raises:
         InputError: no COLMAP model there, or no two photographs share `SHARED` points. ImageError: a damaged image.
     """
-    import pycolmap
-
-    try:
-        model = pycolmap.Reconstruction(folder / "model")
-    except Exception as e:
-        raise InputError(
-            f"{folder / 'model'} is not a COLMAP model ({e})", "give a folder with images/ and model/"
-        ) from e
+    model = open_model(folder)
     index = {k: i for i, (k, p) in enumerate(model.points3D.items()) if p.track.length() >= 3}
     xyz = np.array([p.xyz for p in model.points3D.values()]).reshape(-1, 3)
     grey, keypoints, xy, points, centers = [], [], [], [], []
