@@ -18,7 +18,8 @@ from hfnet_edge.networks.hfnet import RawOutputs
 from hfnet_edge.networks.network import Network
 from hfnet_edge.networks.patches import PatchModel
 
-MAX_KEYPOINTS = 2000
+MAX_KEYPOINTS = 3000
+MAX_PATCHES = 2000  # keypoints that a patch network describes
 
 
 @dataclass(frozen=True)
@@ -52,50 +53,48 @@ def decode(
 
     Args:
         max_keypoints: at most so many. threshold: the least score of the network's keypoints.
-        detector: "network", or "blobs": blobs, filled up with the network's keypoints.
+        detector: "network", or "blobs": up to two thirds are blobs, the others the network's.
     """
-    blobs = find_blobs(photo.pixels, photo.valid, max_keypoints) if detector == BLOBS else NO_BLOBS
-    xy, scores = blobs.xy, blobs.scores
-    if len(blobs) < max_keypoints:
-        peaks = detect(raw.scores(), photo.valid, max_keypoints, nms_radius, threshold)
-        xy, scores = combine(blobs, *peaks, max_keypoints)
+    blobs = find_blobs(photo.pixels, photo.valid, max_keypoints * 2 // 3) if detector == BLOBS else NO_BLOBS
+    peaks = detect(raw.scores(), photo.valid, max_keypoints, nms_radius, threshold)
+    xy, scores = combine(blobs, *peaks, max_keypoints)
     return Features(
         keypoints=photo.to_camera(xy),
         scores=scores,
-        descriptors=sample_descriptors(raw.local_descriptors, xy),
+        descriptors=sample_descriptors(raw.descriptor_maps, xy),
         global_descriptor=quantize(raw.global_descriptor[None])[0],
         pixel=max(photo.scale),
     )
 
 
 def look(
-    networks: Networks, photo: Photo, clock: Clock | None = None, max_keypoints: int = MAX_KEYPOINTS
+    networks: Networks, photo: Photo, clock: Clock | None = None, max_keypoints: int | None = None
 ) -> tuple[Features, dict[str, np.ndarray]]:
     """What networks make of a photo, and the outputs that went into it, by role.
 
     Where a patch network is among them it describes the keypoints, see `describe`, and of the other network only the
-    global descriptor is used.
+    global descriptor is used. There are `MAX_KEYPOINTS` at most, or `MAX_PATCHES`, where ``max_keypoints`` is None.
     """
     clock, model, patches = clock or Clock(), networks.image, networks.patches
     with clock("extract"):
         raw = model(photo.pixels)
     if patches is not None:
         with clock("describe"):
-            features = describe(patches, raw.global_descriptor, photo, max_keypoints)
+            features = describe(patches, raw.global_descriptor, photo, max_keypoints or MAX_PATCHES)
         return features, {GLOBAL_ROLE: raw.global_descriptor}
     with clock("decode"):
         about = model.description
-        features = decode(raw, photo, about.nms_radius, max_keypoints, detector=about.detector)
+        features = decode(raw, photo, about.nms_radius, max_keypoints or MAX_KEYPOINTS, detector=about.detector)
     return features, {role: output for role, output in vars(raw).items() if output is not None}
 
 
-def extract(networks: Networks | Network, photo: Photo, max_keypoints: int = MAX_KEYPOINTS) -> Features:
-    """The features alone: ``extract(model, load_photo(path, model.description.input_size))``."""
+def extract(networks: Networks | Network, photo: Photo, max_keypoints: int | None = None) -> Features:
+    """The features alone, see `look`: ``extract(model, load_photo(path, model.description.input_size))``."""
     return look(Networks.of(networks), photo, None, max_keypoints)[0]
 
 
 def describe(
-    patch_model: PatchModel, global_descriptor: np.ndarray, photo: Photo, max_keypoints: int = MAX_KEYPOINTS
+    patch_model: PatchModel, global_descriptor: np.ndarray, photo: Photo, max_keypoints: int = MAX_PATCHES
 ) -> Features:
     """SIFT keypoints with the patch network's descriptors, and HF-Net's global descriptor (G,) float32.
 

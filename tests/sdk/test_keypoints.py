@@ -82,7 +82,7 @@ def test_descriptors_are_sampled_at_the_right_place():
     y, x = np.mgrid[:h, :w]
     dense = np.stack([(x + 0.5) * 8, (y + 0.5) * 8, np.full((h, w), 64.0)], -1).astype(np.float32)
     xy = np.array([[20.25, 33.5], [60.0, 50.75], [100.5, 90.0]], np.float32)
-    sampled = sample_descriptors(dense, xy).astype(float)
+    sampled = sample_descriptors([dense], xy).astype(float)
     expected = np.column_stack([xy, np.full(3, 64)])
     expected *= 127 / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(sampled, expected, atol=0.51)

@@ -20,7 +20,7 @@ MIN_CONTRAST = 0.5  # grey levels between two blurs
 MAX_STRETCH = 10  # longest over shortest axis, in curvature; what is longer is an edge
 APART = 3  # a blob is the strongest in a square of 2 * APART + 1 pixels of the photo
 BORDER = 4  # pixels at the edge of each octave where nothing is found
-FAR = 6  # whole pixels that the network's keypoints keep from blobs, in x or y; closer by, descriptors are too alike
+FAR = 4  # whole pixels that the network's keypoints keep from blobs, in x or y; closer by, descriptors are too alike
 
 # One blur after the other, of these variances; photos are taken to have 0.25. The first difference is of less contrast
 # than its scale deserves, so that it wins less often: what is that small is noise as often as not.
@@ -194,8 +194,8 @@ def _fit(differences: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def combine(blobs: Blobs, xy: np.ndarray, scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Blobs, and the network's keypoints only where blobs are too few, and these only where no blob is within `FAR`
-    pixels in both x and y, from whole pixel to whole pixel.
+    """Blobs, and what is missing of the network's keypoints, of these only where no blob is within `FAR` pixels in both
+    x and y, from whole pixel to whole pixel.
 
     Args:
         blobs: of the photo, strongest first.

@@ -7,6 +7,9 @@ before it is rounded. So every device that gets the same network outputs finds t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -16,6 +19,7 @@ CELL = 8
 MIN_SCORE = 0.005
 LOGIT_STEPS = 256  # steps of the exponential's table per unit of logit
 _TABLE = np.rint(np.exp(-np.arange(12 * LOGIT_STEPS, dtype=np.float64) / LOGIT_STEPS) * 2**16).astype(np.float32)
+_ROWS, _CELL_ROWS = 256, 10  # keypoints, and rows of cells, at a time: what they take stays in the processor's cache
 REFINE = 2  # radius of the window of the soft-argmax
 
 
@@ -30,12 +34,16 @@ def keypoint_scores(logits: np.ndarray) -> np.ndarray:
         2**-16 of the largest: within 0.5 % of the exact one, and the same on every processor.
     """
     h, w, _ = logits.shape
-    steps = np.rint(logits * np.float32(LOGIT_STEPS))
-    steps = steps.max(axis=-1, keepdims=True) - steps
-    weights = _TABLE[np.minimum(steps, len(_TABLE) - 1).astype(np.int16)]
-    total = weights.sum(axis=-1, keepdims=True)  # integers below 65 * 2**16: exact
-    scores = weights[..., :-1] / total
-    return np.ascontiguousarray(scores.reshape(h, w, CELL, CELL).transpose(0, 2, 1, 3)).reshape(h * CELL, w * CELL)
+    scores = np.empty((h, CELL, w, CELL), np.float32)
+    for first in range(0, h, _CELL_ROWS):
+        steps = logits[first : first + _CELL_ROWS] * np.float32(LOGIT_STEPS)
+        np.rint(steps, out=steps)
+        np.subtract(steps.max(axis=-1, keepdims=True), steps, out=steps)
+        weights = _TABLE[np.minimum(steps, len(_TABLE) - 1, out=steps).astype(np.int16)]
+        total = weights.sum(axis=-1, keepdims=True)  # integers below 65 * 2**16: exact
+        of_cells = (weights[..., :-1] / total).reshape(-1, w, CELL, CELL)
+        scores[first : first + _CELL_ROWS] = of_cells.transpose(0, 2, 1, 3)
+    return scores.reshape(h * CELL, w * CELL)
 
 
 def detect(
@@ -103,33 +111,67 @@ def _first_of_equals(index, peak, width, radius, shape):
     return index[keep], peak[keep]
 
 
-def sample_descriptors(dense: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Bilinear samples of the descriptor map, normalised and rounded to int8.
+def sample_descriptors(maps: Sequence[np.ndarray], xy: np.ndarray) -> np.ndarray:
+    """Bilinear samples of all parts of the descriptors, one after the other, normalised as one and rounded to int8.
 
     Args:
-        dense: (h, w, D) float32 at 1/8 of the network's input.
+        maps: (h, w, D) float32 at 1/8 of the network's input, and further parts with 2 or 4 times as many rows and
+            columns.
         xy: (N, 2) float32 pixels of the network's input.
 
     Returns:
-        (N, D) int8, unit vectors times 127.
+        (N, sum of D) int8, unit vectors times 127.
     """
-    h, w, _ = dense.shape
-    at = xy / np.float32(CELL) - np.float32(0.5)
-    x = np.clip(at[:, 0], 0, w - 1)
-    y = np.clip(at[:, 1], 0, h - 1)
-    x0 = np.minimum(x.astype(np.int32), w - 2)
-    y0 = np.minimum(y.astype(np.int32), h - 2)
-    fx, fy = (x - x0).astype(np.float32)[:, None], (y - y0).astype(np.float32)[:, None]
-    rows = dense.reshape(h * w, -1)
-    corner = y0 * w + x0
-    top = rows[corner] * (1 - fx) + rows[corner + 1] * fx
-    bottom = rows[corner + w] * (1 - fx) + rows[corner + w + 1] * fx
-    return quantize(top * (1 - fy) + bottom * fy)
+    grids = [_Grid.of(map_, xy / np.float32(CELL * len(maps[0]) // len(map_))) for map_ in maps]
+    out = np.empty((len(xy), sum(map_.shape[2] for map_ in maps)), np.int8)
+    for first in range(0, len(xy), _ROWS):
+        rows = slice(first, first + _ROWS)
+        out[rows] = quantize(np.concatenate([grid.sample(rows) for grid in grids], axis=1))
+    return out
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where N points lie in a map: its (h * w, D) values, which of these (N,) are the upper left neighbours, w, and
+    (N, 1) how far beyond them the points are in x and y."""
+
+    values: np.ndarray
+    corner: np.ndarray
+    width: int
+    fx: np.ndarray
+    fy: np.ndarray
+
+    @staticmethod
+    def of(map_: np.ndarray, xy: np.ndarray) -> _Grid:
+        h, w, _ = map_.shape
+        at = xy - np.float32(0.5)
+        x, y = np.clip(at[:, 0], 0, w - 1), np.clip(at[:, 1], 0, h - 1)
+        x0, y0 = np.minimum(x.astype(np.int32), w - 2), np.minimum(y.astype(np.int32), h - 2)
+        fx, fy = (x - x0).astype(np.float32)[:, None], (y - y0).astype(np.float32)[:, None]
+        return _Grid(map_.reshape(h * w, -1), y0 * w + x0, w, fx, fy)
+
+    def sample(self, rows: slice) -> np.ndarray:
+        corner, fx, fy = self.corner[rows], self.fx[rows], self.fy[rows]
+        top = self._between(corner, fx)
+        top *= 1 - fy
+        bottom = self._between(corner + self.width, fx)
+        bottom *= fy
+        top += bottom
+        return top
+
+    def _between(self, corner: np.ndarray, fx: np.ndarray) -> np.ndarray:
+        left, right = self.values.take(corner, axis=0), self.values.take(corner + 1, axis=0)
+        left *= 1 - fx
+        right *= fx
+        left += right
+        return left
 
 
 def quantize(vectors: np.ndarray) -> np.ndarray:
     """(N, D) float32 to unit length times 127, rounded to int8. A vector of zeros or of NaNs becomes zeros."""
     wide = vectors.astype(np.float64)
-    norm = np.sqrt(np.square(wide).sum(axis=-1, keepdims=True))
-    scaled = np.divide(wide * UNIT, norm, out=np.zeros_like(wide), where=norm > 1e-12)
-    return np.rint(np.nan_to_num(scaled)).astype(np.int8)
+    norm = np.sqrt(np.square(wide).sum(axis=-1))
+    wide *= UNIT
+    wide /= np.where(norm > 1e-12, norm, np.inf)[:, None]
+    np.rint(wide, out=wide)
+    return np.nan_to_num(wide, copy=False).astype(np.int8)

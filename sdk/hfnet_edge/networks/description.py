@@ -22,8 +22,11 @@ from hfnet_edge.schema.description_generated import ModelDescription, ModelDescr
 METADATA_NAME = "HFNET_EDGE"
 KEYPOINT_ROLES = ("keypoint_logits", "keypoint_scores")  # a network has one of them, and both of the others
 LOCAL_ROLE, GLOBAL_ROLE = DESCRIPTOR_ROLES = ("local_descriptors", "global_descriptor")
+# Further parts of the local descriptors, on finer grids; role to pixels of the input between two of its points.
+FINER_ROLES = {"local_descriptors_quarter": 4, "local_descriptors_half": 2}
+LOCAL_ROLES = {LOCAL_ROLE: CELL, **FINER_ROLES}
 PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
-DETECTORS = NETWORK, BLOBS = ("network", "blobs")  # who finds keypoints; blobs are filled up with the network's
+DETECTORS = NETWORK, BLOBS = ("network", "blobs")  # who finds keypoints; the network adds its own to blobs
 PRECISIONS = ("none", "fp16", "dynamic", "int8")
 TFLITE_IDENTIFIER = b"TFL3"
 CHECKSUM_FIELD = 12  # of ModelDescription
@@ -46,7 +49,8 @@ class Description:
         precision: "none" (float32), "fp16", "dynamic" or "int8".
         input_size: height, width in pixels.
         input_range: what grey levels 0 and 255 are mapped to.
-        local_dim, global_dim: widths of the descriptors; a patch network has no global one: 0.
+        local_dim, global_dim: widths of the descriptors, of the local ones all parts together; a patch network has no
+            global one: 0.
         nms_radius: of the keypoint decoding, pixels of the network's input; 0 of a patch network.
         outputs: role to name in the default signature.
         toolchain: versions that made the file.
@@ -172,10 +176,11 @@ def _what_is_wrong(d: Description) -> str:
         return f"its weights' hash {d.weights_hash!r} is not 32 hexadecimal digits"
     if d.precision not in PRECISIONS:
         return f"its precision is {d.precision!r}, not one of {', '.join(PRECISIONS)}"
-    if set(d.outputs) not in [{PATCH_ROLE}, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
+    needed = d.outputs.keys() if d.describes_patches else d.outputs.keys() - FINER_ROLES.keys()
+    if needed not in [{PATCH_ROLE}, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
         return (
             f"its outputs are {sorted(d.outputs)[:8]}; an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and "
-            f"{' and '.join(DESCRIPTOR_ROLES)}; a patch network has {PATCH_ROLE}"
+            f"{' and '.join(DESCRIPTOR_ROLES)}, may have {' and '.join(FINER_ROLES)}; a patch network has {PATCH_ROLE}"
         )
     if not all(CELL <= side <= MAX_SIDE and side % CELL == 0 for side in d.input_size):
         return f"its input is {d.input_size[0]}x{d.input_size[1]}, not multiples of {CELL} up to {MAX_SIDE}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hfnet_edge.image.keypoints import keypoint_scores
+from hfnet_edge.networks.description import LOCAL_ROLES
 from hfnet_edge.networks.network import Network
 
 
@@ -19,12 +20,16 @@ class RawOutputs:
             or after non-maximum suppression.
         local_descriptors: (h, w, D), not normalised.
         global_descriptor: (G,), normalised or not.
+        local_descriptors_quarter, local_descriptors_half: (H / 4, W / 4, D') and (H / 2, W / 2, D"), further parts of
+            the local descriptors, or None.
     """
 
     local_descriptors: np.ndarray
     global_descriptor: np.ndarray
     keypoint_logits: np.ndarray | None = None
     keypoint_scores: np.ndarray | None = None
+    local_descriptors_quarter: np.ndarray | None = None
+    local_descriptors_half: np.ndarray | None = None
 
     def scores(self) -> np.ndarray:
         """(H, W) float32 keypoint scores, whichever of the two the network returns."""
@@ -32,6 +37,12 @@ class RawOutputs:
             return keypoint_scores(self.keypoint_logits)
         assert self.keypoint_scores is not None, "read_description demands one of them"
         return self.keypoint_scores
+
+    @property
+    def descriptor_maps(self) -> tuple[np.ndarray, ...]:
+        """The parts of the local descriptors, the coarsest first."""
+        parts = (getattr(self, role) for role in LOCAL_ROLES)
+        return tuple(part for part in parts if part is not None)
 
 
 class Model(Network):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Semaphore
 from typing import Any
@@ -15,7 +16,14 @@ import numpy as np
 
 from hfnet_edge.errors import ModelError
 from hfnet_edge.image.keypoints import CELL
-from hfnet_edge.networks.description import PATCH_ROLE, Description, read_description
+from hfnet_edge.networks.description import (
+    FINER_ROLES,
+    LOCAL_ROLE,
+    LOCAL_ROLES,
+    PATCH_ROLE,
+    Description,
+    read_description,
+)
 from hfnet_edge.shell.quiet import quiet
 from hfnet_edge.shell.reading import read_bytes
 
@@ -100,11 +108,12 @@ class Network:
             opened = _Interpreter(interpreter)
         except Exception as e:  # the interpreter raises whatever it likes
             raise ModelError(f"{self.path} cannot be run: {e}", "export it again with `hfnet-export`") from e
-        expected = output_shapes(self.description, self.batch)
         if opened.input_shape != (self.batch, h, w, 1):
             raise ModelError(f"{self.path} takes {opened.input_shape}, and says {h}x{w} of itself", "export it again")
+        widths = {role: opened.output_shapes.get(self.description.outputs.get(role), (0,))[-1] for role in FINER_ROLES}
+        expected = output_shapes(self.description, self.batch, widths)
         for role, name in self.description.outputs.items():
-            if opened.output_shapes.get(name) != expected[role]:
+            if opened.output_shapes.get(name) != expected[role] or 0 in expected[role]:
                 raise ModelError(f"{self.path}: no output of shape {expected[role]} is its {role}", "export it again")
         return opened
 
@@ -126,14 +135,21 @@ class _Interpreter:
         return self._runner(**{self._input: image})
 
 
-def output_shapes(description: Description, batch: int = 1) -> dict[str, tuple[int, ...]]:
-    """The shape of each role's output, with the batch; also of the roles that this network lacks."""
+def output_shapes(
+    description: Description, batch: int = 1, finer: Mapping[str, int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each role's output, with the batch; also of the roles that this network lacks.
+
+    Args:
+        finer: channels of the `FINER_ROLES`; the other local descriptors have what they leave of ``local_dim``.
+    """
     height, width = description.input_size
-    h, w = height // CELL, width // CELL
+    widths = {**dict.fromkeys(FINER_ROLES, 0), **(finer or {})}
+    widths[LOCAL_ROLE] = max(0, description.local_dim - sum(widths.values()))
     return {
-        "keypoint_logits": (batch, h, w, CELL * CELL + 1),
+        "keypoint_logits": (batch, height // CELL, width // CELL, CELL * CELL + 1),
         "keypoint_scores": (batch, height, width),
-        "local_descriptors": (batch, h, w, description.local_dim),
+        **{role: (batch, height // n, width // n, widths[role]) for role, n in LOCAL_ROLES.items()},
         "global_descriptor": (batch, description.global_dim),
         PATCH_ROLE: (batch, description.local_dim),
     }
