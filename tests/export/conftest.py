@@ -20,7 +20,7 @@ from hfnet_export.tflite.quantize import quantize
 from hfnet_export.tflite.rules import RECIPES, bundled
 
 SIZE = (96, 128)
-CONFIG = HFNetConfig(local_dim=16, global_dim=12, detector_width=32, descriptor_width=32)
+CONFIG = HFNetConfig(local_dim=32, global_dim=12, detector_width=32, descriptor_width=32)
 
 
 @dataclass(frozen=True)

@@ -189,9 +189,9 @@ def test_losses_of_perfect_and_of_opposite_outputs():
     assert float(losses.keypoint_loss(tf.constant(labels * 100), labels, everywhere)) == pytest.approx(0, abs=1e-6)
     assert float(losses.keypoint_loss(tf.zeros_like(labels), labels, everywhere)) == pytest.approx(np.log(65))
     assert float(losses.keypoint_loss(tf.zeros_like(labels), labels, 0 * everywhere)) == 0
-    distance, contrast = losses.descriptor_losses(tf.constant(5 * dense), xy, valid, descriptors)
+    distance, contrast = losses.descriptor_losses({"local_descriptors": tf.constant(5 * dense)}, xy, valid, descriptors)
     assert float(distance) == pytest.approx(0, abs=1e-5) and float(contrast) < 0.1
-    distance, contrast = losses.descriptor_losses(tf.constant(-dense), xy, valid, descriptors)
+    distance, contrast = losses.descriptor_losses({"local_descriptors": tf.constant(-dense)}, xy, valid, descriptors)
     assert float(distance) == pytest.approx(4, rel=1e-4) and float(contrast) > 1
 
 

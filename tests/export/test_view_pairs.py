@@ -8,11 +8,17 @@ import pytest
 pytest.importorskip("pycolmap")
 pytest.importorskip("tensorflow")
 
+import tensorflow as tf
+
 from colmap_scene import write_scene
 from hfnet_edge.errors import InputError
+from hfnet_edge.image.keypoints import sample_descriptors
+from hfnet_edge.networks.description import LOCAL_ROLES
+from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet
 from hfnet_export.tflite.calibration import built_in_images
 from hfnet_export.training import view_pairs
-from hfnet_export.training.losses import pair_contrast
+from hfnet_export.training.descriptor_stage import Encoder, Heads
+from hfnet_export.training.losses import pair_contrast, sampled
 from hfnet_export.training.runs import place_folders
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.view_pairs import of_photograph, of_place, read_place
@@ -80,20 +86,36 @@ def test_what_is_no_place(tmp_path, monkeypatch):
 
 def test_contrast_pays_for_the_right_point_alone():
     rng = np.random.default_rng(0)
-    first = rng.normal(size=(2, 8, 8, 6)).astype(np.float32)
+    points = rng.normal(size=(2, 10, 24)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=-1, keepdims=True)
     xy = np.stack([np.stack(np.meshgrid([12.0, 28, 44], [12.0, 28, 44]), -1).reshape(-1, 2)] * 2).astype(np.float32)
-    none, sources = np.full((2, 1, 2), -1000.0, np.float32), np.array([3, 4])
-    equal = float(pair_contrast(first, first, (xy, xy), (none, none), sources))
-    mixed = float(pair_contrast(first, first, (xy, xy[:, ::-1]), (none, none), sources))
-    assert 0 <= equal < 0.05 < 1 < mixed
-    swapped = first[::-1].copy()
+    none = np.concatenate([xy, np.full((2, 1, 2), -1000.0, np.float32)], axis=1)  # a tenth row of no point
+
+    def contrast(second, at=none, sources=(3, 4)):
+        return float(pair_contrast(tf.constant(points), tf.constant(second), (none, at), 9, tf.constant(sources)))
+
+    equal = contrast(points)
+    assert 0 <= equal < 0.05 < 1 < contrast(points[:, ::-1].copy(), none[:, ::-1].copy())
     # points of the other pair are wrong, unless it is of the same source
-    both = np.concatenate([first, swapped], axis=2)[:, :, :8]
-    assert float(pair_contrast(both, both, (xy, xy), (none, none), np.array([3, 3]))) <= equal
-    # the same descriptor a pixel beside the right one is not wrong, far from it is
-    beside = xy[:, :1] + np.float32([0.5, 0])
-    assert float(pair_contrast(first, first, (xy, xy), (none, beside), sources)) < equal + 0.01
-    copied = first.copy()
-    copied[:, 7, 7] = copied[:, 1, 1]
-    far = np.full((2, 1, 2), 60.0, np.float32)
-    assert float(pair_contrast(first, copied, (xy, xy), (none, far), sources)) > equal + 0.02
+    both = np.stack([points[0], points[0]])
+    assert contrast(both, sources=(3, 3)) < contrast(both)
+    # the same descriptor beside the right point is not wrong, far from it is
+    copied = points.copy()
+    copied[:, 9] = copied[:, 0]
+    beside, far = (np.concatenate([xy, xy[:, :1] + np.float32(by)], axis=1) for by in (0.5, 40))
+    assert contrast(copied, beside) < equal + 0.01
+    assert contrast(copied, far) > equal + 0.02
+
+
+def test_heads_around_points_are_the_heads_of_whole_views():
+    config = HFNetConfig(width=0.35, descriptor_width=16, detector_width=8)
+    model = build_hfnet(config, (None, None))
+    view = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    xy = np.array([[[0.2, 0.4], [63.9, 63.1], [17.3, 40.0], [31.5, 8.2], [-1000, -1000]]], np.float32)
+    maps = [tf.constant(map_[None].astype(np.float32)) for map_ in Encoder(model, 64)(view)]
+    around = Heads(model)(maps, tf.constant(xy)).numpy()
+    whole = model(view[None, ..., None] / np.float32(127.5) - 1)
+    expected = sampled({role: whole[role] for role in LOCAL_ROLES}, xy).numpy()
+    np.testing.assert_allclose(around, expected, atol=3e-3)  # between the two, maps are in float16
+    runtime = sample_descriptors([whole[role].numpy()[0] for role in LOCAL_ROLES], xy[0])
+    np.testing.assert_allclose(runtime / 127, expected[0], atol=0.006)

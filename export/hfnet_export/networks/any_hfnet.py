@@ -114,7 +114,7 @@ def compare(outputs: Sequence[RawOutputs], reference: Sequence[RawOutputs]) -> H
         scores = theirs.scores()
         correlations.append(np.corrcoef(_spread(ours.scores()).ravel(), _spread(scores).ravel())[0, 1])
         xy, _ = detect(scores, scores.shape, count=1000, threshold=1e-6)
-        a, b = (sample_descriptors(o.local_descriptors, xy).astype(np.float64) for o in (ours, theirs))
+        a, b = (sample_descriptors(o.descriptor_maps, xy).astype(np.float64) for o in (ours, theirs))
         lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         local_cosines.append(np.mean((a * b).sum(axis=1) / np.maximum(lengths, 1.0)))
         a, b = (o.global_descriptor.astype(np.float64) for o in (ours, theirs))

@@ -3,8 +3,11 @@
     image (H, W, 1) in [-1, 1]
       └ MobileNetV2 x0.75, layers 1-7 ─────────── 24 channels at 1/8
           ├ detector head    3x3x128, 1x1x65 ───> ``keypoint_logits``    (H/8, W/8, 65)
-          ├ descriptor head  one more block, 3x3x256 + context of layer 14 at 1/16,
-          │                  1x1xD ─────────────> ``local_descriptors``  (H/8, W/8, D), not normalised
+          ├ descriptor heads, whose outputs at a point are one descriptor, not normalised
+          │   ├ layer 2      3x3x24, 1x1 ───────> ``local_descriptors_half``     (H/2, W/2, 24)
+          │   ├ layer 4      3x3x48, 1x1 ───────> ``local_descriptors_quarter``  (H/4, W/4, 40)
+          │   └ layer 7      one more block, 3x3x256 + context of layer 14 at 1/16,
+          │                  1x1 ───────────────> ``local_descriptors``          (H/8, W/8, 64)
           └ layers 8-18 ───────────────────────── 240 channels at 1/32
               └ NetVLAD, 32 clusters, projection > ``global_descriptor``  (G,), unit length
 
@@ -15,6 +18,7 @@ ReLU6 throughout, because hard-swish loses accuracy in int8.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import keras
@@ -22,10 +26,15 @@ import numpy as np
 from keras import layers, ops
 
 from hfnet_edge.image.keypoints import CELL
+from hfnet_edge.networks.description import FINER_ROLES, GLOBAL_ROLE, LOCAL_ROLE
 
+QUARTER_ROLE, HALF_ROLE = FINER_ROLES
+# Channels of the finer parts' 3x3 convolution, and how many sixteenths of a descriptor they are.
+FINE_PARTS = {QUARTER_ROLE: (48, 5), HALF_ROLE: (24, 3)}
 KEYPOINT_CHANNELS = CELL * CELL + 1  # one per pixel of a cell, the last one says "no keypoint here"
 INPUT_RANGE = (-1.0, 1.0)
-LOCAL_LAYER, CONTEXT_LAYER = 7, 14  # the layers at 1/8 and 1/16 that descriptors are made of
+# The layers at 1/2, 1/4, 1/8 and 1/16 that descriptors are made of.
+HALF_LAYER, QUARTER_LAYER, LOCAL_LAYER, CONTEXT_LAYER = DESCRIPTOR_LAYERS = 2, 4, 7, 14
 
 # MobileNetV2, Sandler et al. 2018, table 2: expansion, channels, repeats, stride of the first block.
 BOTTLENECKS = (
@@ -44,11 +53,11 @@ class HFNetConfig:
     """Everything that decides the network's shape.
 
     Attributes:
-        local_dim: width of the local descriptors; follows the local teacher (ALIKE: 128).
+        local_dim: width of the local descriptors, all parts together; follows the local teacher (ALIKE: 128).
         global_dim: width of the global descriptor. The projection's columns are ordered by importance (PCA),
             so an export may keep the first few of them.
         width: MobileNetV2's depth multiplier.
-        detector_width, descriptor_width: channels of the 3x3 convolution in the local heads.
+        detector_width, descriptor_width: channels of the 3x3 convolution in the local heads at 1/8.
         clusters: of NetVLAD.
     """
 
@@ -148,15 +157,29 @@ class Unit(layers.Layer):
         return unit(x)
 
 
-def descriptor_head(local, context, config: HFNetConfig):
-    """The descriptor head: layer 7's output (N, h, w, C) and `CONTEXT_LAYER`'s at half its resolution to descriptors
-    (N, h, w, D), not normalised."""
+def descriptor_heads(outputs: Sequence, config: HFNetConfig) -> dict:
+    """The parts of the descriptors, not normalised, by role, from the outputs of `DESCRIPTOR_LAYERS`."""
+    half, quarter, local, context = outputs
+    return {
+        LOCAL_ROLE: _coarse_head(local, context, config),
+        QUARTER_ROLE: _fine_head(quarter, config.local_dim, QUARTER_ROLE),
+        HALF_ROLE: _fine_head(half, config.local_dim, HALF_ROLE),
+    }
+
+
+def _coarse_head(local, context, config: HFNetConfig):
     local = _bottleneck(local, 6, local.shape[-1], 1, "descriptor.block")
     local = _conv_bn(local, config.descriptor_width, 3, 1, "descriptor", activation=False)
     context = layers.Conv2D(config.descriptor_width, 1, kernel_initializer="zeros", name="descriptor.context")(context)
     context = layers.UpSampling2D(2, interpolation="bilinear", name="descriptor.context.up")(context)
     x = layers.ReLU(6.0, name="descriptor.relu")(layers.Add(name="descriptor.add")([local, context]))
-    return layers.Conv2D(config.local_dim, 1, name="local_descriptors")(x)
+    dim = config.local_dim - sum(config.local_dim * part // 16 for _, part in FINE_PARTS.values())
+    return layers.Conv2D(dim, 1, name=LOCAL_ROLE)(x)
+
+
+def _fine_head(x, local_dim: int, role: str):
+    width, part = FINE_PARTS[role]
+    return layers.Conv2D(local_dim * part // 16, 1, name=role)(_conv_bn(x, width, 3, 1, f"{role}.conv"))
 
 
 def build_hfnet(
@@ -176,24 +199,24 @@ def build_hfnet(
     coarse = _conv_bn(local, config.detector_width, 3, 1, "detector", activation=False)
     logits = layers.ReLU(6.0, name="detector.relu")(layers.Add(name="detector.add")([fine, coarse]))
     logits = layers.Conv2D(KEYPOINT_CHANNELS, 1, name="keypoint_logits")(logits)
-    descriptors = descriptor_head(local, encoder[CONTEXT_LAYER - 1], config)
+    descriptors = descriptor_heads([encoder[layer - 1] for layer in DESCRIPTOR_LAYERS], config)
     vlad = NetVLAD(config.clusters, name="netvlad")(encoder[18 - 1])
     projected = layers.Dense(config.global_dim, name="projection")(vlad)
     return keras.Model(
         image,
         {
             "keypoint_logits": logits,
-            "local_descriptors": descriptors,
-            "global_descriptor": Unit(name="global_descriptor")(projected),
+            **descriptors,
+            GLOBAL_ROLE: Unit(name="global_descriptor")(projected),
         },
         name="hfnet",
     )
 
 
 def descriptor_inputs(model: keras.Model) -> list:
-    """What the descriptor head takes from the encoder of a `build_hfnet`: the outputs of `LOCAL_LAYER` and of
-    `CONTEXT_LAYER`."""
-    return [model.get_layer(name).input for name in ("descriptor.block.exp", "descriptor.context")]
+    """The outputs of `DESCRIPTOR_LAYERS` in a `build_hfnet`."""
+    first = (f"{HALF_ROLE}.conv", f"{QUARTER_ROLE}.conv", "descriptor.block.exp", "descriptor.context")
+    return [model.get_layer(name).input for name in first]
 
 
 def initialise_encoder(model: keras.Model, imagenet: dict[str, np.ndarray], images: np.ndarray) -> None:

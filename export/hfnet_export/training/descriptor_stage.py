@@ -1,8 +1,9 @@
 """Stage `descriptors`: descriptors that are the same in both views of a pair and differ from all others.
 
 The encoder stays as the other stages left it, so neither keypoints nor retrieval change. Its layers run as a float
-.tflite, six times as fast on a CPU as in the training framework; only the descriptor head is trained, with the
-statistics of its batch normalisation as they are.
+.tflite, six times as fast on a CPU as in the training framework; only the descriptor heads are trained, with the
+statistics of their batch normalisation as they are. The heads of the finer parts are computed around a view's points
+alone, a fifteenth of their maps.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from hfnet_edge.errors import InputError
+from hfnet_edge.networks.description import LOCAL_ROLE, LOCAL_ROLES
 from hfnet_edge.shell.quiet import quiet
-from hfnet_export.networks.hfnet import INPUT_RANGE, descriptor_inputs
-from hfnet_export.training.losses import CONTRAST, pair_contrast
+from hfnet_export.networks.hfnet import HALF_ROLE, INPUT_RANGE, QUARTER_ROLE, descriptor_inputs
+from hfnet_export.training.losses import CONTRAST, bilinear, pair_contrast
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.training_stage import TrainingStage
 from hfnet_export.training.view_pairs import Place, ViewPair, change_view, of_photograph, of_place
@@ -26,6 +28,7 @@ from hfnet_export.training.view_pairs import Place, ViewPair, change_view, of_ph
 NOWHERE = -1000.0  # where a row holds no point
 HELD_OUT = 8  # batches
 TRIES = 200  # for a pair
+REACH = 1  # points that the convolutions of a finer part's head see to each side
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class DescriptorConfig:
         photographs: share of pairs through homographies; the others are photographs of places.
     """
 
-    steps: int = 4500
+    steps: int = 10200
     pairs: int = 4
     side: int = 320
     matches: int = 256
@@ -49,7 +52,7 @@ class DescriptorConfig:
 
 
 class Encoder:
-    """The two maps that descriptors are made of, from grey views (S, S) uint8: float16, at 1/8 and 1/16."""
+    """The maps that descriptors are made of, from grey views (S, S) uint8: float16, at 1/2, 1/4, 1/8 and 1/16."""
 
     def __init__(self, model: keras.Model, side: int):
         image = keras.layers.Input((side, side, 1), batch_size=1)
@@ -59,14 +62,51 @@ class Encoder:
             self._interpreter = Interpreter(model_content=content, num_threads=1)
             self._interpreter.allocate_tensors()
 
-    def __call__(self, view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, view: np.ndarray) -> list[np.ndarray]:
         low, high = INPUT_RANGE
         grey = view[None, ..., None].astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
         self._interpreter.set_tensor(self._interpreter.get_input_details()[0]["index"], grey)
         self._interpreter.invoke()
         outputs = [self._interpreter.get_tensor(o["index"])[0] for o in self._interpreter.get_output_details()]
-        fine, coarse = sorted(outputs, key=lambda output: -output.shape[0])
-        return fine.astype(np.float16), coarse.astype(np.float16)
+        return [output.astype(np.float16) for output in sorted(outputs, key=len, reverse=True)]
+
+
+class Heads:
+    """The descriptor heads of a model, each from one layer of the encoder, the coarse one from two."""
+
+    def __init__(self, model: keras.Model):
+        half, quarter, *coarse = descriptor_inputs(model)
+        self._coarse = keras.Model(coarse, model.get_layer(LOCAL_ROLE).output)
+        outputs = {HALF_ROLE: half, QUARTER_ROLE: quarter}
+        self._fine = {r: keras.Model(x, model.get_layer(r).output) for r, x in outputs.items()}
+        self.model = keras.Model([half, quarter, *coarse], [model.get_layer(role).output for role in LOCAL_ROLES])
+
+    def __call__(self, maps: Sequence, xy):
+        """Unit descriptors (N, K, D) at pixels (N, K, 2) of views with `Encoder`'s ``maps`` (N, h, w, C)."""
+        half, quarter, local, context = maps
+        parts = [bilinear(self._coarse([local, context], training=False), _cells(xy, LOCAL_ROLE))]
+        for role, map_ in ((QUARTER_ROLE, quarter), (HALF_ROLE, half)):
+            parts.append(_around(self._fine[role], map_, _cells(xy, role)))
+        return tf.math.l2_normalize(tf.concat(parts, axis=-1), axis=-1)
+
+
+def _cells(xy, role: str):
+    return xy / LOCAL_ROLES[role] - 0.5
+
+
+def _around(head: keras.Model, map_, at):
+    """What `bilinear` finds at positions (N, K, 2) of a head's output (N, h, w, D), computed from its input in windows:
+    the four points that each position lies between, and `REACH` more on all sides, which is what the head sees."""
+    dx, dy = tf.meshgrid(*[tf.range(2 * REACH + 2)] * 2)
+    limit = tf.cast(tf.stack([tf.shape(map_)[2], tf.shape(map_)[1]]), tf.float32) - 1
+    at = tf.clip_by_value(at, 0.0, limit)
+    corner = tf.minimum(tf.floor(at), limit - 1)
+    x, y = (c[..., None, None] for c in tf.unstack(tf.cast(corner, tf.int32), axis=-1))
+    padded = tf.pad(map_, ((0, 0), (REACH, REACH), (REACH, REACH), (0, 0)))
+    windows = tf.gather_nd(padded, tf.stack([y + dy, x + dx], axis=-1), batch_dims=1)
+    out = head(tf.reshape(windows, (-1, *windows.shape[2:])), training=False)
+    found = bilinear(out, tf.reshape(at - corner, (-1, 1, 2)) + REACH)
+    return tf.reshape(found, (*tf.unstack(tf.shape(at)[:2]), out.shape[-1]))
 
 
 def descriptor_stage(
@@ -85,7 +125,7 @@ def descriptor_stage(
     """
     c = config
     encoder = Encoder(model, c.side)
-    head = keras.Model(descriptor_inputs(model), model.get_layer("local_descriptors").output)
+    heads = Heads(model)
 
     def pair(rng: np.random.Generator, photographs: np.ndarray, of: Sequence[Place]) -> tuple:
         for _ in range(TRIES):
@@ -102,10 +142,12 @@ def descriptor_stage(
     def example(found: ViewPair, rng: np.random.Generator) -> tuple:
         views = [change_view(view, rng) if rng.random() < 0.85 else view for view in found.views]
         chosen = rng.permutation(len(found.shared[0]))[: c.matches]
-        points = [_filled(xy[chosen], c.matches) for xy in found.shared]
-        points += [_filled(xy, c.others) for xy in found.others]
-        fine, coarse = zip(*(encoder(view) for view in views), strict=True)
-        return np.stack(fine), np.stack(coarse), *points, np.int64(found.source)
+        points = [
+            np.concatenate([_filled(shared[chosen], c.matches), _filled(others, c.others)])
+            for shared, others in zip(found.shared, found.others, strict=True)
+        ]
+        maps = zip(*(encoder(view) for view in views), strict=True)
+        return np.int64(found.source), np.stack(points), *(np.stack(of_views) for of_views in maps)
 
     def batch(rng: np.random.Generator, photographs: np.ndarray, of: Sequence[Place]) -> tuple:
         columns = zip(*(pair(rng, photographs, of) for _ in range(c.pairs)), strict=True)
@@ -116,15 +158,15 @@ def descriptor_stage(
             yield batch(np.random.default_rng((seed, 5, step)), rows[0], places)
 
     def contrast(step: tuple, training: bool):
-        fine, coarse, a, b, others_a, others_b, source = step
-        first = head([tf.cast(m[:, 0], tf.float32) for m in (fine, coarse)], training=False)
-        second = head([tf.cast(m[:, 1], tf.float32) for m in (fine, coarse)], training=False)
-        return tf.stack([pair_contrast(first, second, (a, b), (others_a, others_b), source)])
+        source, xy, *maps = step
+        views = [[tf.cast(map_[:, i], tf.float32) for map_ in maps] for i in (0, 1)]
+        first, second = (heads(view, xy[:, i]) for i, view in enumerate(views))
+        return tf.stack([pair_contrast(first, second, (xy[:, 0], xy[:, 1]), c.matches, source)])
 
     rng = np.random.default_rng((seed, 6))
     clean = [batch(rng, rows[1], held_out) for _ in range(HELD_OUT)]
     return TrainingStage(
-        "descriptors", head, (CONTRAST,), contrast, batches, clean, c.steps, c.learning_rate, balanced=False
+        "descriptors", heads.model, (CONTRAST,), contrast, batches, clean, c.steps, c.learning_rate, balanced=False
     )
 
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.map.codecs import UNIT
+from hfnet_edge.networks.description import FINER_ROLES, LOCAL_ROLE
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet, initialise_encoder
@@ -138,14 +139,15 @@ def local_stage(model: keras.Model, targets: Targets, config: DistillConfig) -> 
     if len(rows) < c.batch:
         raise InputError(f"{len(rows)} images do not fill a batch of {c.batch}", "add images, or lower local.batch")
     described = model.get_layer("descriptor.relu")(model.get_layer("descriptor.bn").output)  # of layers 1-7 alone
-    described = model.get_layer("local_descriptors")(described)
-    heads = keras.Model(model.input, [model.get_layer("keypoint_logits").output, described])
+    maps = {LOCAL_ROLE: model.get_layer(LOCAL_ROLE)(described)}
+    maps |= {role: model.get_layer(role).output for role in FINER_ROLES}
+    heads = keras.Model(model.input, [model.get_layer("keypoint_logits").output, maps])
     terms = tuple(losses.LOCAL_TERMS[name] for name in c.terms)
 
     def local_losses(batch, training):
         images, labels, inside, xy, valid, descriptors = batch
-        logits, dense = heads(images, training=training)
-        distance, contrast = losses.descriptor_losses(dense, xy, valid, descriptors)
+        logits, maps = heads(images, training=training)
+        distance, contrast = losses.descriptor_losses(maps, xy, valid, descriptors)
         values = {
             "keypoints": losses.keypoint_loss(logits, labels, inside),
             "descriptors": distance,

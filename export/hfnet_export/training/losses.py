@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from hfnet_edge.image.keypoints import CELL
+from hfnet_edge.networks.description import LOCAL_ROLES
 
 TEMPERATURE = 0.05  # of the contrast among an image's descriptors
 SAME = 6.0  # pixels: nearer than this to the right point, another one is not wrong
@@ -39,49 +39,46 @@ def keypoint_loss(logits, labels, inside):
     return tf.reduce_sum(entropy * inside) / (tf.reduce_sum(inside) + 1e-6)
 
 
-def descriptor_losses(dense, xy, valid, descriptors):
-    """The student's descriptors at ``xy`` (N, K, 2) against the teacher's (N, K, D), where ``valid`` (N, K).
+def descriptor_losses(maps, xy, valid, descriptors):
+    """The student's descriptors at ``xy`` (N, K, 2), of ``maps`` as in `sampled`, against the teacher's (N, K, D),
+    where ``valid`` (N, K).
 
     Returns:
         The mean squared distance, and the contrast: the cross-entropy of finding the teacher's descriptor of the same
         keypoint among those of all keypoints of the view, which is what matching asks for.
     """
-    sampled = tf.math.l2_normalize(bilinear(dense, xy / CELL - 0.5), axis=-1)
+    ours = sampled(maps, xy)
     count = tf.reduce_sum(valid) + 1e-6
-    distance = tf.reduce_sum(tf.reduce_sum(tf.square(sampled - descriptors), -1) * valid) / count
-    similarity = tf.matmul(sampled, descriptors, transpose_b=True) / TEMPERATURE
+    distance = tf.reduce_sum(tf.reduce_sum(tf.square(ours - descriptors), -1) * valid) / count
+    similarity = tf.matmul(ours, descriptors, transpose_b=True) / TEMPERATURE
     similarity += (valid[:, None] - 1) * 1e4
     labels = tf.tile(tf.range(tf.shape(xy)[1])[None], [tf.shape(xy)[0], 1])
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, similarity)
     return distance, tf.reduce_sum(entropy * valid) / count
 
 
-def pair_contrast(first, second, shared, others, source):
+def pair_contrast(first, second, xy, count, source):
     """The cross-entropy of finding a point of one view among all points of the other and of other sources' pairs, mean
     over both directions: what matching asks for.
 
     Args:
-        first, second: (P, h, w, D) descriptors of P pairs of views.
-        shared: two (P, K, 2) pixels, row by row the same points; negative where there is none.
-        others: two (P, E, 2), further points of each view. source: (P,), of equal ones nothing is compared.
+        first, second: (P, N, D) unit descriptors of P pairs of views.
+        xy: two (P, N, 2), the pixels that these are of; negative where there is none. The first ``count`` of both are
+            row by row the same points, the others are further points of each view.
+        source: (P,), of equal ones nothing is compared.
     """
-    xy = [tf.concat([s, o], axis=1) for s, o in zip(shared, others, strict=True)]
-    a, b = (
-        tf.math.l2_normalize(bilinear(dense, at / CELL - 0.5), axis=-1)
-        for dense, at in zip((first, second), xy, strict=True)
-    )
-    count = shared[0].shape[1]
-    there = tf.cast(shared[0][..., 0] >= 0, tf.float32)
+    there = tf.cast(xy[0][:, :count, 0] >= 0, tf.float32)
     of_another = tf.cast(source[:, None] != source[None], tf.float32)
     return (
-        _one_way(a[:, :count], b, shared[1], xy[1], there, of_another)
-        + _one_way(b[:, :count], a, shared[0], xy[0], there, of_another)
+        _one_way(first[:, :count], second, xy[1], there, of_another)
+        + _one_way(second[:, :count], first, xy[0], there, of_another)
     ) / 2
 
 
-def _one_way(wanted, among, at, xy, there, of_another):
-    """``wanted`` (P, K, D), which lie ``at`` (P, K, 2) in the other view, among its descriptors (P, N, D) at ``xy``."""
+def _one_way(wanted, among, xy, there, of_another):
+    """``wanted`` (P, K, D), the first K among the other view's descriptors (P, N, D) at ``xy``."""
     pairs, count, points = wanted.shape[0], wanted.shape[1], among.shape[1]
+    at = xy[:, :count]
     flat = [tf.reshape(x, (-1, x.shape[-1])) for x in (wanted, among)]
     similarity = tf.reshape(tf.matmul(*flat, transpose_b=True) / TEMPERATURE, (pairs, count, pairs, points))
     own = tf.eye(pairs)
@@ -94,6 +91,12 @@ def _one_way(wanted, among, at, xy, there, of_another):
         tf.reshape(labels, (-1,)), tf.reshape(similarity, (pairs * count, pairs * points))
     )
     return tf.reduce_sum(entropy * tf.reshape(there, (-1,))) / tf.reduce_sum(there)
+
+
+def sampled(maps, xy):
+    """Unit descriptors (N, K, D) at pixels (N, K, 2) of maps at 1/2, 1/4, 1/8 or so, role to (N, h, w, part of D)."""
+    parts = [bilinear(map_, xy / LOCAL_ROLES[role] - 0.5) for role, map_ in maps.items()]
+    return tf.math.l2_normalize(tf.concat(parts, axis=-1), axis=-1)
 
 
 def bilinear(dense, at):
