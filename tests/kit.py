@@ -97,7 +97,7 @@ class PatchKit(Kit):
 def make_kit(root: Path) -> Kit:
     """Makes it in a folder; half a minute."""
     place = root / "place"
-    write_place(place, made_place(map_views=20, query_views=6, size=PHOTO))
+    write_place(place, made_place(map_views=28, query_views=6, size=PHOTO))
     for name, precision in (("float", "none"), ("int8", "int8")):
         export_hfnet(output=root / f"{name}.tflite", quantize=precision, input_size=SIZE)
     source, _ = build_map(

@@ -246,7 +246,7 @@ def _table(pairs: Sequence[tuple[Measured, Measured]], compared: bool) -> Table:
     if compared:
         title += f"\nx: times the milliseconds of {pairs[0][1].model.name}"
     table = Table(title=title, title_justify="left", caption_justify="left")
-    table.add_column("stage")
+    table.add_column("stage", no_wrap=True, min_width=max(map(len, (*run.stages, WHOLE))))
     for threads in THREADS:
         headings = (f"{threads} thr.\np50 ms", "\np95", "\nx")
         for heading in headings if compared else headings[:2]:

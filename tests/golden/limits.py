@@ -64,6 +64,6 @@ def edge_cases(folder: Folder) -> None:
         "local": folder.array("edges/local", dense, "descriptors", "the vectors, one in two cells of the first row"),
         "xy": folder.array("edges/xy", xy, "descriptors", "centres, sides and corners of all cells"),
     }
-    sampled = folder.array("edges/sampled", sample_descriptors(dense, xy), "descriptors", "there")
+    sampled = folder.array("edges/sampled", sample_descriptors([dense], xy), "descriptors", "there")
     folder.case("descriptors", "edges", given, {"descriptors": sampled})
     inlier_case(folder)

@@ -17,10 +17,11 @@ from hfnet_edge.features import Features, decode
 from hfnet_edge.image.blobs import Blobs, combine, find_blobs
 from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.image.photo import Photo
+from hfnet_edge.networks.description import LOCAL_ROLES
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 
-COUNT = 320  # keypoints of an image: fewer than it has blobs, so that the folder stays small
-
+COUNT = 320  # keypoints of an image: few, so that the folder stays small
+PARTS = ("local", "quarter", "half")  # of the descriptors, as `LOCAL_ROLES` has them
 
 WHAT = {
     "xy": "pixels of the network's input",
@@ -135,7 +136,7 @@ def feature_cases(
 
     made = {
         "logits": output("logits", "keypoint_logits", raw.keypoint_logits),
-        "local": output("local", "local_descriptors", raw.local_descriptors),
+        **{short: output(short, role, getattr(raw, role)) for short, role in zip(PARTS, LOCAL_ROLES, strict=True)},
         "global": folder.array(f"{name}/global", raw.global_descriptor, "network", "global_descriptor"),
     }
     folder.case("network", name, {"pixels": pixels}, made)
@@ -170,10 +171,10 @@ def decoded_cases(
     """
     count, radius, threshold = limits["count"], limits["radius"], limits["threshold"]
     features = decode(raw, photo, radius, count, threshold)
-    blobs, found = blob_case(folder, name, pixels, photo.pixels, photo.valid, count)
+    blobs, found = blob_case(folder, name, pixels, photo.pixels, photo.valid, count * 2 // 3)
     peaks = detect(raw.scores(), photo.valid, count, radius, threshold)
     xy, filled = filled_case(folder, name, blobs, found, peaks, count)
-    assert np.array_equal(sample_descriptors(raw.local_descriptors, xy), features.descriptors)
+    assert np.array_equal(sample_descriptors(raw.descriptor_maps, xy), features.descriptors)
     assert np.array_equal(quantize(raw.global_descriptor[None])[0], features.global_descriptor)
     arrays: dict[str, Any] = {
         "keypoints": folder.array(f"{name}/keypoints", features.keypoints, "decode", "pixels of the camera's image"),
@@ -184,7 +185,7 @@ def decoded_cases(
         ),
     }
     if len(xy):
-        given = {"local": made["local"], "xy": filled["xy"]}
+        given = {part: made[part] for part in PARTS if part in made} | {"xy": filled["xy"]}
         folder.case("descriptors", name, given, {"descriptors": arrays["descriptors"]})
     folder.case("global", name, {"global": made["global"]}, {"global_descriptor": arrays["global_descriptor"]})
     arrays["pixel"] = features.pixel

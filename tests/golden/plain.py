@@ -143,15 +143,20 @@ def quantized(vectors, rounded=np.rint, shortest=1e-12, numbers=np.array):
     return rounded(np.nan_to_num(unit)).astype(np.int8)
 
 
-def descriptors(local, xy, centre=0.5, **rules):
-    h, w, _ = local.shape
-    x, y = (
-        np.clip(at / np.float32(8) - np.float32(centre), 0, side - 1) for at, side in zip(xy.T, (w, h), strict=True)
-    )
+def descriptors(xy, local, quarter=None, half=None, centre=0.5, grids=(8, 4, 2), order=(0, 1, 2), **rules):
+    maps = [(map_, step) for map_, step in zip((local, quarter, half), grids, strict=True) if map_ is not None]
+    parts = [part(map_, xy / np.float32(step) - np.float32(centre)) for map_, step in maps]
+    parts = [parts[i] for i in order if i < len(parts)]
+    return {"descriptors": quantized(np.concatenate(parts, axis=1), **rules)}
+
+
+def part(map_, at):
+    h, w, _ = map_.shape
+    x, y = (np.clip(at[:, i], 0, side - 1) for i, side in enumerate((w, h)))
     x0, y0 = np.minimum(x.astype(int), w - 2), np.minimum(y.astype(int), h - 2)
     fx, fy = (x - x0).astype(np.float32)[:, None], (y - y0).astype(np.float32)[:, None]
-    top, bottom = (local[y0 + i, x0] * (1 - fx) + local[y0 + i, x0 + 1] * fx for i in (0, 1))
-    return {"descriptors": quantized(top * (1 - fy) + bottom * fy, **rules)}
+    top, bottom = (map_[y0 + i, x0] * (1 - fx) + map_[y0 + i, x0 + 1] * fx for i in (0, 1))
+    return top * (1 - fy) + bottom * fy
 
 
 def global_(**given):

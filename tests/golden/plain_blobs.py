@@ -117,7 +117,7 @@ def blobs(
     return {"xy": np.stack([x, y], axis=1), "response": response, "scale": scale}
 
 
-def filled(xy, response, network_xy, network_scores, count, far=6, raised=1, whole=int, dropped=False):
+def filled(xy, response, network_xy, network_scores, count, far=4, raised=1, whole=int, dropped=False):
     """``raised``: scores of blobs, over their responses. ``whole``: what is compared of a position. ``dropped``: blobs
     are, too, where they are more than ``count``."""
     places = [[whole(v) for v in place] for place in xy.tolist()]

@@ -145,8 +145,12 @@ def described(input_range=(-1.0, 1.0), global_dim=1):
     return Description("", "", "int8", (1, 1), tuple(input_range), 1, global_dim, 4, {}, ())
 
 
-def raw_outputs(logits, local, global_):
-    return RawOutputs(local, global_, keypoint_logits=logits)
+def raw_outputs(logits, local, quarter=None, half=None, **given):
+    return RawOutputs(local, given["global"], logits, None, quarter, half)
+
+
+def in_order(local, quarter=None, half=None):
+    return [part for part in (local, quarter, half) if part is not None]
 
 
 def scores(logits, part):
@@ -163,9 +167,9 @@ def fill(xy, response, network_xy, network_scores, count):
     return named(blobs.combine(there, network_xy, network_scores, count))
 
 
-def decode(pixels, valid, size, orientation, radius, count, threshold, logits, local, **given):
+def decode(pixels, valid, size, orientation, radius, count, threshold, **outputs):
     photo = image.Photo(pixels, tuple(valid), tuple(size), orientation)
-    return vars(features.decode(raw_outputs(logits, local, given["global"]), photo, radius, count, threshold))
+    return vars(features.decode(raw_outputs(**outputs), photo, radius, count, threshold))
 
 
 def retrieve(count, map=None, global_descriptor=None, query=None, references=None):
@@ -330,7 +334,7 @@ STAGES = {
     "keypoints": lambda **given: named(keypoints.detect(**given)),
     "blobs": lambda pixels, valid, count: vars(blobs.find_blobs(pixels, tuple(valid), count)),
     "filled": fill,
-    "descriptors": lambda local, xy: {"descriptors": keypoints.sample_descriptors(local, xy)},
+    "descriptors": lambda xy, **parts: {"descriptors": keypoints.sample_descriptors(in_order(**parts), xy)},
     "global": lambda **given: {"global_descriptor": keypoints.quantize(given["global"][None])[0]},
     "decode": decode,
     "retrieval": retrieve,
@@ -364,7 +368,9 @@ def network_differences(golden, network):
     largest = {}
     for case in golden.cases("network"):
         raw = network(golden.given(case)["pixels"])
-        found = {"logits": raw.keypoint_logits, "local": raw.local_descriptors, "global": raw.global_descriptor}
+        found = {"logits": raw.keypoint_logits, "global": raw.global_descriptor}
+        found |= {"local": raw.local_descriptors, "quarter": raw.local_descriptors_quarter}
+        found["half"] = raw.local_descriptors_half
         for key, name in case["expected"].items():
             step = golden.manifest["arrays"][name].get("scale", 1 / 127)
             off = float(np.abs(found[key] - golden.value(name)).max() / step)

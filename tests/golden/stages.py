@@ -82,8 +82,8 @@ STAGES = {
     ),
     "scale": Stage((Description.scale,), "pixels: all grey levels, input_range", "input"),
     "network": Stage(
-        (Model,), "pixels", "logits, local, global: the roles keypoint_logits, local_descriptors, "
-        "global_descriptor", "network",
+        (Model,), "pixels", "logits, local, quarter, half, global: the roles keypoint_logits, local_descriptors, "
+        "local_descriptors_quarter, local_descriptors_half, global_descriptor", "network",
     ),
     "scores": Stage(
         (keypoint_scores,), "logits, part (height, width)", "sha256 of the float32 scores as a file would "
@@ -95,11 +95,14 @@ STAGES = {
         (combine, Blobs), "xy and response: of blobs; network_xy and network_scores: of the network's keypoints; count",
         "xy, scores",
     ),
-    "descriptors": Stage((sample_descriptors,), "local, xy", "descriptors"),
+    "descriptors": Stage(
+        (sample_descriptors,), "local, and where the network has them quarter and half: the parts, in this order; xy",
+        "descriptors",
+    ),
     "global": Stage((quantize,), "global", "global_descriptor"),
     "decode": Stage(
-        (decode,), "logits, local, global; pixels, valid, size, orientation of the photo; radius, count, "
-        "threshold",
+        (decode,), "logits, local, quarter, half, global; pixels, valid, size, orientation of the photo; radius, "
+        "count, threshold",
         "keypoints, scores, descriptors, global_descriptor, pixel",
     ),
     "retrieval": Stage(
