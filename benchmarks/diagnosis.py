@@ -12,6 +12,8 @@ from feature_metrics import Local
 from homography import SIZE
 
 import hfnet_edge.image.keypoints
+from hfnet_edge.image.keypoints import sample_descriptors
+from hfnet_edge.map.codecs import UNIT
 from hfnet_edge.networks.hfnet import Model
 from hfnet_export.training.targets import sample
 from hfnet_export.training.teachers import LocalTeacher
@@ -31,7 +33,7 @@ def variants(model: Model, upscaled: Model, teacher: LocalTeacher) -> Callable[[
     def run(image: np.ndarray) -> dict[str, Local]:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         raw = model(grey)
-        scores, dense = raw.scores(), raw.local_descriptors
+        scores, maps = raw.scores(), raw.descriptor_maps
         (teacher_scores,), (teacher_dense,) = teacher(image[None])
         (grey_scores,), (grey_dense,) = teacher(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)[None])
         own, whole, theirs = keypoints(scores), keypoints(scores, refine=0), keypoints(teacher_scores)
@@ -56,7 +58,7 @@ def variants(model: Model, upscaled: Model, teacher: LocalTeacher) -> Callable[[
         }
         in_grey = keypoints(grey_scores)
         return {
-            **{name: Local(xy, sample(dense, xy, SIZE)) for name, xy in of_student.items()},
+            **{name: Local(xy, sample_descriptors(maps, xy) / UNIT) for name, xy in of_student.items()},
             "teacher's descriptors": Local(own, sample(teacher_dense, own, SIZE)),
             "image at 1.5 times its size": enlarged(image),
             **{name: Local(xy, sample(teacher_dense, xy, SIZE)) for name, xy in of_teacher.items()},

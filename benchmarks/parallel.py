@@ -30,7 +30,7 @@ from scenes import DATA, RESULTS, Scene, Split, exported, load_scenes
 from stress import LEVELS, Change
 
 import hfnet_edge.methods.matching
-from hfnet_edge.features import MAX_KEYPOINTS, Features, decode, describe
+from hfnet_edge.features import MAX_PATCHES, Features, decode, describe
 from hfnet_edge.geometry import Camera
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import Localizer, localize_features
@@ -304,7 +304,7 @@ def viewpoint(bench: Bench) -> dict:
 class Settings:
     """What validation varies; the defaults are the runtime's."""
 
-    keypoints: int = MAX_KEYPOINTS
+    keypoints: int = MAX_PATCHES
     ratio_percent: int = hfnet_edge.methods.matching.RATIO_PERCENT
     max_error: float = PoseConfig().max_error
     leaves: int = LocalizationConfig().prior_leaf_count

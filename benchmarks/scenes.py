@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hfnet_edge.features import MAX_KEYPOINTS, Features, extract
+from hfnet_edge.features import Features, extract
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image.keypoints import detect, quantize
 from hfnet_edge.image.photo import load_photo
@@ -27,6 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parents[1] / ".cache"
 LONGEST = 640  # side of the images that other features than HF-Net's see
 ALIKE_NMS_RADIUS = 2  # its authors'
+OF_OTHERS = 2000  # keypoints of other features than HF-Net's, which has two thousand blobs and a thousand of its own
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,13 @@ def hfnet(model: Model) -> Extractor:
 
 def rootsift(global_of: Extractor) -> Extractor:
     """RootSIFT (OpenCV), the yardstick."""
-    sift = cv2.SIFT_create(MAX_KEYPOINTS, contrastThreshold=0.01, enable_precise_upscale=True)  # without: 1/4 px aside
+    sift = cv2.SIFT_create(OF_OTHERS, contrastThreshold=0.01, enable_precise_upscale=True)  # without: 1/4 px aside
     return opencv(sift, lambda d: np.sqrt(d / (d.sum(axis=1, keepdims=True) + 1e-9)), global_of)
 
 
 def orb(global_of: Extractor) -> Extractor:
     """ORB (OpenCV). Its bits become signs, so that the dot product orders pairs as the Hamming distance does."""
-    detector = cv2.ORB_create(MAX_KEYPOINTS, fastThreshold=5)
+    detector = cv2.ORB_create(OF_OTHERS, fastThreshold=5)
     return opencv(detector, lambda d: 2 * np.unpackbits(d, axis=1).astype(np.float32) - 1, global_of)
 
 
@@ -110,7 +111,7 @@ def opencv(detector: cv2.Feature2D, normalise: Callable[[np.ndarray], np.ndarray
         grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         small, scale = reduced(grey)
         points, descriptors = detector.detectAndCompute(small, None)
-        order = np.argsort([-p.response for p in points], kind="stable")[:MAX_KEYPOINTS]
+        order = np.argsort([-p.response for p in points], kind="stable")[:OF_OTHERS]
         xy = np.array([points[i].pt for i in order]) + 0.5  # OpenCV: the centre of the top-left pixel is (0, 0)
         return Features(
             xy * (grey.shape[1] / small.shape[1], grey.shape[0] / small.shape[0]),
@@ -137,7 +138,7 @@ def alike(global_of: Extractor) -> Extractor:
         h, w = small.shape[:2]
         padded = cv2.copyMakeBorder(small, 0, -h % STRIDE, 0, -w % STRIDE, cv2.BORDER_REFLECT_101)
         (scores,), (dense,) = teacher(padded[None])
-        xy, best = detect(scores, (h, w), MAX_KEYPOINTS, ALIKE_NMS_RADIUS)
+        xy, best = detect(scores, (h, w), OF_OTHERS, ALIKE_NMS_RADIUS)
         return Features(
             xy.astype(np.float64) * (rgb.shape[1] / w, rgb.shape[0] / h),
             best,
