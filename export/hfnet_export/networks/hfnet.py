@@ -33,8 +33,8 @@ QUARTER_ROLE, HALF_ROLE = FINER_ROLES
 FINE_PARTS = {QUARTER_ROLE: (48, 5), HALF_ROLE: (24, 3)}
 KEYPOINT_CHANNELS = CELL * CELL + 1  # one per pixel of a cell, the last one says "no keypoint here"
 INPUT_RANGE = (-1.0, 1.0)
-# The layers at 1/2, 1/4, 1/8 and 1/16 that descriptors are made of.
-HALF_LAYER, QUARTER_LAYER, LOCAL_LAYER, CONTEXT_LAYER = DESCRIPTOR_LAYERS = 2, 4, 7, 14
+LOCAL_LAYER = 7
+DESCRIPTOR_LAYERS = 2, 4, LOCAL_LAYER, 14  # those at 1/2, 1/4, 1/8 and 1/16 that descriptors are made of
 
 # MobileNetV2, Sandler et al. 2018, table 2: expansion, channels, repeats, stride of the first block.
 BOTTLENECKS = (

@@ -20,7 +20,7 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.networks.description import LOCAL_ROLE, LOCAL_ROLES
 from hfnet_edge.shell.quiet import quiet
 from hfnet_export.networks.hfnet import HALF_ROLE, INPUT_RANGE, QUARTER_ROLE, descriptor_inputs
-from hfnet_export.training.losses import CONTRAST, bilinear, pair_contrast
+from hfnet_export.training.losses import CONTRAST, bilinear, cells, joined, pair_contrast
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.training_stage import TrainingStage
 from hfnet_export.training.view_pairs import Place, ViewPair, change_view, of_photograph, of_place
@@ -84,14 +84,10 @@ class Heads:
     def __call__(self, maps: Sequence, xy):
         """Unit descriptors (N, K, D) at pixels (N, K, 2) of views with `Encoder`'s ``maps`` (N, h, w, C)."""
         half, quarter, local, context = maps
-        parts = [bilinear(self._coarse([local, context], training=False), _cells(xy, LOCAL_ROLE))]
+        parts = [bilinear(self._coarse([local, context], training=False), cells(xy, LOCAL_ROLE))]
         for role, map_ in ((QUARTER_ROLE, quarter), (HALF_ROLE, half)):
-            parts.append(_around(self._fine[role], map_, _cells(xy, role)))
-        return tf.math.l2_normalize(tf.concat(parts, axis=-1), axis=-1)
-
-
-def _cells(xy, role: str):
-    return xy / LOCAL_ROLES[role] - 0.5
+            parts.append(_around(self._fine[role], map_, cells(xy, role)))
+        return joined(parts)
 
 
 def _around(head: keras.Model, map_, at):

@@ -95,8 +95,17 @@ def _one_way(wanted, among, xy, there, of_another):
 
 def sampled(maps, xy):
     """Unit descriptors (N, K, D) at pixels (N, K, 2) of maps at 1/2, 1/4, 1/8 or so, role to (N, h, w, part of D)."""
-    parts = [bilinear(map_, xy / LOCAL_ROLES[role] - 0.5) for role, map_ in maps.items()]
+    return joined([bilinear(map_, cells(xy, role)) for role, map_ in maps.items()])
+
+
+def joined(parts):
+    """One unit descriptor (N, K, D) of its parts at the same points."""
     return tf.math.l2_normalize(tf.concat(parts, axis=-1), axis=-1)
+
+
+def cells(xy, role: str):
+    """Pixels as positions in the map of this role, the first point at 0."""
+    return xy / LOCAL_ROLES[role] - 0.5
 
 
 def bilinear(dense, at):
