@@ -17,6 +17,7 @@ from hfnet_edge.networks.description import BLOBS, GLOBAL_ROLE
 from hfnet_edge.networks.hfnet import RawOutputs
 from hfnet_edge.networks.network import Network
 from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.tensor import Output
 
 MAX_KEYPOINTS = 3000
 MAX_PATCHES = 2000  # keypoints that a patch network describes
@@ -62,14 +63,14 @@ def decode(
         keypoints=photo.to_camera(xy),
         scores=scores,
         descriptors=sample_descriptors(raw.descriptor_maps, xy),
-        global_descriptor=quantize(raw.global_descriptor[None])[0],
+        global_descriptor=quantize(np.asarray(raw.global_descriptor)[None])[0],
         pixel=max(photo.scale),
     )
 
 
 def look(
     networks: Networks, photo: Photo, clock: Clock | None = None, max_keypoints: int | None = None
-) -> tuple[Features, dict[str, np.ndarray]]:
+) -> tuple[Features, dict[str, Output]]:
     """What networks make of a photo, and the outputs that went into it, by role.
 
     Where a patch network is among them it describes the keypoints, see `describe`, and of the other network only the
@@ -80,7 +81,7 @@ def look(
         raw = model(photo.pixels)
     if patches is not None:
         with clock("describe"):
-            features = describe(patches, raw.global_descriptor, photo, max_keypoints or MAX_PATCHES)
+            features = describe(patches, np.asarray(raw.global_descriptor), photo, max_keypoints or MAX_PATCHES)
         return features, {GLOBAL_ROLE: raw.global_descriptor}
     with clock("decode"):
         about = model.description

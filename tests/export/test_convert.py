@@ -10,8 +10,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 from conftest import CONFIG, SIZE
 from hfnet_edge.errors import ModelError
-from hfnet_edge.networks.description import read_description
+from hfnet_edge.image.keypoints import sample_descriptors
+from hfnet_edge.networks.description import LOCAL_ROLES, read_description
 from hfnet_edge.networks.hfnet import Model
+from hfnet_edge.tensor import Tensor
 from hfnet_export.networks.any_hfnet import FLOORS, HFNetFidelity, compare
 from hfnet_export.networks.weights import hfnet_from_weights
 from hfnet_export.tflite import checks, rounding
@@ -165,6 +167,58 @@ def test_outputs_are_those_of_keras(exported):
         with pytest.raises(ModelError, match=r"local_descriptors .* off by"):
             off = {**reference, "local_descriptors": reference["local_descriptors"] + wrong}
             checks.check_float(outputs, off, 1e-3)
+
+
+def test_dense_outputs_stay_int8(exported):
+    """What they stand for is what LiteRT makes of them, to the bit; a file with float outputs does as well."""
+    image, int8 = exported.images[0], Graph.parse(exported.described["int8"])
+    assert all(op.kind != "DEQUANTIZE" or op.name not in int8.output_names() for op in int8.operators)
+    raw = Model("test", content=exported.described["int8"])(image)
+    dense = {role: output for role, output in vars(raw).items() if isinstance(output, Tensor)}
+    assert set(dense) == {"keypoint_logits", *LOCAL_ROLES}, "the global descriptor is computed in float"
+    again = Graph.parse(dequantized(int8))
+    before = Model("test", content=embed(again, read_description(exported.described["int8"], "test")))(image)
+    for role, output in dense.items():
+        expected = getattr(before, role)
+        assert expected.dtype == np.float32 and np.array_equal(np.asarray(output), expected)
+    assert np.array_equal(raw.scores(), before.scores())
+    xy = np.random.default_rng(0).uniform(0, (SIZE[1], SIZE[0]), (200, 2)).astype(np.float32)
+    sampled = [sample_descriptors(o.descriptor_maps, xy) for o in (raw, before)]
+    assert np.array_equal(*sampled) and len(np.unique(sampled[0], axis=0)) > 100
+
+
+def dequantized(graph: Graph) -> bytes:
+    """A file whose int8 outputs pass through one more DEQUANTIZE."""
+    model = graph.copy()
+    subgraph, (signature,) = model.subgraphs[0], model.signatureDefs
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 2
+    model.operatorCodes.append(code)
+    for output in signature.outputs:
+        tensor = subgraph.tensors[output.tensorIndex]
+        if tensor.type == schema.TensorType.INT8:
+            real = schema.TensorT()
+            real.name, real.shape, real.type, real.buffer = tensor.name + b".real", tensor.shape, 0, 0
+            subgraph.tensors.append(real)
+            op = schema.OperatorT()
+            op.opcodeIndex = len(model.operatorCodes) - 1
+            op.inputs, op.outputs = [output.tensorIndex], [len(subgraph.tensors) - 1]
+            subgraph.operators.append(op)
+            outputs = list(subgraph.outputs)
+            subgraph.outputs = [op.outputs[0] if i == output.tensorIndex else i for i in outputs]
+            output.tensorIndex = op.outputs[0]
+    return pack(model)
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -1.0])
+def test_an_output_of_an_absurd_scale_is_refused(exported, scale):
+    model = Graph.parse(exported.described["int8"]).copy()
+    outputs = {o.name.decode(): o.tensorIndex for o in model.signatureDefs[0].outputs}
+    model.subgraphs[0].tensors[outputs["keypoint_logits"]].quantization.scale = [scale]
+    content = embed(Graph.parse(pack(model)), read_description(exported.described["int8"], "test"))
+    with pytest.raises(ModelError, match="cannot be run"):
+        Model("test", content=content)
 
 
 def test_fidelity(exported):

@@ -19,6 +19,7 @@ from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descr
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.networks.description import LOCAL_ROLES
 from hfnet_edge.networks.hfnet import Model, RawOutputs
+from hfnet_edge.tensor import Tensor
 
 COUNT = 320  # keypoints of an image: few, so that the folder stays small
 PARTS = ("local", "quarter", "half")  # of the descriptors, as `LOCAL_ROLES` has them
@@ -43,33 +44,6 @@ def export_network() -> bytes:
         path = Path(folder) / "hfnet.tflite"
         export_hfnet(output=path, quantize="int8", input_size=INPUT_SIZE)
         return path.read_bytes()
-
-
-def output_steps(content: bytes) -> dict[str, tuple[float, int]]:
-    """Scale and zero point of the outputs that the network computes in int8, by name in the signature."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides the operators
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=plain)
-    interpreter.allocate_tensors()
-    tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
-    made_by = {output: op for op in interpreter._get_ops_details() for output in op["outputs"]}
-    found = {}
-    for name, output in interpreter.get_signature_runner().get_output_details().items():
-        op = made_by[output["index"]]
-        if op["op_name"] == "DEQUANTIZE":
-            found[name] = tensors[op["inputs"][0]]["quantization"]
-    return found
-
-
-def to_steps(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
-    """float32 values as the int8 that they are, (q - zero_point) * scale. Raises ModelError: they are not."""
-    steps = np.rint(values / np.float32(scale)) + zero_point
-    q = np.clip(steps, -128, 127).astype(np.int8)
-    again = (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-    if again.dtype != np.float32 or not np.array_equal(again, values):
-        raise ModelError("the network's outputs are not steps of int8", "export it with --quantize int8")
-    return q
 
 
 def keypoint_case(folder: Folder, name: str, scores: str, limits: Mapping[str, Any]) -> None:
@@ -118,26 +92,26 @@ def filled_case(
 
 
 def feature_cases(
-    folder: Folder, name: str, model: Model, steps: Mapping[str, tuple[float, int]], photo: Photo, pixels: str
+    folder: Folder, name: str, model: Model, photo: Photo, pixels: str
 ) -> tuple[Features, dict[str, Any]]:
     """All stages from a query's pixels to its features; returns these and what their arrays are called.
 
     Args:
-        steps: of the network, see `output_steps`. pixels: the file of the photo's.
+        pixels: the file of the photo's.
     """
-    roles = model.description.outputs
     raw = model(photo.pixels)
-    assert raw.keypoint_logits is not None
 
-    def output(short: str, role: str, values: np.ndarray) -> str:
-        scale, zero_point = steps[roles[role]]
-        q = to_steps(values, scale, zero_point)
-        return folder.array(f"{name}/{short}", q, "network", role, scale=float(scale), zero_point=int(zero_point))
+    def output(short: str, role: str) -> str:
+        tensor = getattr(raw, role)
+        if not isinstance(tensor, Tensor):
+            raise ModelError(f"the network's {role} are not int8", "export it with --quantize int8")
+        about = {"scale": tensor.scale, "zero_point": tensor.zero_point}
+        return folder.array(f"{name}/{short}", tensor.values, "network", role, **about)
 
     made = {
-        "logits": output("logits", "keypoint_logits", raw.keypoint_logits),
-        **{short: output(short, role, getattr(raw, role)) for short, role in zip(PARTS, LOCAL_ROLES, strict=True)},
-        "global": folder.array(f"{name}/global", raw.global_descriptor, "network", "global_descriptor"),
+        "logits": output("logits", "keypoint_logits"),
+        **{short: output(short, role) for short, role in zip(PARTS, LOCAL_ROLES, strict=True)},
+        "global": folder.array(f"{name}/global", np.asarray(raw.global_descriptor), "network", "global_descriptor"),
     }
     folder.case("network", name, {"pixels": pixels}, made)
 
@@ -175,7 +149,7 @@ def decoded_cases(
     peaks = detect(raw.scores(), photo.valid, count, radius, threshold)
     xy, filled = filled_case(folder, name, blobs, found, peaks, count)
     assert np.array_equal(sample_descriptors(raw.descriptor_maps, xy), features.descriptors)
-    assert np.array_equal(quantize(raw.global_descriptor[None])[0], features.global_descriptor)
+    assert np.array_equal(quantize(np.asarray(raw.global_descriptor)[None])[0], features.global_descriptor)
     arrays: dict[str, Any] = {
         "keypoints": folder.array(f"{name}/keypoints", features.keypoints, "decode", "pixels of the camera's image"),
         "scores": filled["scores"],

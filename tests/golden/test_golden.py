@@ -17,10 +17,10 @@ from golden import reader, write
 from golden.folder import KIND, check_folder, replace_folder
 from golden.loading import INPUT_SIZE
 from golden.manifest import made_with, readme, tables_sha256
-from golden.network import export_network, to_steps
+from golden.network import export_network
 from golden.reader import DTYPES, STAGES, Golden, network_differences, network_is_near, possible
 from golden.stages import STAGES as SPECIFIED
-from hfnet_edge.errors import BackendError, HFNetEdgeError, ModelError, OutputError
+from hfnet_edge.errors import BackendError, HFNetEdgeError, OutputError
 from hfnet_edge.geometry import CAMERA_MODELS
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.pose.solvers import available_solvers
@@ -295,17 +295,6 @@ def noticed(golden, case, given):
             return golden.differences(case, given)
     except HFNetEdgeError:  # a checksum
         return True
-
-
-def test_steps_are_what_the_network_returned():
-    q = np.arange(-128, 128).astype(np.int8)
-    scale, zero_point = float(np.float32(0.0684066)), 8
-    values = (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-    np.testing.assert_array_equal(to_steps(values, scale, zero_point), q)
-    with pytest.raises(ModelError, match="not steps of int8"):
-        to_steps(np.nextafter(values, np.float32(9)), scale, zero_point)
-    with pytest.raises(ModelError):
-        to_steps(values * 2, scale, zero_point)
 
 
 def test_only_golden_vectors_are_replaced(tmp_path, monkeypatch):

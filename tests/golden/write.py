@@ -19,7 +19,7 @@ from golden.limits import edge_cases, tie_cases
 from golden.loading import INPUT_SIZE, Query, load_case, loading_cases, make_queries, scale_case
 from golden.manifest import manifest, readme
 from golden.matching import MAP_VIEWS, make_maps
-from golden.network import export_network, feature_cases, output_steps
+from golden.network import export_network, feature_cases
 from golden.result import map_cases, result_case
 from golden.trees import patch_cases, tree_cases
 from golden.trust_limits import limit_cases
@@ -33,13 +33,12 @@ def query_cases(
     folder: Folder,
     query: Query,
     model: Model,
-    steps: Mapping[str, tuple[float, int]],
     maps: Mapping[str, LocalizationMap],
 ) -> None:
     """All stages of one query."""
     name, size = query.name, model.description.input_size
     photo, pixels = load_case(folder, name, query.file, query.content, "a query", size, query.camera)
-    features, arrays = feature_cases(folder, name, model, steps, photo, pixels)
+    features, arrays = feature_cases(folder, name, model, photo, pixels)
     if not len(features.keypoints):
         made_of = next(iter(maps))
         result_case(folder, name, made_of, maps[made_of], query.camera, features, arrays)
@@ -57,7 +56,7 @@ def write_golden(output: Path, report: Report = silent, export: Callable[[], byt
 
     Raises:
         OutputError: ``output`` holds something else, or cannot be written.
-        ModelError: the network's outputs are not steps of int8.
+        ModelError: the network is not int8.
     """
     output = Path(output)
     check_folder(output)
@@ -72,14 +71,13 @@ def write_golden(output: Path, report: Report = silent, export: Callable[[], byt
     report("golden", 2, 4)
     maps = make_maps(folder, place, model)
     report("golden", 3, 4)
-    steps = output_steps(content)
     tie_cases(folder)
     edge_cases(folder)
     blob_cases(folder)
     limit_cases(folder)
     corner_cases(folder)
     for query in queries:
-        query_cases(folder, query, model, steps, maps)
+        query_cases(folder, query, model, maps)
     patch_cases(folder)
     tree_cases(folder)
     scale_case(folder, model)

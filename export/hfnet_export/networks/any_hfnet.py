@@ -77,7 +77,7 @@ class AnyHFNet(ABC):
     def load(self, content: bytes) -> Callable[[np.ndarray], Outputs]:
         with quiet():
             model = Model("the new model", THREADS, content)
-        return lambda image: model.run(image[None])
+        return lambda image: {role: np.asarray(value) for role, value in model.run(image[None]).items()}
 
     def fidelity(self, outputs: Sequence[Outputs], reference: Sequence[Outputs]) -> HFNetFidelity:
         return compare([of_one_image(o) for o in outputs], [of_one_image(o) for o in reference])
@@ -90,7 +90,7 @@ class AnyHFNet(ABC):
 
 def of_one_image(outputs: Outputs) -> RawOutputs:
     """The outputs of a batch of one."""
-    return RawOutputs(**{role: np.asarray(value)[0] for role, value in outputs.items()})
+    return RawOutputs(**{role: value[0] for role, value in outputs.items()})
 
 
 def check_values(outputs: Outputs) -> None:
@@ -117,7 +117,7 @@ def compare(outputs: Sequence[RawOutputs], reference: Sequence[RawOutputs]) -> H
         a, b = (sample_descriptors(o.descriptor_maps, xy).astype(np.float64) for o in (ours, theirs))
         lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         local_cosines.append(np.mean((a * b).sum(axis=1) / np.maximum(lengths, 1.0)))
-        a, b = (o.global_descriptor.astype(np.float64) for o in (ours, theirs))
+        a, b = (np.asarray(o.global_descriptor, np.float64) for o in (ours, theirs))
         global_cosines.append(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
     return HFNetFidelity(*(float(np.mean(values)) for values in (correlations, local_cosines, global_cosines)))
 

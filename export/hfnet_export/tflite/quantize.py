@@ -6,12 +6,23 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import qtyping, quantizer
 
 from hfnet_edge.errors import ModelError
 from hfnet_edge.shell.quiet import quiet
 from hfnet_export.tflite.checks import check_operators, check_precisions
-from hfnet_export.tflite.graph import FLOAT32, INPUT, INT8, INT8_WEIGHTS, SIGNATURE, UPGRADE, Graph
+from hfnet_export.tflite.graph import (
+    FLOAT32,
+    INPUT,
+    INT8,
+    INT8_WEIGHTS,
+    SIGNATURE,
+    UPGRADE,
+    Graph,
+    kind_of,
+    pack,
+)
 from hfnet_export.tflite.rounding import round_weights
 from hfnet_export.tflite.rules import Rule, precisions
 
@@ -34,10 +45,30 @@ def quantize(graph: Graph, rules: Sequence[Rule], inputs: Sequence[np.ndarray]) 
             done = q.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except Exception as e:
         raise ModelError(f"ai-edge-quantizer cannot quantize the network: {e}", UPGRADE) from e
-    quantized = Graph.parse(bytes(done.quantized_model or b""))
+    quantized = bare_outputs(Graph.parse(bytes(done.quantized_model or b"")))
     check_operators(quantized)
     check_precisions(quantized, rules)
     return quantized
+
+
+def bare_outputs(graph: Graph) -> Graph:
+    """Outputs that are int8 up to a last DEQUANTIZE stay int8: whoever reads a few values of a dense output converts
+    those, see `hfnet_edge.tensor.Tensor`."""
+    model = graph.copy()
+    subgraph, (signature,) = model.subgraphs[0], model.signatureDefs
+    int8 = {
+        int(op.outputs[0]): op
+        for op in subgraph.operators
+        if kind_of(model, op) == "DEQUANTIZE" and subgraph.tensors[op.inputs[0]].type == schema.TensorType.INT8
+    }
+    read = {int(i) for op in subgraph.operators for i in op.inputs}
+    for output in signature.outputs:
+        op = int8.get(int(output.tensorIndex))
+        if op is not None and output.tensorIndex not in read:
+            subgraph.outputs[list(subgraph.outputs).index(output.tensorIndex)] = op.inputs[0]
+            output.tensorIndex = op.inputs[0]
+            subgraph.operators.remove(op)
+    return Graph.parse(pack(model))
 
 
 def calibrate(graph: Graph, rules: Sequence[Rule], inputs: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -14,16 +14,17 @@ import cv2
 import numpy as np
 
 from hfnet_edge.map.codecs import UNIT
+from hfnet_edge.tensor import Output
 
 CELL = 8
 MIN_SCORE = 0.005
 LOGIT_STEPS = 256  # steps of the exponential's table per unit of logit
 _TABLE = np.rint(np.exp(-np.arange(12 * LOGIT_STEPS, dtype=np.float64) / LOGIT_STEPS) * 2**16).astype(np.float32)
-_ROWS, _CELL_ROWS = 256, 10  # keypoints, and rows of cells, at a time: what they take stays in the processor's cache
+_ROWS, _CELL_ROWS = 1024, 10  # keypoints, and rows of cells, at a time: what they take stays in the processor's cache
 REFINE = 2  # radius of the window of the soft-argmax
 
 
-def keypoint_scores(logits: np.ndarray) -> np.ndarray:
+def keypoint_scores(logits: Output) -> np.ndarray:
     """Softmax over the 65 channels of a cell, without the last ("no keypoint"), as an image.
 
     Args:
@@ -36,7 +37,7 @@ def keypoint_scores(logits: np.ndarray) -> np.ndarray:
     h, w, _ = logits.shape
     scores = np.empty((h, CELL, w, CELL), np.float32)
     for first in range(0, h, _CELL_ROWS):
-        steps = logits[first : first + _CELL_ROWS] * np.float32(LOGIT_STEPS)
+        steps = np.asarray(logits[first : first + _CELL_ROWS]) * np.float32(LOGIT_STEPS)
         np.rint(steps, out=steps)
         np.subtract(steps.max(axis=-1, keepdims=True), steps, out=steps)
         weights = _TABLE[np.minimum(steps, len(_TABLE) - 1, out=steps).astype(np.int16)]
@@ -111,11 +112,11 @@ def _first_of_equals(index, peak, width, radius, shape):
     return index[keep], peak[keep]
 
 
-def sample_descriptors(maps: Sequence[np.ndarray], xy: np.ndarray) -> np.ndarray:
+def sample_descriptors(maps: Sequence[Output], xy: np.ndarray) -> np.ndarray:
     """Bilinear samples of all parts of the descriptors, one after the other, normalised as one and rounded to int8.
 
     Args:
-        maps: (h, w, D) float32 at 1/8 of the network's input, and further parts with 2 or 4 times as many rows and
+        maps: (h, w, D) at 1/8 of the network's input, and further parts with 2 or 4 times as many rows and
             columns.
         xy: (N, 2) float32 pixels of the network's input.
 
@@ -135,14 +136,14 @@ class _Grid:
     """Where N points lie in a map: its (h * w, D) values, which of these (N,) are the upper left neighbours, w, and
     (N, 1) how far beyond them the points are in x and y."""
 
-    values: np.ndarray
+    values: Output
     corner: np.ndarray
     width: int
     fx: np.ndarray
     fy: np.ndarray
 
     @staticmethod
-    def of(map_: np.ndarray, xy: np.ndarray) -> _Grid:
+    def of(map_: Output, xy: np.ndarray) -> _Grid:
         h, w, _ = map_.shape
         at = xy - np.float32(0.5)
         x, y = np.clip(at[:, 0], 0, w - 1), np.clip(at[:, 1], 0, h - 1)
@@ -160,7 +161,7 @@ class _Grid:
         return top
 
     def _between(self, corner: np.ndarray, fx: np.ndarray) -> np.ndarray:
-        left, right = self.values.take(corner, axis=0), self.values.take(corner + 1, axis=0)
+        left, right = (np.asarray(self.values.take(at, axis=0)) for at in (corner, corner + 1))
         left *= 1 - fx
         right *= fx
         left += right
@@ -174,4 +175,4 @@ def quantize(vectors: np.ndarray) -> np.ndarray:
     wide *= UNIT
     wide /= np.where(norm > 1e-12, norm, np.inf)[:, None]
     np.rint(wide, out=wide)
-    return np.nan_to_num(wide, copy=False).astype(np.int8)
+    return (wide if np.isfinite(norm).all() else np.nan_to_num(wide, copy=False)).astype(np.int8)

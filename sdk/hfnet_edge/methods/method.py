@@ -23,6 +23,7 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.by_role import Networks, weights_of
 from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_edge.result import Status
+from hfnet_edge.tensor import Output
 from hfnet_edge.trust.tolerance import Tolerance
 
 MIN_WRONG = 1e-5  # nobody has seen as many queries as it takes to promise less
@@ -35,12 +36,12 @@ class Query:
     Attributes:
         pixel: size of one pixel of the network's input in pixels of the photo; the unit of every pixel threshold.
         features: None where the method seeks nothing by keypoints.
-        outputs: role to what a network returned, float32, of those that the method uses: recordings keep them.
+        outputs: role to what a network returned, of those that the method uses: recordings keep them.
     """
 
     pixel: float
     features: Features | None = None
-    outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    outputs: Mapping[str, Output] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import numpy as np
 from hfnet_edge.image.keypoints import keypoint_scores
 from hfnet_edge.networks.description import LOCAL_ROLES
 from hfnet_edge.networks.network import Network
+from hfnet_edge.tensor import Output
 
 
 @dataclass(frozen=True)
 class RawOutputs:
-    """What the network returns for one image, dequantized to float32; h = H / 8, w = W / 8.
+    """What the network returns for one image; h = H / 8, w = W / 8. ``np.asarray`` of an output is float32.
 
     Attributes:
         keypoint_logits: (h, w, 65), or None where the network returns ``keypoint_scores``: (H, W) in [0, 1], before
@@ -24,22 +25,22 @@ class RawOutputs:
             the local descriptors, or None.
     """
 
-    local_descriptors: np.ndarray
-    global_descriptor: np.ndarray
-    keypoint_logits: np.ndarray | None = None
-    keypoint_scores: np.ndarray | None = None
-    local_descriptors_quarter: np.ndarray | None = None
-    local_descriptors_half: np.ndarray | None = None
+    local_descriptors: Output
+    global_descriptor: Output
+    keypoint_logits: Output | None = None
+    keypoint_scores: Output | None = None
+    local_descriptors_quarter: Output | None = None
+    local_descriptors_half: Output | None = None
 
     def scores(self) -> np.ndarray:
         """(H, W) float32 keypoint scores, whichever of the two the network returns."""
         if self.keypoint_logits is not None:
             return keypoint_scores(self.keypoint_logits)
         assert self.keypoint_scores is not None, "read_description demands one of them"
-        return self.keypoint_scores
+        return np.asarray(self.keypoint_scores)
 
     @property
-    def descriptor_maps(self) -> tuple[np.ndarray, ...]:
+    def descriptor_maps(self) -> tuple[Output, ...]:
         """The parts of the local descriptors, the coarsest first."""
         parts = (getattr(self, role) for role in LOCAL_ROLES)
         return tuple(part for part in parts if part is not None)

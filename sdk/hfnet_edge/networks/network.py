@@ -26,6 +26,7 @@ from hfnet_edge.networks.description import (
 )
 from hfnet_edge.shell.quiet import quiet
 from hfnet_edge.shell.reading import read_bytes
+from hfnet_edge.tensor import Output, Tensor
 
 
 class Network:
@@ -73,8 +74,8 @@ class Network:
         self._idle: deque[_Interpreter] = deque([first])
         self.kernels = first.kernels
 
-    def run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """The network's outputs by role, float32, the batch first.
+    def run(self, pixels: np.ndarray) -> dict[str, Output]:
+        """The network's outputs by role, the batch first.
 
         Args:
             pixels: (batch, H, W) uint8.
@@ -125,14 +126,25 @@ class _Interpreter:
         self._runner = interpreter.get_signature_runner()
         ((self._input, given),) = self._runner.get_input_details().items()
         self.input_shape = tuple(int(side) for side in given["shape"])
-        self.output_shapes = {name: tuple(d["shape"]) for name, d in self._runner.get_output_details().items()}
+        given_back = self._runner.get_output_details()
+        self.output_shapes = {name: tuple(d["shape"]) for name, d in given_back.items()}
+        self._int8 = {name: _quantization(d) for name, d in given_back.items() if d["dtype"] != np.float32}
         nodes = interpreter._get_ops_details()
         # Convolutions that the interpreter handed to XNNPACK; its int8 differs from the builtin one by 2 steps.
         self.kernels = "XNNPACK" if any(node["op_name"] == "DELEGATE" for node in nodes) else "builtin"
 
-    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, image: np.ndarray) -> dict[str, Output]:
         """Outputs by name, copies."""
-        return self._runner(**{self._input: image})
+        outputs: dict[str, Output] = self._runner(**{self._input: image})
+        return outputs | {name: Tensor(outputs[name], *how) for name, how in self._int8.items()}  # type: ignore[arg-type]
+
+
+def _quantization(output: dict[str, Any]) -> tuple[float, int]:
+    """Scale and zero point of an output that is not float32. Raises ValueError: it is not int8, or has several."""
+    scales, zero_points = (output["quantization_parameters"][key] for key in ("scales", "zero_points"))
+    if output["dtype"] != np.int8 or len(scales) != 1 or not (np.isfinite(scales[0]) and scales[0] > 0):
+        raise ValueError(f"its output {output['name']} is neither float32 nor int8 of one scale")
+    return float(scales[0]), int(zero_points[0])
 
 
 def output_shapes(

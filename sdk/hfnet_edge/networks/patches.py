@@ -43,5 +43,5 @@ class PatchModel(Network):
         for start in range(0, len(patches), self.batch):
             part = patches[start : start + self.batch]
             block[: len(part)] = part
-            out[start : start + len(part)] = self.run(block)[PATCH_ROLE][: len(part)]
+            out[start : start + len(part)] = np.asarray(self.run(block)[PATCH_ROLE])[: len(part)]
         return out

@@ -22,6 +22,7 @@ from hfnet_edge.image.photo import Photo
 from hfnet_edge.localizer import LocalizationResult, Stages
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.result import Status
+from hfnet_edge.tensor import Output
 
 SKETCH = 8  # one cell of eight of the dense outputs is kept, on a lattice that meets every row and column
 HASH_DIGITS = 32
@@ -142,10 +143,11 @@ def input_hash(photo: Photo) -> str:
     return digest(np.array([*photo.valid, *photo.pixels.shape], "<i4").tobytes() + photo.pixels.tobytes())
 
 
-def sketch(outputs: Mapping[str, np.ndarray]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def sketch(outputs: Mapping[str, Output]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Hashes of networks' outputs by role, and the rows that are kept of them."""
-    hashes = {role: digest(np.ascontiguousarray(value, "<f4").tobytes()) for role, value in outputs.items()}
-    return hashes, {role: _rows(value) for role, value in outputs.items()}
+    real = {role: np.asarray(value, np.float32) for role, value in outputs.items()}
+    hashes = {role: digest(np.ascontiguousarray(value, "<f4").tobytes()) for role, value in real.items()}
+    return hashes, {role: _rows(value) for role, value in real.items()}
 
 
 def _rows(output: np.ndarray) -> np.ndarray:
