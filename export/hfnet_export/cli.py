@@ -275,8 +275,8 @@ def distill(
     ] = None,
     hold_out: Annotated[str, typer.Option(metavar="PLACE,...", help="Places that are never trained on.")] = "",
 ) -> None:
-    """Teach HF-Net from a local and a global teacher, and its descriptors from views of the same. The same command
-    again resumes a run.
+    """Teach HF-Net from a local and a global teacher, and its descriptors and hypercolumns from views of the same. The
+    same command again resumes a run.
 
     Example:
 
@@ -304,7 +304,7 @@ def distill(
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint")
         raise typer.Exit(130) from None
-    for name in ("losses.png", "local.csv", "global.csv", "descriptors.csv"):
+    for name in ("losses.png", "local.csv", "global.csv", "descriptors.csv", "hypercolumns.csv"):
         wrote(output / name)
     wrote(weights, _export_of(weights, images, "hfnet_int8.tflite"))
 

@@ -77,9 +77,9 @@ def test_what_is_checked_of_every_network_is_checked_of_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("precision", "files"), [("none", 2), ("int8", 3)])
+@pytest.mark.parametrize(("precision", "files"), [("none", 2), ("int8", 4)])
 def test_a_file_is_parsed_once(tmp_path, monkeypatch, precision, files):
-    """The converted one, the quantized one, and the one that is written, which has a description."""
+    """The converted one, the quantized one, that with bare outputs, and the one that is written, with a description."""
     parsed, parse = [], Graph.parse
     monkeypatch.setattr(Graph, "parse", lambda content: parsed.append(content) or parse(content))
     export(Own(), tmp_path / "own.tflite", precision)

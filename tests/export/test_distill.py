@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import cv2
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +15,7 @@ from hfnet_edge.errors import HFNetEdgeError, InputError
 from hfnet_export.networks.hfnet import BOTTLENECKS, HFNetConfig, channels
 from hfnet_export.networks.weights import load_weights
 from hfnet_export.tflite.calibration import built_in_images
-from hfnet_export.training import losses, runs
+from hfnet_export.training import descriptor_stage, hypercolumn_stage, losses, runs
 from hfnet_export.training.distill import DistillConfig, GlobalConfig, LocalConfig, split
 from hfnet_export.training.targets import Targets, find_peaks, make_targets, sample
 from hfnet_export.training.training_recipe import BUNDLED_RECIPE, read_training_recipe
@@ -36,6 +37,8 @@ width = 0.35
 clusters = 4
 detector_width = 8
 descriptor_width = 8
+hypercolumn_dim = 8
+hypercolumn_width = 8
 [local]
 steps = 3
 batch = 4
@@ -51,6 +54,11 @@ pairs = 2
 side = 64
 matches = 16
 others = 8
+[hypercolumns]
+steps = 2
+pairs = 2
+side = 64
+matches = 16
 """
 
 
@@ -223,6 +231,25 @@ def eager():
     tf.config.run_functions_eagerly(False)
 
 
+class KerasEncoder:
+    """`hfnet_export.training.descriptor_stage.Encoder` without a conversion, which takes longer than a test's views."""
+
+    def __init__(self, model, outputs, side):
+        self.maps = keras.Model(model.input, list(outputs))
+
+    def __call__(self, view):
+        found = self.maps(view[None, ..., None] / np.float32(127.5) - 1)
+        return [map_.numpy()[0].astype(np.float16) for map_ in found]
+
+
+@pytest.fixture
+def short_stages(monkeypatch):
+    """Stages on pairs of views that convert nothing, and judge themselves on one batch."""
+    for stage in (descriptor_stage, hypercolumn_stage):
+        monkeypatch.setattr(stage, "Encoder", KerasEncoder)
+        monkeypatch.setattr(stage, "HELD_OUT", 1)
+
+
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / "images"
@@ -255,8 +282,9 @@ def test_targets_belong_to_their_images(images, tmp_path):
         make_targets([], FakeLocal(), FakeGlobal(), tmp_path / "targets")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Even though")  # tf.data does not run eagerly
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, images, recipe, tmp_path):
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, short_stages, images, recipe, tmp_path):
     def power_cut(what, done, total, note=""):
         if what == "training, local" and done == 2:
             shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
@@ -273,7 +301,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, ima
     (config, a, card), (_, b, _) = load_weights(whole), load_weights(resumed)
     assert config == replace(read_training_recipe(recipe).network, local_dim=8)
     assert (card["local_teacher"], card["image_folder"], card["images"]) == ("fake local", "images", 12)
-    assert [card["stages"][name]["steps"] for name in ("local", "global")] == [3, 2]
+    stages = {"local": 3, "global": 2, "descriptors": 2, "hypercolumns": 2}
+    assert {name: stage["steps"] for name, stage in card["stages"].items()} == stages
+    assert all((tmp_path / "whole" / f"{name}.csv").exists() for name in stages)
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_allclose(a[name].astype(float), b[name].astype(float), rtol=1e-2, atol=2e-3, err_msg=name)
@@ -298,6 +328,10 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(teachers, eager, ima
         ("local.step = 3", r"local\.step is not known; known here: steps, batch"),
         ("local.steps = 0", r"local\.steps = 0; give something like 8000"),
         ("local.side = 70", r"local\.side has 70; give multiples of 32"),
+        ("hypercolumns.side = 80", r"hypercolumns\.side has 80; give multiples of 32"),
+        ("hypercolumns.matches = 0", r"hypercolumns\.matches = 0; give something like 256"),
+        ("hypercolumns.others = 8", r"hypercolumns\.others is not known; known here: steps, pairs"),
+        ('hypercolumns.photographs = "half"', r"hypercolumns\.photographs = 'half'; give something like 0\.45"),
         ('local.terms = ["luck"]', r"local\.terms has luck; known: keypoints"),
         ('seed = "x"', "seed = 'x'; give something like 0"),
         ("network = 3", "network = 3"),

@@ -36,7 +36,7 @@ def test_export(fast, weights, tmp_path, precision):
     report = export_hfnet(weights, path, precision, SIZE, on_step=lambda number, _: steps.append(number))
     assert steps == list(range(1, STEPS + 1))
     assert report.bytes == path.stat().st_size and report.float_bytes > report.bytes / 1.01
-    assert sum(report.operators.values()) == 96
+    assert sum(report.operators.values()) == 108
     assert report.fidelity.local_descriptors > 0.97
     assert report.milliseconds > 0 and report.float_milliseconds > 0
     assert Model(path).description.precision == precision

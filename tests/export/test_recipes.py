@@ -67,7 +67,7 @@ def test_what_a_file_says(exported, tmp_path):
     assert first == {"algorithm": "min_max_uniform_quantize", "scope": "all", "activations": 8, "weights": 8, **common}
     assert last == {"algorithm": "no_quantize", "scope": [kept], "activations": 32, "weights": 32, **common}
     (add,) = [rule for rule in content["rules"] if rule["operator"] == "ADD"]  # those of the encoder, by name
-    assert len(add["scope"]) == 13 and not any("netvlad" in name for name in add["scope"])
+    assert len(add["scope"]) == 16 and not any("netvlad" in name for name in add["scope"])
 
 
 def test_the_file_is_checked_against_its_recipe(exported):

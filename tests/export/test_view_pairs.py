@@ -14,7 +14,7 @@ from colmap_scene import write_scene
 from hfnet_edge.errors import InputError
 from hfnet_edge.image.keypoints import sample_descriptors
 from hfnet_edge.networks.description import LOCAL_ROLES
-from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet
+from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet, descriptor_inputs
 from hfnet_export.tflite.calibration import built_in_images
 from hfnet_export.training import view_pairs
 from hfnet_export.training.descriptor_stage import Encoder, Heads
@@ -112,7 +112,8 @@ def test_heads_around_points_are_the_heads_of_whole_views():
     model = build_hfnet(config, (None, None))
     view = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
     xy = np.array([[[0.2, 0.4], [63.9, 63.1], [17.3, 40.0], [31.5, 8.2], [-1000, -1000]]], np.float32)
-    maps = [tf.constant(map_[None].astype(np.float32)) for map_ in Encoder(model, 64)(view)]
+    encoder = Encoder(model, descriptor_inputs(model), 64)
+    maps = [tf.constant(map_[None].astype(np.float32)) for map_ in encoder(view)]
     around = Heads(model)(maps, tf.constant(xy)).numpy()
     whole = model(view[None, ..., None] / np.float32(127.5) - 1)
     expected = sampled({role: whole[role] for role in LOCAL_ROLES}, xy).numpy()

@@ -8,8 +8,9 @@
           │   ├ layer 4      3x3x48, 1x1 ───────> ``local_descriptors_quarter``  (H/4, W/4, 40)
           │   └ layer 7      one more block, 3x3x256 + context of layer 14 at 1/16,
           │                  1x1 ───────────────> ``local_descriptors``          (H/8, W/8, 64)
-          └ layers 8-18 ───────────────────────── 240 channels at 1/32
-              └ NetVLAD, 32 clusters, projection > ``global_descriptor``  (G,), unit length
+          ├ layers 8-18 ───────────────────────── 240 channels at 1/32
+          │   └ NetVLAD, 32 clusters, projection > ``global_descriptor``  (G,), unit length
+          └ layers 4, 7, 14, 18 on one grid ─────> ``hypercolumns``       (H/8, W/8, 64), not normalised
 
 Keypoints are decoded on the host (`hfnet_edge.image.keypoints`): faster there, and int8 inside the decode destroys it.
 Most are not even the network's: `hfnet_edge.image.blobs` finds more precise ones, at which its descriptors are sampled.
@@ -26,7 +27,7 @@ import numpy as np
 from keras import layers, ops
 
 from hfnet_edge.image.keypoints import CELL
-from hfnet_edge.networks.description import FINER_ROLES, GLOBAL_ROLE, LOCAL_ROLE
+from hfnet_edge.networks.description import FINER_ROLES, GLOBAL_ROLE, HYPERCOLUMN_ROLE, LOCAL_ROLE
 
 QUARTER_ROLE, HALF_ROLE = FINER_ROLES
 # Channels of the finer parts' 3x3 convolution, and how many sixteenths of a descriptor they are.
@@ -35,6 +36,7 @@ KEYPOINT_CHANNELS = CELL * CELL + 1  # one per pixel of a cell, the last one say
 INPUT_RANGE = (-1.0, 1.0)
 LOCAL_LAYER = 7
 DESCRIPTOR_LAYERS = 2, 4, LOCAL_LAYER, 14  # those at 1/2, 1/4, 1/8 and 1/16 that descriptors are made of
+HYPERCOLUMN_LAYERS = 4, LOCAL_LAYER, 14, 18  # at 1/4, 1/8, 1/16 and 1/32
 
 # MobileNetV2, Sandler et al. 2018, table 2: expansion, channels, repeats, stride of the first block.
 BOTTLENECKS = (
@@ -59,6 +61,7 @@ class HFNetConfig:
         width: MobileNetV2's depth multiplier.
         detector_width, descriptor_width: channels of the 3x3 convolution in the local heads at 1/8.
         clusters: of NetVLAD.
+        hypercolumn_dim, hypercolumn_width: of the hypercolumns, and channels of the convolutions that make them.
     """
 
     local_dim: int = 128
@@ -67,6 +70,8 @@ class HFNetConfig:
     detector_width: int = 128
     descriptor_width: int = 256
     clusters: int = 32
+    hypercolumn_dim: int = 64
+    hypercolumn_width: int = 96
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -171,7 +176,7 @@ def _coarse_head(local, context, config: HFNetConfig):
     local = _bottleneck(local, 6, local.shape[-1], 1, "descriptor.block")
     local = _conv_bn(local, config.descriptor_width, 3, 1, "descriptor", activation=False)
     context = layers.Conv2D(config.descriptor_width, 1, kernel_initializer="zeros", name="descriptor.context")(context)
-    context = layers.UpSampling2D(2, interpolation="bilinear", name="descriptor.context.up")(context)
+    context = _up(context, "descriptor.context")
     x = layers.ReLU(6.0, name="descriptor.relu")(layers.Add(name="descriptor.add")([local, context]))
     dim = config.local_dim - sum(config.local_dim * part // 16 for _, part in FINE_PARTS.values())
     return layers.Conv2D(dim, 1, name=LOCAL_ROLE)(x)
@@ -180,6 +185,38 @@ def _coarse_head(local, context, config: HFNetConfig):
 def _fine_head(x, local_dim: int, role: str):
     width, part = FINE_PARTS[role]
     return layers.Conv2D(local_dim * part // 16, 1, name=role)(_conv_bn(x, width, 3, 1, f"{role}.conv"))
+
+
+def hypercolumn_head(outputs: Sequence, config: HFNetConfig):
+    """Hypercolumns (Germain et al. 2019, section 4) from the outputs of `HYPERCOLUMN_LAYERS`.
+
+    The paper brings layers to one grid, concatenates and projects them. A sum of projections is the same, and lets the
+    deep ones be projected on their own, coarser grids, where a wide convolution costs little.
+    """
+    quarter, local, context, deep = outputs
+    width, name = config.hypercolumn_width, HYPERCOLUMN_ROLE
+    x = layers.Add(name=f"{name}.far.add")(
+        [
+            layers.Conv2D(width, 1, name=f"{name}.context")(context),
+            _up(layers.Conv2D(width, 1, name=f"{name}.deep")(deep), f"{name}.deep"),
+        ]
+    )
+    x = layers.Conv2D(width, 3, padding="same", name=f"{name}.wide")(layers.ReLU(6.0, name=f"{name}.far.relu")(x))
+    x = layers.Conv2D(width, 1, name=f"{name}.spread")(layers.ReLU(6.0, name=f"{name}.wide.relu")(x))
+    fine = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}.quarter.pad")(quarter)
+    x = layers.Add(name=f"{name}.add")(
+        [
+            layers.Conv2D(width, 3, 2, name=f"{name}.quarter")(fine),
+            layers.Conv2D(width, 3, padding="same", name=f"{name}.local")(local),
+            _up(x, f"{name}.spread"),
+        ]
+    )
+    x = layers.ReLU(6.0, name=f"{name}.relu")(x)
+    return layers.Conv2D(config.hypercolumn_dim, 3, padding="same", name=name)(x)
+
+
+def _up(x, name: str):
+    return layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}.up")(x)
 
 
 def build_hfnet(
@@ -207,6 +244,7 @@ def build_hfnet(
         {
             "keypoint_logits": logits,
             **descriptors,
+            HYPERCOLUMN_ROLE: hypercolumn_head([encoder[layer - 1] for layer in HYPERCOLUMN_LAYERS], config),
             GLOBAL_ROLE: Unit(name="global_descriptor")(projected),
         },
         name="hfnet",
@@ -217,6 +255,12 @@ def descriptor_inputs(model: keras.Model) -> list:
     """The outputs of `DESCRIPTOR_LAYERS` in a `build_hfnet`."""
     first = (f"{HALF_ROLE}.conv", f"{QUARTER_ROLE}.conv", "descriptor.block.exp", "descriptor.context")
     return [model.get_layer(name).input for name in first]
+
+
+def hypercolumn_inputs(model: keras.Model) -> list:
+    """The outputs of `HYPERCOLUMN_LAYERS` in a `build_hfnet`."""
+    first = ("quarter.pad", "local", "context", "deep")
+    return [model.get_layer(f"{HYPERCOLUMN_ROLE}.{name}").input for name in first]
 
 
 def initialise_encoder(model: keras.Model, imagenet: dict[str, np.ndarray], images: np.ndarray) -> None:

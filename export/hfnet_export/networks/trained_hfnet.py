@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfnet_edge.networks.description import BLOBS, GLOBAL_ROLE, LOCAL_ROLES, Description
+from hfnet_edge.networks.description import BLOBS, GLOBAL_ROLE, HYPERCOLUMN_ROLE, LOCAL_ROLES, Description
 from hfnet_export.networks import processors
 from hfnet_export.networks.any_hfnet import NMS_RADIUS, AnyHFNet, check_values
 from hfnet_export.networks.hfnet import INPUT_RANGE, HFNetConfig
@@ -61,7 +61,7 @@ def describe(config: HFNetConfig, weights_hash: str, precision: str, input_size:
         local_dim=config.local_dim,
         global_dim=config.global_dim,
         nms_radius=NMS_RADIUS,
-        outputs={role: role for role in ("keypoint_logits", *LOCAL_ROLES, GLOBAL_ROLE)},
+        outputs={role: role for role in ("keypoint_logits", *LOCAL_ROLES, HYPERCOLUMN_ROLE, GLOBAL_ROLE)},
         toolchain=toolchain(),
         detector=BLOBS,
     )

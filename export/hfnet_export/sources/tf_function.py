@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -61,7 +62,8 @@ def convert_function(
             for role, tensor in zip(found, pruned(image), strict=True)
         }
 
-    constants = [node.attr["value"].tensor for node in pruned.graph.as_graph_def().node if node.op == "Const"]
+    used = nodes_behind(pruned.graph.as_graph_def(), [tensor.op.name for tensor in pruned.outputs])
+    constants = [node.attr["value"].tensor for node in used if node.op == "Const"]
     parameters = sum(
         math.prod(d.size for d in t.tensor_shape.dim)
         for t in constants
@@ -77,6 +79,19 @@ def convert_function(
     return Converted(
         graph, description, parameters, run_original, processors.tensorflow_processor(), check=check_values
     )
+
+
+def nodes_behind(graph: Any, outputs: Sequence[str]) -> list[Any]:
+    """The nodes of a GraphDef that outputs are computed from; not those that they only wait for, of which pruning keeps
+    the weights of every other output."""
+    nodes, wanted = {node.name: node for node in graph.node}, list(outputs)
+    found: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            wanted += [given.split(":")[0] for given in nodes[name].input if not given.startswith("^")]
+    return [nodes[name] for name in found]
 
 
 def static_shape(shape: tf.TensorShape) -> tuple[int | None, ...]:

@@ -16,18 +16,15 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from hfnet_edge.errors import InputError
 from hfnet_edge.networks.description import LOCAL_ROLE, LOCAL_ROLES
 from hfnet_edge.shell.quiet import quiet
 from hfnet_export.networks.hfnet import HALF_ROLE, INPUT_RANGE, QUARTER_ROLE, descriptor_inputs
 from hfnet_export.training.losses import CONTRAST, bilinear, cells, joined, pair_contrast
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.training_stage import TrainingStage
-from hfnet_export.training.view_pairs import Place, ViewPair, change_view, of_photograph, of_place
+from hfnet_export.training.view_pairs import Place, ViewPair, change_view, draw_pair, filled
 
-NOWHERE = -1000.0  # where a row holds no point
 HELD_OUT = 8  # batches
-TRIES = 200  # for a pair
 REACH = 1  # points that the convolutions of a finer part's head see to each side
 
 
@@ -52,11 +49,14 @@ class DescriptorConfig:
 
 
 class Encoder:
-    """The maps that descriptors are made of, from grey views (S, S) uint8: float16, at 1/2, 1/4, 1/8 and 1/16."""
+    """The outputs of layers of a model, from grey views (S, S) uint8: (h, w, C) float16 each, the finest first.
 
-    def __init__(self, model: keras.Model, side: int):
+    ``outputs`` are those of the model's layers, each at another scale; ``side`` is S.
+    """
+
+    def __init__(self, model: keras.Model, outputs: Sequence, side: int):
         image = keras.layers.Input((side, side, 1), batch_size=1)
-        maps = keras.Model(model.input, descriptor_inputs(model))
+        maps = keras.Model(model.input, list(outputs))
         with quiet():
             content = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, maps(image))).convert()
             self._interpreter = Interpreter(model_content=content, num_threads=1)
@@ -120,34 +120,22 @@ def descriptor_stage(
         rows: photographs of ``targets`` to train on, and those held out. places, held_out: likewise.
     """
     c = config
-    encoder = Encoder(model, c.side)
+    encoder = Encoder(model, descriptor_inputs(model), c.side)
     heads = Heads(model)
-
-    def pair(rng: np.random.Generator, photographs: np.ndarray, of: Sequence[Place]) -> tuple:
-        for _ in range(TRIES):
-            if not of or rng.random() < c.photographs:
-                found = of_photograph(targets, int(rng.choice(photographs)), c.side, rng)
-            else:
-                chances = np.sqrt([len(place.pairs) for place in of])
-                place = int(rng.choice(len(of), p=chances / chances.sum()))
-                found = of_place(of[place], -1 - place, c.side, rng)
-            if found is not None:
-                return example(found, rng)
-        raise InputError("no two views share enough points", "give images with more to see, or larger ones")
 
     def example(found: ViewPair, rng: np.random.Generator) -> tuple:
         views = [change_view(view, rng) if rng.random() < 0.85 else view for view in found.views]
         chosen = rng.permutation(len(found.shared[0]))[: c.matches]
         points = [
-            np.concatenate([_filled(shared[chosen], c.matches), _filled(others, c.others)])
+            np.concatenate([filled(shared[chosen], c.matches), filled(others, c.others)])
             for shared, others in zip(found.shared, found.others, strict=True)
         ]
         maps = zip(*(encoder(view) for view in views), strict=True)
         return np.int64(found.source), np.stack(points), *(np.stack(of_views) for of_views in maps)
 
     def batch(rng: np.random.Generator, photographs: np.ndarray, of: Sequence[Place]) -> tuple:
-        columns = zip(*(pair(rng, photographs, of) for _ in range(c.pairs)), strict=True)
-        return tuple(np.stack(column) for column in columns)
+        pairs = (draw_pair(targets, photographs, of, c.photographs, c.side, rng) for _ in range(c.pairs))
+        return tuple(np.stack(column) for column in zip(*(example(found, rng) for found in pairs), strict=True))
 
     def batches(first: int) -> Iterator[tuple]:
         for step in range(first, c.steps):
@@ -164,10 +152,3 @@ def descriptor_stage(
     return TrainingStage(
         "descriptors", heads.model, (CONTRAST,), contrast, batches, clean, c.steps, c.learning_rate, balanced=False
     )
-
-
-def _filled(xy: np.ndarray, count: int) -> np.ndarray:
-    """(count, 2) float32: the first ``count`` of (N, 2) points, and `NOWHERE`."""
-    out = np.full((count, 2), NOWHERE, np.float32)
-    out[: min(len(xy), count)] = xy[:count]
-    return out

@@ -1,5 +1,6 @@
 """Multi-task distillation: local heads with layers 1-7, then the global head (section 4.2, equation 1); and beyond the
-teacher, descriptors by contrast between views (`hfnet_export.training.descriptor_stage`).
+teacher, descriptors by contrast between views (`hfnet_export.training.descriptor_stage`) and hypercolumns likewise
+(`hfnet_export.training.hypercolumn_stage`).
 
 Stage `local` decides the poses' precision, so layers 1-7 learn for it alone; the later stages leave them as they are.
 Each stage computes only what it trains, which on a CPU is worth more steps than training everything at once.
@@ -26,6 +27,7 @@ from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.weights import save_weights
 from hfnet_export.training import losses
 from hfnet_export.training.descriptor_stage import DescriptorConfig, descriptor_stage
+from hfnet_export.training.hypercolumn_stage import HypercolumnConfig, hypercolumn_stage
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.teachers import STRIDE
 from hfnet_export.training.training_stage import Progress, TrainingStage, train
@@ -84,6 +86,7 @@ class DistillConfig:
     local: LocalConfig = field(default_factory=LocalConfig)
     global_: GlobalConfig = field(default_factory=GlobalConfig)
     descriptors: DescriptorConfig = field(default_factory=DescriptorConfig)
+    hypercolumns: HypercolumnConfig = field(default_factory=HypercolumnConfig)
     seed: int = 0
     held_out: int = 50
 
@@ -304,7 +307,7 @@ def distill(
 ) -> Path:
     """Trains all stages, or resumes from the last checkpoint in ``folder``.
 
-    ``places`` give the last stage true views, those ``held_out`` judge it. Leaves ``weights.npz`` (float16, what
+    ``places`` give the last two stages true views, those ``held_out`` judge them. Leaves ``weights.npz`` (float16, what
     `hfnet-export` takes), a .csv of losses per stage, ``losses.png`` and checkpoints.
     """
     keras.utils.set_random_seed(config.seed)
@@ -331,8 +334,11 @@ def distill(
     head.give(model)
     train(global_stage(model, targets, head, config), folder, progress, checkpoint_every, keep("global"))
 
-    stage = descriptor_stage(model, targets, (rows, held_rows), places, held_out, config.descriptors, config.seed)
+    pairs = (targets, (rows, held_rows), places, held_out)
+    stage = descriptor_stage(model, *pairs, config.descriptors, config.seed)
     train(stage, folder, progress, checkpoint_every, keep("descriptors"))
+    stage = hypercolumn_stage(model, *pairs, config.hypercolumns, config.seed)
+    train(stage, folder, progress, checkpoint_every, keep("hypercolumns"))
     return folder / "weights.npz"
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from hfnet_edge.image.keypoints import CELL
 from hfnet_edge.networks.description import LOCAL_ROLES
 
-TEMPERATURE = 0.05  # of the contrast among an image's descriptors
+TEMPERATURE = 0.05  # of the contrast among an image's descriptors, or its cells
 SAME = 6.0  # pixels: nearer than this to the right point, another one is not wrong
 
 
@@ -91,6 +92,34 @@ def _one_way(wanted, among, xy, there, of_another):
         tf.reshape(labels, (-1,)), tf.reshape(similarity, (pairs * count, pairs * points))
     )
     return tf.reduce_sum(entropy * tf.reshape(there, (-1,))) / tf.reduce_sum(there)
+
+
+def grid_contrast(first, second, xy, source):
+    """The cross-entropy of finding a point of one view among all cells of the other and of other sources' views, mean
+    over both directions: what a search of a whole image asks for. A point between cells is the four around it, each as
+    much as it is near.
+
+    Args:
+        first, second: (P, h, w, D) hypercolumns of P pairs of views, not normalised, h x w cells of `CELL` pixels.
+        xy: two (P, K, 2), the pixels of the same points in both views, row by row; negative where there is none.
+        source: (P,), of equal ones nothing is compared but the views of one pair.
+    """
+    there = tf.cast(xy[0][..., 0] >= 0, tf.float32)
+    compared = tf.maximum(tf.eye(first.shape[0]), tf.cast(source[:, None] != source[None], tf.float32))
+    at = [pixels / CELL - 0.5 for pixels in xy]
+    return (_on_grid(first, second, at, there, compared) + _on_grid(second, first, at[::-1], there, compared)) / 2
+
+
+def _on_grid(dense, among, at, there, compared):
+    """Points ``at[0]`` of one view among the cells of the other, where they are ``at[1]``: (P, K, 2) in cells."""
+    wanted, grid = tf.math.l2_normalize(bilinear(dense, at[0]), -1), tf.math.l2_normalize(among, -1)
+    pairs, count = wanted.shape[:2]
+    flat = [tf.reshape(x, (-1, x.shape[-1])) for x in (wanted, grid)]
+    similarity = tf.reshape(tf.matmul(*flat, transpose_b=True) / TEMPERATURE, (pairs, count, pairs, -1))
+    similarity -= 1e4 * (1 - compared)[:, None, :, None]
+    right = tf.reduce_sum(wanted * bilinear(grid, at[1]), -1) / TEMPERATURE  # the label times the similarity
+    entropy = tf.reduce_logsumexp(similarity, axis=(2, 3)) - right
+    return tf.reduce_sum(entropy * there) / tf.reduce_sum(there)
 
 
 def sampled(maps, xy):

@@ -3,7 +3,8 @@
 RUN_DIR/run.json      what was asked for
 RUN_DIR/targets/      what the teachers say of the images
 RUN_DIR/checkpoints/  of each stage: network, optimisers and step
-RUN_DIR/weights.npz   for `hfnet-export`; local.csv, global.csv, descriptors.csv and losses.png beside it
+RUN_DIR/weights.npz   for `hfnet-export`; beside it losses.png and local.csv, global.csv, descriptors.csv and
+                      hypercolumns.csv
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def run_distillation(
     places: Path | None = None,
     hold_out: Sequence[str] = (),
 ) -> Path:
-    """Teaches HF-Net from two teachers, and its descriptors from pairs of views, or goes on with what ``output`` holds.
-    Returns the path of the weights.
+    """Teaches HF-Net from two teachers, and its descriptors and hypercolumns from pairs of views, or goes on with what
+    ``output`` holds. Returns the path of the weights.
 
     Args:
         images: folder of training images; sorted by name, then shuffled with the recipe's seed.

@@ -13,13 +13,20 @@ from hfnet_export.networks.hfnet import HFNetConfig
 from hfnet_export.training.crbnet_training import CRBNetTraining
 from hfnet_export.training.descriptor_stage import DescriptorConfig
 from hfnet_export.training.distill import DistillConfig, GlobalConfig, LocalConfig
+from hfnet_export.training.hypercolumn_stage import HypercolumnConfig
 from hfnet_export.training.losses import LOCAL_TERMS
 
 BUNDLED_RECIPE = Path(__file__).parents[1] / "networks" / "weights" / "hfnet.toml"
 BUNDLED_CRBNET_RECIPE = Path(__file__).parents[1] / "networks" / "weights" / "crbnet.toml"
 MIN_PAIRS = 16  # of a batch of patches: twice the neighbours that the second-order similarity looks at
 MOST = 2**63  # of a number; TOML has no bound
-TABLES = {"network": HFNetConfig, "local": LocalConfig, "global": GlobalConfig, "descriptors": DescriptorConfig}
+TABLES = {
+    "network": HFNetConfig,
+    "local": LocalConfig,
+    "global": GlobalConfig,
+    "descriptors": DescriptorConfig,
+    "hypercolumns": HypercolumnConfig,
+}
 
 
 def read_training_recipe(path: Path) -> DistillConfig:
@@ -31,9 +38,9 @@ def read_training_recipe(path: Path) -> DistillConfig:
     content = _parse(path, BUNDLED_RECIPE)
     tables = {name: _checked(path, name, kind, content.pop(name, {})) for name, kind in TABLES.items()}
     top = _checked(path, "", DistillConfig, content)
-    stages = (tables["local"], tables["global"], tables["descriptors"])
+    stages = (tables["local"], tables["global"], tables["descriptors"], tables["hypercolumns"])
     config = DistillConfig(tables["network"], *stages, top.seed, top.held_out)
-    sides = (("local.side", config.local.side), ("descriptors.side", config.descriptors.side))
+    sides = [(f"{name}.side", tables[name].side) for name in ("local", "descriptors", "hypercolumns")]
     for name, side in (*sides, *(("global.window", s) for s in config.global_.window)):
         if side % 32 or side < 64:
             raise InputError(f"{path}: {name} has {side}", "give multiples of 32, at least 64")

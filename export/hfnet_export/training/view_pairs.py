@@ -7,6 +7,7 @@ where every pixel goes; only two photographs of a place know parallax, occlusion
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,10 @@ KEYPOINTS = 700  # detected in a photograph of a place: what its tracks must not
 SHARED = 30  # points that two photographs of a place must share
 ANGLES, SCALES = (5.0, 10.0, 20.0, 30.0, 45.0), (1.3, 1.7)  # bins of pairs, drawn alike: degrees; ratio of distances
 LEAST = 12  # points in a pair
+TRIES = 200  # for a pair
+NOWHERE = -1000.0  # where a row holds no point
+FULL_WELL = 6000.0  # electrons at white, of a small sensor's pixel
+READ_NOISE = 2.3  # electrons, standard deviation
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,38 @@ def _pairs(points: list[np.ndarray], centers: np.ndarray, xyz: np.ndarray) -> tu
     return pairs, np.array(bins, int)
 
 
+def draw_pair(
+    targets: Targets,
+    photographs: np.ndarray,
+    places: Sequence[Place],
+    share: float,
+    side: int,
+    rng: np.random.Generator,
+) -> ViewPair:
+    """A pair of one of the ``photographs`` of ``targets`` for a ``share`` of draws, otherwise of one of the places.
+
+    Raises:
+        InputError: none of `TRIES` draws shows enough points in both views.
+    """
+    for _ in range(TRIES):
+        if not places or rng.random() < share:
+            found = of_photograph(targets, int(rng.choice(photographs)), side, rng)
+        else:
+            chances = np.sqrt([len(place.pairs) for place in places])
+            place = int(rng.choice(len(places), p=chances / chances.sum()))
+            found = of_place(places[place], -1 - place, side, rng)
+        if found is not None:
+            return found
+    raise InputError("no two views share enough points", "give images with more to see, or larger ones")
+
+
+def filled(xy: np.ndarray, count: int) -> np.ndarray:
+    """(count, 2) float32: the first ``count`` of (N, 2) points, and `NOWHERE`."""
+    out = np.full((count, 2), NOWHERE, np.float32)
+    out[: min(len(xy), count)] = xy[:count]
+    return out
+
+
 def of_photograph(targets: Targets, i: int, side: int, rng: np.random.Generator) -> ViewPair | None:
     """Two views of photograph ``i`` through homographies, up to 3 times nearer and from up to 60 degrees aside; None
     where they share too little."""
@@ -158,11 +195,72 @@ def change_view(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         size = int(rng.integers(1, 6)) * 2 + 1
         view = cv2.blur(view, (size, size)) if rng.random() < 0.5 else cv2.GaussianBlur(view, (0, 0), size / 4)
     if rng.random() < 0.2:
-        _, jpeg = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])
-        view = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE))
+        view = _compressed(view, int(rng.integers(25, 80)))
     if rng.random() < 0.1:
-        view = np.clip(255 * (view / 255.0) ** rng.choice([0.5, 0.7, 1.6, 2.2]), 0, 255).astype(np.uint8)
+        view = _at_power(view, rng.choice([0.5, 0.7, 1.6, 2.2]))
     return view
+
+
+def harsh_view(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """In the dark, moved while the shutter was open, or out of focus; sometimes strongly compressed, or at a gamma of
+    0.4 to 2.5. (S, S) uint8 in and out."""
+    kind = rng.random()
+    if kind < 0.35:
+        view = _in_the_dark(view, rng)
+    elif kind < 0.7:
+        kernel = _line(rng.uniform(4, 22), rng.uniform(0, math.pi))
+        view = _gamma(cv2.filter2D(_linear(view), -1, kernel, borderType=cv2.BORDER_REFLECT_101))
+    elif kind < 0.85:
+        view = np.asarray(cv2.GaussianBlur(view, (0, 0), rng.uniform(0.8, 4)))
+    if rng.random() < 0.25:
+        view = _compressed(view, int(rng.integers(8, 50)))
+    if rng.random() < 0.2:
+        view = _at_power(view, rng.uniform(0.4, 2.5))
+    return view
+
+
+def _in_the_dark(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """1/4 to 1/90 of the light, with photon and read noise; in 3 of 5 views gain then makes it bright again."""
+    electrons = rng.poisson(_linear(view) * 2.0 ** -rng.uniform(2, 6.5) * FULL_WELL)
+    view = _gamma((electrons + rng.normal(0, READ_NOISE, view.shape)) / FULL_WELL)
+    if rng.random() < 0.6:
+        gain = rng.uniform(150, 250) / max(4, np.percentile(view, 99))
+        view = np.clip(view * gain, 0, 255).astype(np.uint8)
+    return view
+
+
+def _linear(view: np.ndarray) -> np.ndarray:
+    """sRGB's grey levels (uint8) to linear light in [0, 1], float64 (IEC 61966-2-1)."""
+    x = np.arange(256) / 255
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)[view]
+
+
+def _gamma(light: np.ndarray) -> np.ndarray:
+    """The inverse of `_linear`, clipped."""
+    x = np.clip(light, 0, 1)
+    return np.rint(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)
+
+
+def _line(length: float, angle: float) -> np.ndarray:
+    """A kernel (n, n) float64, n odd, of sum one: points on a straight line of ``length`` pixels, at an angle in
+    radians, shared by four pixels each."""
+    radius = math.ceil(length / 2) + 1
+    along = np.linspace(-length / 2, length / 2, 8 * radius)
+    v, u = np.mgrid[-radius : radius + 1, -radius : radius + 1][..., None]
+    x, y = u - along * math.cos(angle), v - along * math.sin(angle)
+    kernel = (np.maximum(0, 1 - abs(x)) * np.maximum(0, 1 - abs(y))).sum(axis=-1)
+    return kernel / kernel.sum()
+
+
+def _compressed(view: np.ndarray, quality: int) -> np.ndarray:
+    """A view as a JPEG of this quality shows it."""
+    _, jpeg = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE))
+
+
+def _at_power(view: np.ndarray, power: float) -> np.ndarray:
+    """A view whose grey levels in [0, 1] are raised to a power."""
+    return np.clip(255 * (view / 255.0) ** power, 0, 255).astype(np.uint8)
 
 
 def _inside(xy: np.ndarray, side: int) -> np.ndarray:

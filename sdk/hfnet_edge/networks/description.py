@@ -25,6 +25,7 @@ LOCAL_ROLE, GLOBAL_ROLE = DESCRIPTOR_ROLES = ("local_descriptors", "global_descr
 # Further parts of the local descriptors, on finer grids; role to pixels of the input between two of its points.
 FINER_ROLES = {"local_descriptors_quarter": 4, "local_descriptors_half": 2}
 LOCAL_ROLES = {LOCAL_ROLE: CELL, **FINER_ROLES}
+HYPERCOLUMN_ROLE = "hypercolumns"  # of every cell of the input; a network may have it
 PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
 DETECTORS = NETWORK, BLOBS = ("network", "blobs")  # who finds keypoints; the network adds its own to blobs
 PRECISIONS = ("none", "fp16", "dynamic", "int8")
@@ -176,11 +177,13 @@ def _what_is_wrong(d: Description) -> str:
         return f"its weights' hash {d.weights_hash!r} is not 32 hexadecimal digits"
     if d.precision not in PRECISIONS:
         return f"its precision is {d.precision!r}, not one of {', '.join(PRECISIONS)}"
-    needed = d.outputs.keys() if d.describes_patches else d.outputs.keys() - FINER_ROLES.keys()
+    optional = {*FINER_ROLES, HYPERCOLUMN_ROLE}
+    needed = d.outputs.keys() if d.describes_patches else d.outputs.keys() - optional
     if needed not in [{PATCH_ROLE}, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
         return (
             f"its outputs are {sorted(d.outputs)[:8]}; an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and "
-            f"{' and '.join(DESCRIPTOR_ROLES)}, may have {' and '.join(FINER_ROLES)}; a patch network has {PATCH_ROLE}"
+            f"{' and '.join(DESCRIPTOR_ROLES)}, may have {' and '.join([*FINER_ROLES, HYPERCOLUMN_ROLE])}; "
+            f"a patch network has {PATCH_ROLE}"
         )
     if not all(CELL <= side <= MAX_SIDE and side % CELL == 0 for side in d.input_size):
         return f"its input is {d.input_size[0]}x{d.input_size[1]}, not multiples of {CELL} up to {MAX_SIDE}"

@@ -23,6 +23,7 @@ class RawOutputs:
         global_descriptor: (G,), normalised or not.
         local_descriptors_quarter, local_descriptors_half: (H / 4, W / 4, D') and (H / 2, W / 2, D"), further parts of
             the local descriptors, or None.
+        hypercolumns: (h, w, C), not normalised, or None.
     """
 
     local_descriptors: Output
@@ -31,6 +32,7 @@ class RawOutputs:
     keypoint_scores: Output | None = None
     local_descriptors_quarter: Output | None = None
     local_descriptors_half: Output | None = None
+    hypercolumns: Output | None = None
 
     def scores(self) -> np.ndarray:
         """(H, W) float32 keypoint scores, whichever of the two the network returns."""

@@ -18,6 +18,7 @@ from hfnet_edge.errors import ModelError
 from hfnet_edge.image.keypoints import CELL
 from hfnet_edge.networks.description import (
     FINER_ROLES,
+    HYPERCOLUMN_ROLE,
     LOCAL_ROLE,
     LOCAL_ROLES,
     PATCH_ROLE,
@@ -111,7 +112,8 @@ class Network:
             raise ModelError(f"{self.path} cannot be run: {e}", "export it again with `hfnet-export`") from e
         if opened.input_shape != (self.batch, h, w, 1):
             raise ModelError(f"{self.path} takes {opened.input_shape}, and says {h}x{w} of itself", "export it again")
-        widths = {role: opened.output_shapes.get(self.description.outputs.get(role), (0,))[-1] for role in FINER_ROLES}
+        roles = (*FINER_ROLES, HYPERCOLUMN_ROLE)
+        widths = {role: opened.output_shapes.get(self.description.outputs.get(role), (0,))[-1] for role in roles}
         expected = output_shapes(self.description, self.batch, widths)
         for role, name in self.description.outputs.items():
             if opened.output_shapes.get(name) != expected[role] or 0 in expected[role]:
@@ -148,20 +150,22 @@ def _quantization(output: dict[str, Any]) -> tuple[float, int]:
 
 
 def output_shapes(
-    description: Description, batch: int = 1, finer: Mapping[str, int] | None = None
+    description: Description, batch: int = 1, own: Mapping[str, int] | None = None
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each role's output, with the batch; also of the roles that this network lacks.
 
     Args:
-        finer: channels of the `FINER_ROLES`; the other local descriptors have what they leave of ``local_dim``.
+        own: channels of the `FINER_ROLES` and of the hypercolumns, which the description does not say; the other local
+            descriptors have what the finer ones leave of ``local_dim``.
     """
     height, width = description.input_size
-    widths = {**dict.fromkeys(FINER_ROLES, 0), **(finer or {})}
-    widths[LOCAL_ROLE] = max(0, description.local_dim - sum(widths.values()))
+    widths = {**dict.fromkeys((*FINER_ROLES, HYPERCOLUMN_ROLE), 0), **(own or {})}
+    widths[LOCAL_ROLE] = max(0, description.local_dim - sum(widths[role] for role in FINER_ROLES))
     return {
         "keypoint_logits": (batch, height // CELL, width // CELL, CELL * CELL + 1),
         "keypoint_scores": (batch, height, width),
         **{role: (batch, height // n, width // n, widths[role]) for role, n in LOCAL_ROLES.items()},
+        HYPERCOLUMN_ROLE: (batch, height // CELL, width // CELL, widths[HYPERCOLUMN_ROLE]),
         "global_descriptor": (batch, description.global_dim),
         PATCH_ROLE: (batch, description.local_dim),
     }

@@ -601,8 +601,36 @@ class MapDescription(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
+    # MapDescription
+    def HypercolumnDim(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(44))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # MapDescription
+    def HypercolumnCodec(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(46))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # MapDescription
+    def HypercolumnCodeDim(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # MapDescription
+    def HypercolumnSubspaces(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(50))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
 def MapDescriptionStart(builder):
-    builder.StartObject(20)
+    builder.StartObject(24)
 
 def MapDescriptionAddGenerator(builder, generator):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(generator), 0)
@@ -664,6 +692,18 @@ def MapDescriptionAddReserved(builder, reserved):
 def MapDescriptionAddGlobalWeightsHash(builder, globalWeightsHash):
     builder.PrependUOffsetTRelativeSlot(19, flatbuffers.number_types.UOffsetTFlags.py_type(globalWeightsHash), 0)
 
+def MapDescriptionAddHypercolumnDim(builder, hypercolumnDim):
+    builder.PrependUint32Slot(20, hypercolumnDim, 0)
+
+def MapDescriptionAddHypercolumnCodec(builder, hypercolumnCodec):
+    builder.PrependUOffsetTRelativeSlot(21, flatbuffers.number_types.UOffsetTFlags.py_type(hypercolumnCodec), 0)
+
+def MapDescriptionAddHypercolumnCodeDim(builder, hypercolumnCodeDim):
+    builder.PrependUint32Slot(22, hypercolumnCodeDim, 0)
+
+def MapDescriptionAddHypercolumnSubspaces(builder, hypercolumnSubspaces):
+    builder.PrependUint32Slot(23, hypercolumnSubspaces, 0)
+
 def MapDescriptionEnd(builder):
     return builder.EndObject()
 
@@ -694,6 +734,10 @@ class MapDescriptionT(object):
         descriptorCount = 0,
         reserved = 0,
         globalWeightsHash = None,
+        hypercolumnDim = 0,
+        hypercolumnCodec = None,
+        hypercolumnCodeDim = 0,
+        hypercolumnSubspaces = 0,
     ):
         self.generator = generator  # type: Optional[str]
         self.architecture = architecture  # type: Optional[str]
@@ -715,6 +759,10 @@ class MapDescriptionT(object):
         self.descriptorCount = descriptorCount  # type: int
         self.reserved = reserved  # type: int
         self.globalWeightsHash = globalWeightsHash  # type: Optional[str]
+        self.hypercolumnDim = hypercolumnDim  # type: int
+        self.hypercolumnCodec = hypercolumnCodec  # type: Optional[str]
+        self.hypercolumnCodeDim = hypercolumnCodeDim  # type: int
+        self.hypercolumnSubspaces = hypercolumnSubspaces  # type: int
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -757,6 +805,10 @@ class MapDescriptionT(object):
         self.descriptorCount = mapDescription.DescriptorCount()
         self.reserved = mapDescription.Reserved()
         self.globalWeightsHash = mapDescription.GlobalWeightsHash()
+        self.hypercolumnDim = mapDescription.HypercolumnDim()
+        self.hypercolumnCodec = mapDescription.HypercolumnCodec()
+        self.hypercolumnCodeDim = mapDescription.HypercolumnCodeDim()
+        self.hypercolumnSubspaces = mapDescription.HypercolumnSubspaces()
 
     # MapDescriptionT
     def Pack(self, builder):
@@ -772,6 +824,8 @@ class MapDescriptionT(object):
             codec = builder.CreateString(self.codec)
         if self.globalWeightsHash is not None:
             globalWeightsHash = builder.CreateString(self.globalWeightsHash)
+        if self.hypercolumnCodec is not None:
+            hypercolumnCodec = builder.CreateString(self.hypercolumnCodec)
         MapDescriptionStart(builder)
         if self.generator is not None:
             MapDescriptionAddGenerator(builder, generator)
@@ -799,6 +853,11 @@ class MapDescriptionT(object):
         MapDescriptionAddReserved(builder, self.reserved)
         if self.globalWeightsHash is not None:
             MapDescriptionAddGlobalWeightsHash(builder, globalWeightsHash)
+        MapDescriptionAddHypercolumnDim(builder, self.hypercolumnDim)
+        if self.hypercolumnCodec is not None:
+            MapDescriptionAddHypercolumnCodec(builder, hypercolumnCodec)
+        MapDescriptionAddHypercolumnCodeDim(builder, self.hypercolumnCodeDim)
+        MapDescriptionAddHypercolumnSubspaces(builder, self.hypercolumnSubspaces)
         mapDescription = MapDescriptionEnd(builder)
         return mapDescription
 
