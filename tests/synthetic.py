@@ -48,8 +48,13 @@ class Place:
         nearest = np.argmin([np.linalg.norm(p.center - pose.center) for p in self.poses])
         return Features(xy, np.ones(len(xy), np.float32), quantize(near), self.globals_[nearest], 1.0)
 
-    def source(self, noise: float = 0.0) -> BuiltMap:
-        """What a perfect builder would make of it; ``noise`` in pixels. Landmarks keep their numbers."""
+    def source(self, noise: float = 0.0, hypercolumns: int = 0) -> BuiltMap:
+        """What a perfect builder would make of it. Landmarks keep their numbers.
+
+        Args:
+            noise: in pixels.
+            hypercolumns: how many dimensions they have; 0: there are none.
+        """
         observations, keypoints, descriptors = [], [], []
         for i, pose in enumerate(self.poses):
             xy = CAMERA.project(pose.transform(self.landmarks))
@@ -70,9 +75,11 @@ class Place:
             quantize(self.rng.normal(size=(others * len(self.poses), 32))),
         )
         names = tuple(f"{i:03d}.jpg" for i in range(len(self.poses)))
+        looks = quantize(np.random.default_rng(7).normal(size=(len(self.landmarks), hypercolumns)))
         return BuiltMap(
             MapNetworks.of(EXTRACTOR), names, tuple(self.poses), self.globals_, self.landmarks, landmarks,
             pairs[order, 1], np.concatenate(descriptors)[order], reference,
+            looks if hypercolumns else None,
         )  # fmt: skip
 
     def map(self) -> LocalizationMap:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +41,7 @@ class BuildMethod(StrEnum):
 
     HIERARCHICAL = "hierarchical"
     PARALLEL = "parallel"
+    SPARSE_TO_DENSE = "sparse-to-dense"
 
 
 @main.command()
@@ -58,7 +59,11 @@ def build(
         typer.Option("--list", metavar="map.txt", help="Images to map, one name a line; default: all of --reference."),
     ] = None,
     method: Annotated[
-        BuildMethod, typer.Option(help="parallel: landmarks by a patch network, with random trees.")
+        BuildMethod,
+        typer.Option(
+            help="parallel: landmarks by a patch network, with random trees. "
+            "sparse-to-dense: hypercolumns beside the descriptors, for blur and darkness."
+        ),
     ] = BuildMethod.HIERARCHICAL,
     refine_poses: Annotated[
         bool, typer.Option("--refine-poses", help="Adjust poses that are only about right, such as a device's own.")
@@ -71,6 +76,9 @@ def build(
         hfnet-map build --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
 
         hfnet-map build --method parallel --model hfnet_int8.tflite --model crbnet_int8.tflite \\
+            --images photos --reference sparse/0 --list map.txt -o scene.hfmap
+
+        hfnet-map build --method sparse-to-dense --model hfnet_int8.tflite \\
             --images photos --reference sparse/0 --list map.txt -o scene.hfmap
     """
     if not os.path.isdir(images):
@@ -92,7 +100,8 @@ def build(
             "give both, the network of `hfnet-export crbnet` with another --model; or neither",
         )
     with progress() as report:
-        source, built = build_map(images, reference, names, networks, report, refine_poses)
+        dense = method is BuildMethod.SPARSE_TO_DENSE
+        source, built = build_map(images, reference, names, networks, report, refine_poses, dense)
         sections = built_sections(source, report)
     write_map(sections, output)
     table = Table(title="What came of it", title_justify="left", show_header=False)
@@ -126,7 +135,7 @@ def build(
         first = printable(blind[0])
         print(f"{len(blind)} images see no landmark, first {first}: is the pose wrong, or nothing shared?")
     if method is BuildMethod.PARALLEL:
-        wrote(output, _localize(output, model, True))
+        wrote(output, _localize(output, model, _method(sections)))
     else:
         wrote(output, _pack(output))
 
@@ -239,22 +248,28 @@ def pack(
     if reliability is not None and chosen.calibrated is not None:
         draw_reliability(chosen.calibrated.after, reliability)
         wrote(reliability)
-    has_trees = Section.RANDOM_TREES in sections
     if place.networks.weights_hash:
         patches = ("P.tflite",) if place.networks.global_weights_hash else ()
-        wrote(output, _localize(output, (model or "M.tflite", *patches), has_trees))
+        wrote(output, _localize(output, (model or "M.tflite", *patches), _method(sections)))
     else:  # of a network that is not known
         local, global_ = features or "features.h5", global_features or "global-feats.h5"
         hloc_files = ("--features", local, "--global-features", global_)
         wrote(output, command("hfnet-localize", "--map", output, *hloc_files, "--queries", "LIST", "-o", "poses.txt"))
 
 
-def _localize(map_: Path, networks: Sequence[Path | str], has_trees: bool) -> str:
+def _method(sections: Collection[int]) -> str:
+    """The method that a map is for, by what it holds."""
+    if Section.RANDOM_TREES in sections:
+        return "parallel"
+    return "auto" if Section.HYPERCOLUMNS in sections else "hierarchical"
+
+
+def _localize(map_: Path, networks: Sequence[Path | str], method: str) -> str:
     """The command that localizes in a map."""
-    method = ("--method", "parallel") if has_trees else ()
+    how = () if method == "hierarchical" else ("--method", method)
     models = [part for network in networks for part in ("--model", network)]
     where = ("--images", "DIR", "--queries", "LIST", "-o", "poses.txt")
-    return command("hfnet-localize", *method, "--map", map_, *models, *where)
+    return command("hfnet-localize", *how, "--map", map_, *models, *where)
 
 
 @main.command()
@@ -345,6 +360,8 @@ def inspect(
         print(f"global descriptors: of the weights {d.globalWeightsHash}")
     stored = f"{d.codec}, {m.codec.row_bytes} bytes for {d.localDim} dimensions"
     print(f"descriptors: local {stored}; global {d.globalDim} of {d.extractorGlobalDim} dimensions, int8")
+    if (codec := m.hypercolumn_codec) is not None:
+        print(f"hypercolumns: {codec.name}, {codec.row_bytes} bytes for {d.hypercolumnDim} dimensions")
     print(
         f"{d.imageCount} images, {d.landmarkCount} landmarks, {d.observationCount} observations, "
         f"{d.descriptorCount} descriptors"
@@ -370,7 +387,7 @@ def inspect(
         draw_map(m, picture)
         wrote(picture)
     networks = ("M.tflite", "P.tflite") if d.globalWeightsHash else ("M.tflite",)
-    print(f"next: {_localize(path, networks, Section.RANDOM_TREES in m.file.sections)}")
+    print(f"next: {_localize(path, networks, _method(m.file.sections))}")
 
 
 @main.command()

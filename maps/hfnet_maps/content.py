@@ -143,10 +143,12 @@ class BuiltMap(Structure):
     Attributes:
         descriptors: (O, D) int8.
         keypoints: those of the observations, and those that observe nothing.
+        hypercolumns: (L, H) int8, each landmark's mean over its observations; None: there are none.
     """
 
     descriptors: np.ndarray
     keypoints: ReferenceKeypoints
+    hypercolumns: np.ndarray | None = None
 
     @property
     def described(self) -> np.ndarray:
@@ -171,7 +173,10 @@ class BuiltMap(Structure):
         assert len(landmarks) == len(self.positions)
         _, rows, changed = self._taken(landmarks)
         keypoints = replace(self.keypoints, observed=self.keypoints.observed[rows])
-        return replace(self, **changed, descriptors=self.descriptors[rows], keypoints=keypoints)
+        hypercolumns = None if self.hypercolumns is None else self.hypercolumns[landmarks]
+        return replace(
+            self, **changed, descriptors=self.descriptors[rows], keypoints=keypoints, hypercolumns=hypercolumns
+        )
 
     def without_keypoints(self) -> DescribedMap:
         """Its landmarks, each described by all its observations."""
@@ -185,6 +190,7 @@ class BuiltMap(Structure):
             self.images,
             self.landmarks,
             self.descriptors,
+            self.hypercolumns,
         )
 
     def encoded(self) -> PackedMap:
@@ -192,7 +198,7 @@ class BuiltMap(Structure):
 
     def without_images(self, left_out: np.ndarray) -> BuiltMap:
         """Without some images and what only they, or one image besides, observed. Of the keypoints only those of the
-        observations stay.
+        observations stay; hypercolumns stay as they are.
 
         Args:
             left_out: rows of the images.
@@ -213,6 +219,7 @@ class BuiltMap(Structure):
             landmarks=landmark_number[self.landmarks[observations]],
             images=image_number[self.images[observations]],
             descriptors=self.descriptors[observations],
+            hypercolumns=None if self.hypercolumns is None else self.hypercolumns[still],
             keypoints=ReferenceKeypoints(
                 tuple(self.keypoints.cameras[i] for i in kept),
                 self.keypoints.pixels[kept],
@@ -231,21 +238,30 @@ class DescribedMap(Structure):
     Attributes:
         described: (R,) int64 non-decreasing, the landmark of each descriptor.
         descriptors: (R, D) int8.
+        hypercolumns: see `BuiltMap`.
     """
 
     described: np.ndarray
     descriptors: np.ndarray
+    hypercolumns: np.ndarray | None = None
 
     def take(self, landmarks: np.ndarray) -> DescribedMap:
         number, _, changed = self._taken(landmarks)
         rows = _ordered(number[self.described])
-        return replace(self, **changed, described=number[self.described[rows]], descriptors=self.descriptors[rows])
+        hypercolumns = None if self.hypercolumns is None else self.hypercolumns[landmarks]
+        described, descriptors = number[self.described[rows]], self.descriptors[rows]
+        return replace(self, **changed, described=described, descriptors=descriptors, hypercolumns=hypercolumns)
 
     def encoded(self) -> PackedMap:
-        return self.packed(Codec(CodecName.INT8, self.networks.local_dim), self.descriptors.view(np.uint8))
+        hypercolumns = None
+        if self.hypercolumns is not None:
+            codec = Codec(CodecName.INT8, self.hypercolumns.shape[1])
+            hypercolumns = EncodedHypercolumns(codec.dim, codec, self.hypercolumns.view(np.uint8))
+        codec = Codec(CodecName.INT8, self.networks.local_dim)
+        return self.packed(codec, self.descriptors.view(np.uint8), hypercolumns)
 
-    def packed(self, codec: Codec, codes: np.ndarray) -> PackedMap:
-        """With its descriptors' codes, (R, row_bytes) uint8, in their place."""
+    def packed(self, codec: Codec, codes: np.ndarray, hypercolumns: EncodedHypercolumns | None = None) -> PackedMap:
+        """With its descriptors' codes, (R, row_bytes) uint8, in their place, and those of its hypercolumns."""
         return PackedMap(
             self.networks,
             self.names,
@@ -257,7 +273,21 @@ class DescribedMap(Structure):
             self.described,
             codes,
             codec,
+            hypercolumns=hypercolumns,
         )
+
+
+@dataclass(frozen=True)
+class EncodedHypercolumns:
+    """Hypercolumns of landmarks, as they are written.
+
+    Attributes:
+        dim: of the network's. codec: of the codes. codes: (L, row_bytes) uint8.
+    """
+
+    dim: int
+    codec: Codec
+    codes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -269,6 +299,7 @@ class PackedMap(Structure):
         codes: (R, row_bytes) uint8 by ``codec``.
         global_projection: what made ``global_descriptors`` of the network's own; None where they are these.
         calibration: of probabilities, by left-out images when the map was packed; None: there is none.
+        hypercolumns: of the landmarks; None: there are none.
     """
 
     described: np.ndarray
@@ -276,11 +307,16 @@ class PackedMap(Structure):
     codec: Codec
     global_projection: np.ndarray | None = None
     calibration: Calibration | None = None
+    hypercolumns: EncodedHypercolumns | None = None
 
     def take(self, landmarks: np.ndarray) -> PackedMap:
         number, _, changed = self._taken(landmarks)
         rows = _ordered(number[self.described])
-        return replace(self, **changed, described=number[self.described[rows]], codes=self.codes[rows])
+        hypercolumns = self.hypercolumns
+        if hypercolumns is not None:
+            hypercolumns = replace(hypercolumns, codes=hypercolumns.codes[landmarks])
+        described, codes = number[self.described[rows]], self.codes[rows]
+        return replace(self, **changed, described=described, codes=codes, hypercolumns=hypercolumns)
 
     def encoded(self) -> PackedMap:
         return self
@@ -327,6 +363,9 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         map_.codec,
         map_.global_projection,
         map_.calibration if Section.CALIBRATION in map_.file.sections else None,
+        None
+        if (codec := map_.hypercolumn_codec) is None
+        else EncodedHypercolumns(d.hypercolumnDim, codec, map_.hypercolumn_codes),
     )
     if keypoints is None or packed.global_projection is not None:
         return packed
@@ -340,6 +379,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         packed.images,
         packed.codes.view(np.int8),
         keypoints,
+        None if packed.hypercolumns is None else packed.hypercolumns.codes.view(np.int8),
     )
 
 
@@ -352,7 +392,8 @@ def _read_keypoints(map_: LocalizationMap, described: np.ndarray, observed: np.n
     file, count, observations = map_.file, map_.image_count, len(observed)
     if not any(kind in file.sections for kind in Section if kind >= Section.SOURCE_IMAGES):
         return None
-    whole = map_.codec.name is CodecName.INT8 and map_.codec.projection is None
+    codecs = [codec for codec in (map_.codec, map_.hypercolumn_codec) if codec is not None]
+    whole = all(codec.name is CodecName.INT8 and codec.projection is None for codec in codecs)
     if not whole or not np.array_equal(described, observed):
         raise file.fail("a map with SOURCE sections keeps one int8 descriptor for each observation; this one does not")
     try:

@@ -18,7 +18,15 @@ from random import Random
 
 import flatbuffers
 import numpy as np
-from refusals import FIELDS, checksummed, refused, refused_calibrations, sealed
+from refusals import (
+    FIELDS,
+    HYPERCOLUMN_FIELDS,
+    checksummed,
+    refused,
+    refused_calibrations,
+    refused_hypercolumns,
+    sealed,
+)
 from trees import expected_of_trees, refused_trees, trees_of
 
 from hfnet_edge.geometry import Camera, Pose
@@ -29,12 +37,13 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.matching import nearest_two
 from hfnet_edge.methods.retrieval import retrieve
 from hfnet_edge.schema import description_generated as schema
-from hfnet_maps.content import BuiltMap, DescribedMap, MapNetworks, ReferenceKeypoints
+from hfnet_maps.content import BuiltMap, DescribedMap, EncodedHypercolumns, MapNetworks, ReferenceKeypoints
 from hfnet_maps.pack.codebooks import encode
 from hfnet_maps.pack.writer import Sections, full_sections, lay_out, write_map
 
 GENERATOR = "hfnet-edge samples"  # instead of the package's version
 GLOBAL_HASH_SLOT = 19  # of the field that came with version 2.1
+HYPERCOLUMN_SLOT = 20  # of the first of those that came with version 2.3
 
 
 class Numbers:
@@ -161,6 +170,12 @@ def samples() -> dict[str, Sections]:
 
     calibrated = Numbers(9).source(3, 6, (8, 4), 60).encoded()
 
+    n = Numbers(10)
+    described = n.source(4, 30, (8, 4), 60, (1, 2))
+    codec = Codec(CodecName.PQ, 6, n.vectors(6, 12), codebook=n.table(3, 256, 2, most=73))
+    rows = encode(codec, n.vectors(len(described.positions), 12))
+    sought = replace(described.encoded(), hypercolumns=EncodedHypercolumns(12, codec, rows))
+
     n = Numbers(6)
     newer = dict(lay_out(n.source(2, 5, (8, 4), 90)))
     newer |= {40: b"of a later version", 100: b"of a later tool"}  # type: ignore[dict-item]
@@ -175,6 +190,7 @@ def samples() -> dict[str, Sections]:
         "newer_minor": newer,
         "random_trees": {**lay_out(grown), **trees},
         "calibrated": lay_out(replace(calibrated, calibration=Calibration(3867, 1059, 4368, -212, 23))),
+        "hypercolumns": lay_out(sought),
     }
 
 
@@ -191,11 +207,18 @@ def meta_of(sections: Sections, later_field: bool) -> bytes:
     global_hash = d.GlobalWeightsHash()
     if global_hash:
         global_hash = builder.CreateString(global_hash)
-    builder.StartObject(GLOBAL_HASH_SLOT + 1 if global_hash else len(FIELDS) + later_field)
+    hypercolumns = {camel: getattr(d, camel)() for camel in HYPERCOLUMN_FIELDS.values()} if d.HypercolumnDim() else {}
+    if hypercolumns:
+        hypercolumns["HypercolumnCodec"] = builder.CreateString(hypercolumns["HypercolumnCodec"])
+        builder.StartObject(HYPERCOLUMN_SLOT + len(hypercolumns))
+    else:
+        builder.StartObject(GLOBAL_HASH_SLOT + 1 if global_hash else len(FIELDS) + later_field)
     for camel, value in values.items():
         getattr(schema, f"MapDescriptionAdd{camel}")(builder, value)
     if global_hash:
         schema.MapDescriptionAddGlobalWeightsHash(builder, global_hash)
+    for camel, value in hypercolumns.items():
+        getattr(schema, f"MapDescriptionAdd{camel}")(builder, value)
     if later_field:
         builder.PrependUint32Slot(len(FIELDS), 12345, 0)
     builder.Finish(builder.EndObject())
@@ -261,7 +284,25 @@ def expected(map_: LocalizationMap, n: Numbers) -> dict[str, object]:
         c = map_.calibration
         moved = [[p, c.right(p), c.precise(p)] for p in (0, 1, -1, 10425, -7672, 14000, -14000, 10**6, -(10**6))]
         found["calibration"] = vars(c) | {"moved": moved}
+    if map_.hypercolumn_codec is not None:
+        found["meta"] |= {  # type: ignore[operator]
+            name: _plain(getattr(d, camel[0].lower() + camel[1:])) for name, camel in HYPERCOLUMN_FIELDS.items()
+        }
+        found["hypercolumns"] = _expected_hypercolumns(map_, map_.hypercolumn_codec, landmarks, n)
     return found
+
+
+def _expected_hypercolumns(map_: LocalizationMap, codec: Codec, landmarks: list[int], n: Numbers) -> dict[str, object]:
+    decoded = map_.hypercolumns(np.arange(map_.landmark_count))
+    cells = n.vectors(2, map_.description.hypercolumnDim)
+    compared = codec.query(cells)
+    return {
+        "decoded": {i: decoded[i].tolist() for i in landmarks},
+        "queries": [
+            {"cell": cell.tolist(), "compared": y.tolist(), "products": products.tolist()}
+            for cell, y, products in zip(cells, compared, project(compared, decoded), strict=True)
+        ],
+    }
 
 
 def _plain(value: object) -> object:
@@ -289,6 +330,9 @@ def make(folder: Path) -> None:
     calibrated = (folder / "calibrated.hfmap").read_bytes()
     cases = [checksummed(calibrated, *case) | {"check": "calibration"} for case in refused_calibrations(calibrated)]
     _write_cases(folder / "refused_calibration.json", "calibrated.hfmap", cases)
+    sought = (folder / "hypercolumns.hfmap").read_bytes()
+    cases = [checksummed(sought, *case) | {"check": "hypercolumns"} for case in refused_hypercolumns(sought)]
+    _write_cases(folder / "refused_hypercolumns.json", "hypercolumns.hfmap", cases)
 
 
 def _write_cases(path: Path, of: str, cases: list[dict[str, object]]) -> None:

@@ -17,6 +17,12 @@ FIELDS = {
     "extractor_global_dim": "ExtractorGlobalDim", "codec": "Codec", "code_dim": "CodeDim", "subspaces": "Subspaces",
     "count_bits": "CountBits", "descriptor_count": "DescriptorCount",
 }  # of version 2.0  # fmt: skip
+HYPERCOLUMN_FIELDS = {
+    "hypercolumn_dim": "HypercolumnDim",
+    "hypercolumn_codec": "HypercolumnCodec",
+    "hypercolumn_code_dim": "HypercolumnCodeDim",
+    "hypercolumn_subspaces": "HypercolumnSubspaces",
+}  # of version 2.3
 
 
 def sealed(content: bytes | bytearray) -> bytes:
@@ -141,6 +147,47 @@ def refused_calibrations(content: bytes) -> list[tuple[str, int, bytes]]:
         ("the least offset of 32 bits", at + 4, struct.pack("<i", -(2**31))),
         ("more images than the limit", at + 16, struct.pack("<I", 2**24 + 1)),
         ("2^32 - 1 images", at + 16, struct.pack("<I", 2**32 - 1)),
+    ]
+
+
+def refused_hypercolumns(content: bytes) -> list[tuple[str, int, bytes]]:
+    """Changes to a map with hypercolumns in `pq`, for `checksummed`, that a reader which searches with them must
+    refuse."""
+    m = LocalizationMap.read(content)
+    sections, d = m.file.sections, m.description
+    table = schema.MapDescription.GetRootAs(content, sections[Section.META].offset)._tab
+    dim, codec, code_dim, subspaces = (table.Pos + table.Offset(44 + 2 * i) for i in range(len(HYPERCOLUMN_FIELDS)))
+    rows = {kind: HEADER.size + i * ENTRY.size for i, kind in enumerate(sections)}
+
+    def u4(value: int) -> bytes:
+        return struct.pack("<I", value)
+
+    return [
+        ("hypercolumns above the limit", dim, u4(1041)),
+        ("hypercolumns of 2^32 - 1 dimensions", dim, u4(2**32 - 1)),
+        ("hypercolumns of other dimensions than their projection", dim, u4(d.hypercolumnDim - 1)),
+        ("a codec of hypercolumns that does not exist", table.Indirect(codec) + 4, b"pr"),
+        ("no codec of hypercolumns", table.Indirect(codec), u4(0)),
+        ("a code_dim of hypercolumns of 0", code_dim, u4(0)),
+        ("a code_dim of hypercolumns above the limit", code_dim, u4(1041)),
+        ("a code_dim of hypercolumns of 2^32 - 1", code_dim, u4(2**32 - 1)),
+        ("another code_dim of hypercolumns than their tables'", code_dim, u4(2 * d.hypercolumnCodeDim)),
+        ("no subspaces of hypercolumns", subspaces, u4(0)),
+        ("subspaces that do not divide the code_dim of hypercolumns", subspaces, u4(4)),
+        ("more subspaces of hypercolumns than dimensions", subspaces, u4(2 * d.hypercolumnCodeDim)),
+        ("2^32 - 1 subspaces of hypercolumns", subspaces, u4(2**32 - 1)),
+        ("another number of subspaces of hypercolumns than the rows have", subspaces, u4(2)),
+        ("HYPERCOLUMNS missing, an unknown section in its place", rows[Section.HYPERCOLUMNS], u4(40)),
+        (
+            "HYPERCOLUMN_CODEBOOK missing, a section that is not called for in its place",
+            rows[Section.HYPERCOLUMN_CODEBOOK],
+            u4(25),
+        ),
+        (
+            "HYPERCOLUMN_PROJECTION missing, a section that is not called for in its place",
+            rows[Section.HYPERCOLUMN_PROJECTION],
+            u4(25),
+        ),
     ]
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hfnet_edge.clock import Clock
 from hfnet_edge.image.blobs import NO_BLOBS, combine, find_blobs
+from hfnet_edge.image.hypercolumns import Hypercolumns
 from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.image.patches import cut
 from hfnet_edge.image.patches import detect as detect_patches
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.networks.by_role import Networks
-from hfnet_edge.networks.description import BLOBS, GLOBAL_ROLE
+from hfnet_edge.networks.description import BLOBS, GLOBAL_ROLE, HYPERCOLUMN_ROLE
 from hfnet_edge.networks.hfnet import RawOutputs
 from hfnet_edge.networks.network import Network
 from hfnet_edge.networks.patches import PatchModel
@@ -33,6 +34,7 @@ class Features:
         descriptors: (N, D) int8, unit length times 127.
         global_descriptor: (G,) int8, unit length times 127.
         pixel: size of one pixel of the network's input in pixels of the image; the unit of every pixel threshold.
+        hypercolumns: of the whole image, where the network has them.
     """
 
     keypoints: np.ndarray
@@ -40,6 +42,7 @@ class Features:
     descriptors: np.ndarray
     global_descriptor: np.ndarray
     pixel: float
+    hypercolumns: Hypercolumns | None = None
 
 
 def decode(
@@ -65,6 +68,7 @@ def decode(
         descriptors=sample_descriptors(raw.descriptor_maps, xy),
         global_descriptor=quantize(np.asarray(raw.global_descriptor)[None])[0],
         pixel=max(photo.scale),
+        hypercolumns=None if raw.hypercolumns is None else Hypercolumns(raw.hypercolumns, photo),
     )
 
 
@@ -74,7 +78,8 @@ def look(
     """What networks make of a photo, and the outputs that went into it, by role.
 
     Where a patch network is among them it describes the keypoints, see `describe`, and of the other network only the
-    global descriptor is used. There are `MAX_KEYPOINTS` at most, or `MAX_PATCHES`, where ``max_keypoints`` is None.
+    global descriptor and the hypercolumns are used. There are `MAX_KEYPOINTS` at most, or `MAX_PATCHES`, where
+    ``max_keypoints`` is None.
     """
     clock, model, patches = clock or Clock(), networks.image, networks.patches
     with clock("extract"):
@@ -82,7 +87,10 @@ def look(
     if patches is not None:
         with clock("describe"):
             features = describe(patches, np.asarray(raw.global_descriptor), photo, max_keypoints or MAX_PATCHES)
-        return features, {GLOBAL_ROLE: raw.global_descriptor}
+        if raw.hypercolumns is None:
+            return features, {GLOBAL_ROLE: raw.global_descriptor}
+        features = replace(features, hypercolumns=Hypercolumns(raw.hypercolumns, photo))
+        return features, {GLOBAL_ROLE: raw.global_descriptor, HYPERCOLUMN_ROLE: raw.hypercolumns}
     with clock("decode"):
         about = model.description
         features = decode(raw, photo, about.nms_radius, max_keypoints or MAX_KEYPOINTS, detector=about.detector)

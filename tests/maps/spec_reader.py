@@ -14,6 +14,7 @@ FIELDS = (
     ("origin_y", "d"), ("origin_z", "d"), ("extractor_global_dim", "I"), ("codec", "s"), ("code_dim", "I"),
     ("subspaces", "I"), ("count_bits", "B"), ("descriptor_count", "I"),
     ("reserved", "I"), ("global_weights_hash", "s"),
+    ("hypercolumn_dim", "I"), ("hypercolumn_codec", "s"), ("hypercolumn_code_dim", "I"), ("hypercolumn_subspaces", "I"),
 )  # fmt: skip
 
 
@@ -234,6 +235,46 @@ class Reader:
         require(observations == self.meta["observation_count"], "observation_count")
         rows = [row for landmark in range(self.L) for row in self.rows(landmark)]
         require(rows == list(range(self.R)), "descriptor_count")
+
+
+class Hypercolumns:
+    """The hypercolumns of a map. Raises ValueError for everything that the document says to refuse."""
+
+    def __init__(self, r: Reader):
+        self.reader, m = r, r.meta
+        self.H, self.codec, self.K, self.S = (m[f"hypercolumn_{k}"] for k in ("dim", "codec", "code_dim", "subspaces"))
+        require(1 <= self.H <= 1040 and 1 <= self.K <= 1040, "dimensions of hypercolumns")
+        require(self.codec in ("int8", "pq", "binary"), "hypercolumn_codec")
+        if self.codec == "pq":
+            require(1 <= self.S <= self.K <= 16 * self.S and self.K % self.S == 0, "hypercolumn_subspaces")
+        self.C = {"int8": self.K, "pq": self.S, "binary": (self.K + 7) // 8}[self.codec]
+        require(24 in r.sections or (self.K == self.H and self.codec != "binary"), "HYPERCOLUMN_PROJECTION")
+        self.projection = r.matrix(24, self.K, self.H) if 24 in r.sections else None
+        if self.codec == "binary":
+            r.shaped(25, 4 * self.K)
+            self.thresholds = struct.unpack(f"<{self.K}i", r.use(25))
+        if self.codec == "pq":
+            self.codebook = r.matrix(26, self.S * 256, self.K // self.S)
+        r.shaped(27, r.L * self.C)
+
+    def of(self, landmark: int) -> list[int]:
+        data = self.reader.use(27, self.C * landmark, self.C)
+        if self.codec == "int8":
+            return list(struct.unpack(f"<{self.K}b", data))
+        if self.codec == "pq":
+            return [value for s, number in enumerate(data) for value in self.codebook[256 * s + number]]
+        return [1 if data[j // 8] >> j % 8 & 1 else -1 for j in range(self.K)]
+
+    def compared(self, cell: list[int]) -> list[int]:
+        if self.projection is None:
+            return cell
+        p = [sum(a * b for a, b in zip(row, cell, strict=True)) for row in self.projection]
+        if self.codec == "binary":
+            return [1 if value > threshold else -1 for value, threshold in zip(p, self.thresholds, strict=True)]
+        return [round127(value) for value in p]
+
+    def product(self, y: list[int], landmark: int) -> int:
+        return sum(a * b for a, b in zip(y, self.of(landmark), strict=True))
 
 
 class Calibration:

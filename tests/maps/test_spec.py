@@ -7,23 +7,29 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from spec_reader import FIELDS, Calibration, Reader, Trees, decode_list
+from spec_reader import FIELDS, Calibration, Hypercolumns, Reader, Trees, decode_list
 
 from hfnet_edge.errors import MapFormatError
 from hfnet_edge.map import calibration, codecs, container, map_file, observation_list, random_trees
 from hfnet_edge.map.container import ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import TILE, LocalizationMap
 from hfnet_edge.schema import description_generated
+from hfnet_maps.content import EncodedHypercolumns
+from hfnet_maps.pack.codebooks import encode as encode_rows
 from hfnet_maps.pack.observation_list import encode
 from hfnet_maps.pack.writer import lay_out, to_map
 
 MAPS = Path(__file__).parents[2] / "maps"
 SAMPLES = MAPS / "samples"
-NAMES = ("minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees", "calibrated")
+NAMES = (
+    "minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees", "calibrated",
+    "hypercolumns",
+)  # fmt: skip
 SPEC = (MAPS / "SPEC.md").read_text(encoding="utf-8")
 
 
@@ -160,6 +166,38 @@ def test_both_readers_move_points_alike():
         assert theirs.moved("precise", points) == ours.precise(points)
 
 
+def test_both_readers_find_the_same_hypercolumns():
+    content, found = sample("hypercolumns")
+    theirs, ours = Hypercolumns(Reader(content)), LocalizationMap.read(content)
+    everything, codec = range(ours.landmark_count), ours.hypercolumn_codec
+    assert ours.hypercolumns(np.array(everything)).tolist() == [theirs.of(i) for i in everything]
+    for landmark, vector in found["hypercolumns"]["decoded"].items():
+        assert theirs.of(int(landmark)) == vector
+    for query in found["hypercolumns"]["queries"]:
+        y = theirs.compared(query["cell"])
+        assert y == query["compared"] and [theirs.product(y, i) for i in everything] == query["products"]
+    cells = np.random.default_rng(3).integers(-127, 128, (20, theirs.H)).astype(np.int8)
+    assert codec.query(cells).tolist() == [theirs.compared(cell) for cell in cells.tolist()]
+
+
+def test_readers_agree_on_hypercolumns_of_every_codec(make):
+    n = make.Numbers(11)
+    source = n.source(2, 9, (8, 4), 60)
+    for codec in (
+        codecs.Codec(codecs.CodecName.INT8, 10),
+        codecs.Codec(codecs.CodecName.INT8, 5, n.vectors(5, 10)),
+        codecs.Codec(codecs.CodecName.PQ, 10, codebook=n.table(2, 256, 5, most=50)),
+        codecs.Codec(codecs.CodecName.BINARY, 11, n.vectors(11, 10), np.arange(-5, 6, dtype=np.int32) * 100),
+    ):
+        rows = encode_rows(codec, n.vectors(9, 10))
+        m = to_map(lay_out(replace(source.encoded(), hypercolumns=EncodedHypercolumns(10, codec, rows))))
+        theirs = Hypercolumns(Reader(bytes(m.file.data)))
+        assert (codec.row_bytes, codec.dim) == (theirs.C, theirs.K)
+        assert m.hypercolumns(np.arange(9)).tolist() == [theirs.of(i) for i in range(9)]
+        cells = n.vectors(6, 10)
+        assert m.hypercolumn_codec.query(cells).tolist() == [theirs.compared(cell) for cell in cells.tolist()]
+
+
 def test_the_samples_have_what_the_document_says():
     read = {name: Reader(sample(name)[0]) for name in NAMES}
     assert {row[0].strip("`") for row in table("map", "what it has")} == set(NAMES)
@@ -174,6 +212,9 @@ def test_the_samples_have_what_the_document_says():
     assert read["empty"].L == 0 and read["empty"].sections[15] == (len(read["empty"].file), 0)
     assert read["random_trees"].version == (2, 1) and read["minimal"].version == (2, 0)
     assert read["calibrated"].version == (2, 2) and 16 not in read["calibrated"].sections
+    assert read["hypercolumns"].version == (2, 3) and not {12, *range(16, 24)} & read["hypercolumns"].sections.keys()
+    assert [kind for kind in read["hypercolumns"].sections if 24 <= kind < 64] == [24, 26, 27]
+    assert not any(r.meta["hypercolumn_dim"] for name, r in read.items() if name != "hypercolumns")
     moved = sample("calibrated")[1]["calibration"]["moved"]
     assert {abs(points) for _, *both in moved for points in both} > {calibration.LARGEST}
     trees, (_, found) = Trees(read["random_trees"]), sample("random_trees")
@@ -186,11 +227,12 @@ def test_the_samples_have_what_the_document_says():
     assert found["query"]["distances"][0] == found["query"]["distances"][1]
 
 
+USERS = {"trees": Trees, "calibration": Calibration, "hypercolumns": Hypercolumns}
 CASES = [
     case | {"of": listed["of"]}
     for listed in (
         json.loads((SAMPLES / f"{name}.json").read_text())
-        for name in ("refused", "refused_trees", "refused_calibration")
+        for name in ("refused", "refused_trees", "refused_calibration", "refused_hypercolumns")
     )
     for case in listed["cases"]
 ]
@@ -208,10 +250,10 @@ def test_both_readers_refuse_what_the_document_refuses(case):
         Reader(content).check_parts()
         with pytest.raises(ValueError):
             Reader(content).check_whole()
-    elif case.get("check") in ("trees", "calibration"):
+    elif case.get("check") in USERS:
         Reader(content).check_whole()
         with pytest.raises(ValueError):
-            {"trees": Trees, "calibration": Calibration}[case["check"]](Reader(content))
+            USERS[case["check"]](Reader(content))
     else:
         with pytest.raises(ValueError):
             Reader(content).check_parts()
@@ -308,12 +350,12 @@ def test_limits_are_those_of_the_code():
         ("block", container.BLOCK),
         ("sections", container.MAX_SECTIONS),
         ("bytes of META", map_file.MAX_META),
-        ("D and K", map_file.MAX_LOCAL_DIM),
+        ("D, K, H and K'", map_file.MAX_LOCAL_DIM),
         ("E", map_file.MAX_GLOBAL_DIM),
         ("landmarks of a tile", observation_list.TILE_SIZE),
         ("vectors of a subspace", codecs.CENTROIDS),
         ("count_bits", ", ".join(map(str, map_file.COUNT_BITS))),
-        ("K / S", map_file.MAX_SUBSPACE_DIM),
+        ("K / S and K' / S'", map_file.MAX_SUBSPACE_DIM),
         ("origin", f"10^{math.log10(map_file.MAX_ORIGIN):.0f}"),
         ("bytes of a varint", observation_list.MAX_VARINT),
         ("slope of a calibration", calibration.MAX_SLOPE),

@@ -19,10 +19,11 @@ import numpy as np
 from hfnet_edge.errors import InputError
 from hfnet_edge.features import Features, extract
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.map.random_trees import MAX_DIMS
 from hfnet_edge.networks.by_role import Networks
-from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.description import HYPERCOLUMN_ROLE, Description
 from hfnet_edge.networks.network import Network
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.lists import find_images
@@ -79,6 +80,7 @@ def build_map(
     networks: Networks | Network,
     progress: Report = silent,
     refine: bool = False,
+    dense: bool = False,
 ) -> tuple[BuiltMap, BuildReport]:
     """What a map is written from: the named images with the network's features and the reference's cameras and poses.
 
@@ -88,8 +90,10 @@ def build_map(
         names: reference images.
         networks: HF-Net; with a patch network, that describes the landmarks, and HF-Net does the retrieval alone.
         refine: adjust the reference's poses as well; the map then has the adjusted ones.
+        dense: give the landmarks hypercolumns, for sparse-to-dense.
 
     Raises:
+        MismatchError: the network has no hypercolumns.
         InputError: the reference is missing or damaged, a name repeats or is not in it, or nothing can be triangulated.
         CameraError: a camera's model is not supported, or of another size than its image.
         ImageError: an image is missing or does not decode.
@@ -101,6 +105,8 @@ def build_map(
             f"{patches.path} describes patches by {patches.description.local_dim} numbers",
             f"random trees take {MAX_DIMS} at most",
         )
+    if dense:
+        _ = networks[HYPERCOLUMN_ROLE]  # raises
     model_of_place = read_reference(reference)
     repeated = {name for name in names if list(names).count(name) > 1}
     if repeated:
@@ -110,13 +116,19 @@ def build_map(
     find_images(images, names, "images")
     seconds: dict[str, float] = {}
     features = []
+    hypercolumns: list[np.ndarray] = []  # of each image, row by row of its keypoints
     with _timed(seconds, "extract"):
         for i, (name, camera) in enumerate(zip(names, cameras, strict=True)):
             progress("extract", i, len(names))
-            features.append(extract(networks, load_photo(images / name, described.input_size, camera)))
+            found = extract(networks, load_photo(images / name, described.input_size, camera))
+            if dense and found.hypercolumns is not None:
+                hypercolumns.append(found.hypercolumns.at(found.keypoints))
+            features.append(replace(found, hypercolumns=None))
         progress("extract", len(names), len(names))
     of_patches = None if patches is None else patches.description
-    return map_from_features(names, cameras, poses, features, described, progress, seconds, of_patches, refine)
+    return map_from_features(
+        names, cameras, poses, features, described, progress, seconds, of_patches, refine, hypercolumns or None
+    )
 
 
 def map_from_features(
@@ -129,6 +141,7 @@ def map_from_features(
     seconds: dict[str, float] | None = None,
     patches: Description | None = None,
     refine: bool = False,
+    hypercolumns: Sequence[np.ndarray] | None = None,
 ) -> tuple[BuiltMap, BuildReport]:
     """The same from features of any kind that is int8; M images.
 
@@ -138,6 +151,7 @@ def map_from_features(
         seconds: of the stages before this one.
         patches: of the patch network, where it made the local descriptors.
         refine: adjust the poses as well.
+        hypercolumns: (N, H) int8 at the keypoints of each image.
 
     Raises:
         InputError: nothing can be triangulated. The message says at which stage the matches went.
@@ -182,6 +196,8 @@ def map_from_features(
             "check the reference's poses, and that the cameras stand apart",
         )
     built = _to_built(names, cameras, poses, features, tracks, MapNetworks.of(description, patches))
+    if hypercolumns is not None:
+        built = replace(built, hypercolumns=_of_landmarks(hypercolumns, tracks))
     return built, BuildReport(
         images=len(names),
         keypoints=sum(len(f.keypoints) for f in features),
@@ -226,6 +242,15 @@ def _to_built(names, cameras, poses, features, tracks: Tracks, networks: MapNetw
         descriptors,
         keypoints,
     )
+
+
+def _of_landmarks(hypercolumns: Sequence[np.ndarray], tracks: Tracks) -> np.ndarray:
+    """(L, H) int8: the mean of each landmark's, at all keypoints that observe it."""
+    sums = np.zeros((len(tracks.positions), hypercolumns[0].shape[1]), np.int64)
+    for image, rows in enumerate(hypercolumns):
+        seen = tracks.images == image
+        np.add.at(sums, tracks.landmarks[seen], rows[tracks.keypoints[seen]])
+    return quantize(sums)
 
 
 @contextmanager

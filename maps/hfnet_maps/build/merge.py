@@ -19,7 +19,7 @@ def merge(sources: Sequence[BuiltMap | PackedMap], labels: Sequence[str]) -> Bui
 
     Raises:
         MismatchError: they are of different networks.
-        InputError: an image is in two of them, or one is packed.
+        InputError: an image is in two of them, one is packed, or one has hypercolumns and another none.
     """
     first = sources[0]
     parts: list[BuiltMap] = []
@@ -35,6 +35,15 @@ def merge(sources: Sequence[BuiltMap | PackedMap], labels: Sequence[str]) -> Bui
                 "merge the maps that `hfnet-map build` wrote, then pack the result",
             )
         parts.append(source)
+        if 0 in (widths := {_hypercolumn_dim(parts[0]), _hypercolumn_dim(source)}) and len(widths) > 1:
+            raise InputError(
+                f"one of {labels[0]} and {label} has hypercolumns, the other none", "build both with one --method"
+            )
+        if len(widths) > 1:
+            raise MismatchError(
+                f"{labels[0]} has {_hypercolumn_dim(parts[0])}-D hypercolumns, {label} {_hypercolumn_dim(source)}-D",
+                "build both with one model",
+            )
     names = [name for source in parts for name in source.names]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
@@ -54,7 +63,15 @@ def merge(sources: Sequence[BuiltMap | PackedMap], labels: Sequence[str]) -> Bui
         np.concatenate([part.images + at for part, at in zip(parts, images[:-1], strict=True)]),
         np.concatenate([part.descriptors for part in parts]),
         _joined([part.keypoints for part in parts]),
+        None
+        if parts[0].hypercolumns is None
+        else np.concatenate([part.hypercolumns for part in parts if part.hypercolumns is not None]),
     )
+
+
+def _hypercolumn_dim(source: BuiltMap) -> int:
+    """Dimensions of its hypercolumns; 0: it has none."""
+    return 0 if source.hypercolumns is None else source.hypercolumns.shape[1]
 
 
 def _identity(n: MapNetworks) -> tuple[str, str, int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from hfnet_edge.errors import InputError
 from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import UNIT, Codec, CodecName, project, rounded
-from hfnet_maps.content import BuiltMap, DescribedMap, MapContent, PackedMap
+from hfnet_maps.content import BuiltMap, DescribedMap, EncodedHypercolumns, MapContent, PackedMap
 from hfnet_maps.pack.codebooks import encode, fit_codec, principal_axes
 from hfnet_maps.pack.selection import rank
 from hfnet_maps.pack.settings import ALL, Settings
@@ -42,6 +42,7 @@ class Packer:
         self._described = self.source.without_keypoints() if isinstance(self.source, BuiltMap) else self.source
         self._summaries: dict[int, DescribedMap] = {}
         self._codecs: dict[tuple[CodecName, int, int], Codec] = {}
+        self._hypercolumn_codecs: dict[Settings, Codec] = {}
         self._encoded: dict[Settings, PackedMap] = {}
         self._global: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self._packed: dict[tuple[Settings, int], int] = {}
@@ -114,6 +115,7 @@ class Packer:
             np.cumsum(np.bincount(described, minlength=n)[self.order]),
             source.networks.local_dim,
             source.networks.global_dim,
+            hypercolumn_dim(self._described),
         )
         trees = TREES_FIXED + self.tree_bytes * counts.landmarks if self.tree_bytes else 0
         return expected_size(counts, settings) + trees
@@ -140,6 +142,17 @@ class Packer:
             self._summaries[per_landmark] = kept
         return self._summaries[per_landmark]
 
+    def _hypercolumns(self, settings: Settings) -> EncodedHypercolumns | None:
+        vectors = self._described.hypercolumns
+        if not isinstance(vectors, np.ndarray):
+            return None
+        dim = vectors.shape[1]
+        s = settings.of_hypercolumns(dim)
+        if s not in self._hypercolumn_codecs:
+            self._hypercolumn_codecs[s] = fit_codec(s.codec, vectors, s.dim, s.subspaces)
+        codec = self._hypercolumn_codecs[s]
+        return EncodedHypercolumns(dim, codec, encode(codec, vectors))
+
     def encoded(self, settings: Settings) -> PackedMap:
         """With all landmarks, their descriptors and the global ones encoded. What was made is kept."""
         local = replace(settings, global_dim=0)
@@ -147,7 +160,7 @@ class Packer:
             kept = self.summary(settings.per_landmark)
             if isinstance(kept, DescribedMap):
                 codec = self._codec(settings)
-                kept = kept.packed(codec, encode(codec, kept.descriptors))
+                kept = kept.packed(codec, encode(codec, kept.descriptors), self._hypercolumns(settings))
                 kept = replace(kept, calibration=Calibration() if self._calibrated else None)
             self._encoded[local] = kept
         packed = self._encoded[local]
@@ -157,6 +170,14 @@ class Packer:
             self._global[settings.global_dim] = project_globals(self.source.global_descriptors, settings.global_dim)
         rows, projection = self._global[settings.global_dim]
         return replace(packed, global_descriptors=rows, global_projection=projection)
+
+
+def hypercolumn_dim(source: MapContent) -> int:
+    """Dimensions of the network's hypercolumns; 0: the map has none."""
+    hypercolumns = source.hypercolumns
+    if isinstance(hypercolumns, np.ndarray):
+        return hypercolumns.shape[1]
+    return 0 if hypercolumns is None else hypercolumns.dim
 
 
 def project_globals(descriptors: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray | None]:

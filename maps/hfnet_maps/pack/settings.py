@@ -10,6 +10,7 @@ from hfnet_maps.content import MapContent, PackedMap
 
 ALL = 1 << 16  # descriptors of a landmark: of an observation each
 GLOBAL_DIMS = (512, 256, 128, 64, 32)
+SUBSPACE = 4  # dimensions of a descriptor that a byte of "pq" stands for
 GLOBAL_SHARE = 0.1  # of the budget, for global descriptors
 
 
@@ -38,6 +39,15 @@ class Settings:
         """Whether the codec keeps a projection of descriptors of so many dimensions."""
         return self.codec is not CodecName.INT8 or self.dim < local_dim
 
+    def of_hypercolumns(self, dim: int) -> Settings:
+        """How hypercolumns of so many dimensions are described beside such descriptors: by the same codec, in as many
+        bytes, as far as they are wide enough; those of less than a byte's bits as they are."""
+        if dim < 8:
+            return Settings(CodecName.INT8, dim, 0, 1, 0)
+        subspaces = min(self.subspaces, dim // SUBSPACE)
+        width = {CodecName.PQ: SUBSPACE * subspaces, CodecName.BINARY: dim // 8 * 8, CodecName.INT8: dim}[self.codec]
+        return Settings(self.codec, width, subspaces, 1, 0)
+
     @property
     def local(self) -> str:
         """How landmarks are described, in words."""
@@ -60,7 +70,7 @@ def all_settings(source: MapContent, budget: int, codec: CodecName | None = None
         InputError: descriptors are too narrow for the codec.
     """
     d, width = source.networks.local_dim, global_dim(source, budget)
-    tried = [(CodecName.PQ, 4 * s, s) for s in (8, 12, 16, 24, 32) if 4 * s <= d]
+    tried = [(CodecName.PQ, SUBSPACE * s, s) for s in (8, 12, 16, 24, 32) if SUBSPACE * s <= d]
     tried += [(CodecName.BINARY, d // 8 * 8, 0)] if d >= 8 else []
     tried += [(CodecName.INT8, k, 0) for k in (48, d) if k <= d]
     settings = [Settings(name, k, s, per, width) for name, k, s in dict.fromkeys(tried) for per in (1, 4)]

@@ -112,6 +112,9 @@ def lay_out(content: MapContent) -> Sections:
     d.originX, d.originY, d.originZ = (float(v) for v in origin)
     d.codec, d.codeDim, d.subspaces = str(codec.name), codec.dim, 0 if codec.codebook is None else len(codec.codebook)
     d.countBits, d.descriptorCount = bits, len(source.codes)
+    if (h := source.hypercolumns) is not None:
+        d.hypercolumnDim, d.hypercolumnCodec, d.hypercolumnCodeDim = h.dim, str(h.codec.name), h.codec.dim
+        d.hypercolumnSubspaces = 0 if h.codec.codebook is None else len(h.codec.codebook)
     try:  # what readers refuse, before hours of work
         check_description(d)
         check_image_names(source.names)
@@ -137,6 +140,10 @@ def lay_out(content: MapContent) -> Sections:
         Section.CODEBOOK: codec.codebook,
         Section.DESCRIPTORS: source.codes,
         Section.CALIBRATION: None if source.calibration is None else source.calibration.to_bytes(),
+        Section.HYPERCOLUMN_PROJECTION: None if h is None else h.codec.projection,
+        Section.HYPERCOLUMN_THRESHOLDS: None if h is None else h.codec.thresholds,
+        Section.HYPERCOLUMN_CODEBOOK: None if h is None else h.codec.codebook,
+        Section.HYPERCOLUMNS: None if h is None else h.codes,
     }
     return {kind: part for kind, part in sections.items() if part is not None}
 
@@ -148,7 +155,7 @@ class Counts:
     Attributes:
         names: of the images.
         landmarks, observations, descriptors: (N,) numbers.
-        local_dim, global_dim: of the networks.
+        local_dim, global_dim: of the networks. hypercolumn_dim: likewise; 0: there are none.
     """
 
     names: Sequence[str]
@@ -157,6 +164,7 @@ class Counts:
     descriptors: np.ndarray
     local_dim: int
     global_dim: int
+    hypercolumn_dim: int = 0
 
 
 def expected_lengths(counts: Counts, settings: Settings) -> dict[Section, float | np.ndarray]:
@@ -167,6 +175,7 @@ def expected_lengths(counts: Counts, settings: Settings) -> dict[Section, float 
     as the settings allow.
     """
     c, s, images = counts, settings, len(counts.names)
+    h, dim = s.of_hypercolumns(c.hypercolumn_dim), c.hypercolumn_dim
     return {
         Section.IMAGE_NAMES: len(_names(c.names)),
         Section.IMAGE_POSES: images * POSE.itemsize,
@@ -180,6 +189,9 @@ def expected_lengths(counts: Counts, settings: Settings) -> dict[Section, float 
         Section.PROJECTION: s.dim * c.local_dim * s.projects(c.local_dim),
         Section.CODEBOOK: s.dim * CENTROIDS * bool(s.subspaces),
         Section.DESCRIPTORS: c.descriptors * s.row_bytes,
+        Section.HYPERCOLUMN_PROJECTION: h.dim * dim * h.projects(dim),
+        Section.HYPERCOLUMN_CODEBOOK: h.dim * CENTROIDS * bool(h.subspaces),
+        Section.HYPERCOLUMNS: c.landmarks * h.row_bytes,
     }
 
 

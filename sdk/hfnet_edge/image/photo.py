@@ -56,6 +56,16 @@ class Photo:
         }  # fmt: skip
         return np.stack(back[self.orientation], axis=1)
 
+    def from_camera(self, xy: np.ndarray) -> np.ndarray:
+        """The inverse of `to_camera`: (N, 2) float64."""
+        x, y = np.asarray(xy, np.float64).T
+        w, h = self.size
+        there = {
+            1: (x, y), 2: (w - x, y), 3: (w - x, h - y), 4: (x, h - y),
+            5: (y, x), 6: (w - y, x), 7: (w - y, h - x), 8: (y, h - x),
+        }  # fmt: skip
+        return np.stack(there[self.orientation], axis=1) / self.scale
+
 
 def load_photo(path: Path | str, input_size: tuple[int, int], camera: Camera | None = None) -> Photo:
     """Reads an image file for a network of ``input_size`` (height, width).

@@ -33,7 +33,7 @@ import numpy as np
 from hfnet_edge.errors import MapFormatError, MapVersionError
 
 MAGIC = b"HFMAP\r\n\x1a"  # a text-mode copy changes it
-VERSION = (2, 2)  # a reader refuses another major, accepts a larger minor
+VERSION = (2, 3)  # a reader refuses another major, accepts a larger minor
 ALIGNMENT = 64
 BLOCK = 16384  # bytes under one checksum: four pages, so that a query reads little more than it needs
 HEADER = struct.Struct("<8sHHIQI36x")  # magic, major, minor, sections, file size, checksum
@@ -72,6 +72,10 @@ class Section(IntEnum):
     TREE_LEAVES = 21  # (leaves + 1,) uint32 places in TREE_LANDMARKS
     TREE_LANDMARKS = 22  # (entries,) uint32 landmarks by leaf, increasing in each
     CALIBRATION = 23  # `hfnet_edge.map.calibration.SECTION`; absent: the bundled tables as they are
+    HYPERCOLUMN_PROJECTION = 24  # as PROJECTION, THRESHOLDS and CODEBOOK, of the hypercolumns
+    HYPERCOLUMN_THRESHOLDS = 25
+    HYPERCOLUMN_CODEBOOK = 26
+    HYPERCOLUMNS = 27  # (L, their codec's bytes), one a landmark; absent: the map has none
     SOURCE_IMAGES = 64  # UTF-8 lines, M times: network pixel, camera
     SOURCE_OBSERVED = 65  # (R, 2) float32 keypoints of the observations, pixels
     SOURCE_OTHER_OFFSETS = 66  # (M + 1,) uint32
@@ -240,6 +244,8 @@ def _read_table(data: memoryview, where: str) -> list[SectionEntry]:
 
 def version_of(kinds: Collection[int]) -> tuple[int, int]:
     """The lowest version of the format that has all of these kinds of sections."""
+    if Section.HYPERCOLUMNS in kinds:
+        return 2, 3
     if Section.CALIBRATION in kinds:
         return 2, 2
     return (2, 1) if Section.RANDOM_TREES in kinds else (2, 0)

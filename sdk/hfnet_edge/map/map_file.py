@@ -34,7 +34,7 @@ MAX_GLOBAL_DIM = 4096  # as wide as HF-Net's; see `hfnet_edge.methods.retrieval`
 MAX_ORIGIN = 1e15  # metres; poses stay finite when they are moved there
 MAX_SUBSPACE_DIM = 16  # bounds what a byte of a descriptor can unfold to
 COUNT_BITS = (0, 2, 16)  # of an entry of DESCRIPTOR_COUNTS
-NAMES = ("generator", "architecture", "weightsHash", "globalWeightsHash", "precision", "codec")  # in META
+NAMES = ("generator", "architecture", "weightsHash", "globalWeightsHash", "precision", "codec", "hypercolumnCodec")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LocalizationMap:
 
     Attributes:
         description: what META says (`weightsHash`, `localDim`, counts, ...).
-        codec: of the landmarks' descriptors.
+        codec: of the landmarks' descriptors. hypercolumn_codec: of their hypercolumns, None where they have none.
         origin: (3,) float64, the world position of the landmarks' frame, applied by `in_world` and `from_world` alone.
         file: the sections.
         path: where it was read from, or None.
@@ -54,6 +54,7 @@ class LocalizationMap:
     origin: np.ndarray
     file: MapBytes
     path: Path | None = None
+    hypercolumn_codec: Codec | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> LocalizationMap:
@@ -71,8 +72,10 @@ class LocalizationMap:
         """Reads a map from memory, otherwise as `open`."""
         file = MapBytes(data, str(path or "the map"))
         d = read_description(file)
-        m = cls(d, _codec(file, d), np.array([d.originX, d.originY, d.originZ]), file, path)
-        _ = m._offsets, m._tiles, m._positions, m._counts, m.codes  # are there, and of the right length
+        origin = np.array([d.originX, d.originY, d.originZ])
+        m = cls(d, _local_codec(file, d), origin, file, path, _hypercolumn_codec(file, d))
+        # Are there, and of the right length:
+        _ = m._offsets, m._tiles, m._positions, m._counts, m.codes, m.hypercolumn_codes
         if Section.OBSERVATION_LISTS not in file.sections:
             raise file.fail("section OBSERVATION_LISTS is missing")
         return m
@@ -206,6 +209,21 @@ class LocalizationMap:
         self.file.check_rows(Section.DESCRIPTORS, rows, self.codec.row_bytes)
         return self.codec.decode(self.codes[rows]), owners
 
+    def hypercolumns(self, landmarks: np.ndarray) -> np.ndarray:
+        """What landmarks look like to a search in whole images: (N, K) int8 in `hypercolumn_codec`'s space.
+
+        Raises:
+            MismatchError: the map has no hypercolumns. MapFormatError: it is damaged there.
+        """
+        codec, landmarks = self.hypercolumn_codec, np.asarray(landmarks, np.int64)
+        if codec is None:
+            raise MismatchError(
+                f"the landmarks of {self.path or 'the map'} have no hypercolumns",
+                "build it with a model that has them and `hfnet-map build --method sparse-to-dense`",
+            )
+        self.file.check_rows(Section.HYPERCOLUMNS, landmarks, codec.row_bytes)
+        return codec.decode(self.hypercolumn_codes[landmarks])
+
     def descriptor_rows(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of DESCRIPTORS (R,) int64 of increasing ``landmarks``, and which of these they are of, (R,) int64."""
         if not self.description.countBits:
@@ -305,6 +323,14 @@ class LocalizationMap:
         return self.file.array(Section.DESCRIPTORS, "u1", *shape, checked=False)
 
     @cached_property
+    def hypercolumn_codes(self) -> np.ndarray:
+        """(L, row_bytes) uint8, as `codes`; no row where there are none."""
+        if self.hypercolumn_codec is None:
+            return np.zeros((0, 0), np.uint8)
+        shape = self.landmark_count, self.hypercolumn_codec.row_bytes
+        return self.file.array(Section.HYPERCOLUMNS, "u1", *shape, checked=False)
+
+    @cached_property
     def global_projection(self) -> np.ndarray | None:
         """(G, extractor's G) int8, or None where all dimensions are kept."""
         d = self.description
@@ -348,6 +374,8 @@ def check_description(d: MapDescriptionT) -> None:
             f"descriptors of {d.localDim} and {d.globalDim} of {d.extractorGlobalDim} dimensions; "
             f"at most {MAX_LOCAL_DIM} and {MAX_GLOBAL_DIM} are possible"
         )
+    if not 0 <= d.hypercolumnDim <= MAX_LOCAL_DIM:
+        raise ValueError(f"hypercolumns of {d.hypercolumnDim} dimensions; at most {MAX_LOCAL_DIM} are possible")
     for name in ("imageCount", "landmarkCount", "observationCount", "descriptorCount"):
         if not 0 <= getattr(d, name) < 1 << 32:
             raise ValueError(f"{name} {getattr(d, name)} is more than 32 bits hold")
@@ -373,22 +401,41 @@ def check_image_poses(poses: np.ndarray) -> None:
         raise ValueError("a reference image's quaternion is not of unit length")
 
 
-def _codec(file: MapBytes, d: MapDescriptionT) -> Codec:
-    """The codec that META names, with its tables."""
-    if d.codec not in set(CodecName):
-        raise file.fail(f"the codec {d.codec!r} does not exist; there are {', '.join(CodecName)}")
-    name, k = CodecName(d.codec), d.codeDim
+def _local_codec(file: MapBytes, d: MapDescriptionT) -> Codec:
+    return _codec(
+        file,
+        (d.codec, d.localDim, d.codeDim, d.subspaces),
+        (Section.PROJECTION, Section.THRESHOLDS, Section.CODEBOOK),
+    )
+
+
+def _hypercolumn_codec(file: MapBytes, d: MapDescriptionT) -> Codec | None:
+    if not d.hypercolumnDim:
+        return None
+    return _codec(
+        file,
+        (d.hypercolumnCodec, d.hypercolumnDim, d.hypercolumnCodeDim, d.hypercolumnSubspaces),
+        (Section.HYPERCOLUMN_PROJECTION, Section.HYPERCOLUMN_THRESHOLDS, Section.HYPERCOLUMN_CODEBOOK),
+    )
+
+
+def _codec(file: MapBytes, meta: tuple[str, int, int, int], tables: tuple[Section, Section, Section]) -> Codec:
+    """A codec that META names by its name, D, K and number of subspaces, with its tables."""
+    (given, dim, k, subspaces), (projections, limits, books) = meta, tables
+    if given not in set(CodecName):
+        raise file.fail(f"the codec {given!r} does not exist; there are {', '.join(CodecName)}")
+    name = CodecName(given)
     if not 1 <= k <= MAX_LOCAL_DIM:
         raise file.fail(f"codes of {k} dimensions; at most {MAX_LOCAL_DIM} are possible")
     projection = thresholds = codebook = None
-    if Section.PROJECTION in file.sections:
-        projection = file.array(Section.PROJECTION, "i1", k, d.localDim)
-    elif k != d.localDim or name is CodecName.BINARY:
-        raise file.fail("section PROJECTION is missing")
+    if projections in file.sections:
+        projection = file.array(projections, "i1", k, dim)
+    elif k != dim or name is CodecName.BINARY:
+        raise file.fail(f"section {projections.name} is missing")
     if name is CodecName.BINARY:
-        thresholds = file.array(Section.THRESHOLDS, "<i4", k)
+        thresholds = file.array(limits, "<i4", k)
     elif name is CodecName.PQ:
-        if not 1 <= d.subspaces <= k <= MAX_SUBSPACE_DIM * d.subspaces or k % d.subspaces:
-            raise file.fail(f"{k} dimensions do not split into {d.subspaces} subspaces")
-        codebook = file.array(Section.CODEBOOK, "i1", d.subspaces, CENTROIDS, k // d.subspaces)
+        if not 1 <= subspaces <= k <= MAX_SUBSPACE_DIM * subspaces or k % subspaces:
+            raise file.fail(f"{k} dimensions do not split into {subspaces} subspaces")
+        codebook = file.array(books, "i1", subspaces, CENTROIDS, k // subspaces)
     return Codec(name, k, projection, thresholds, codebook)

@@ -130,7 +130,7 @@ def read_recording(content: bytes, where: str) -> Recording:
                 features = matched = thumbnail = covariance = None
                 if f"{i}/features/keypoints.npy" in names:
                     parts = {key: array(f"{i}/features/{key}", *kind) for key, kind in FEATURES.items()}
-                    features = Features(**parts, pixel=float(q["pixel"]))
+                    features = Features(**parts, pixel=float(q["pixel"]), hypercolumns=None)
                     if not 0 < features.pixel < np.inf:
                         raise ValueError(f"a pixel of {q['name']} is of size {features.pixel}")
                     if not len(parts["keypoints"]) == len(parts["scores"]) == len(parts["descriptors"]):
