@@ -101,7 +101,11 @@ def make_kit(root: Path) -> Kit:
     for name, precision in (("float", "none"), ("int8", "int8")):
         export_hfnet(output=root / f"{name}.tflite", quantize=precision, input_size=SIZE)
     source, _ = build_map(
-        place / "images", place / "reference", read_names(place / "map.txt"), Model(root / "float.tflite")
+        place / "images",
+        place / "reference",
+        read_names(place / "map.txt"),
+        Model(root / "float.tflite"),
+        dense=True,
     )
     write_map(full_sections(source), root / "place.hfmap")
     queries = read_queries(place / "queries_with_intrinsics.txt")

@@ -94,6 +94,9 @@ def localize(
         hfnet-localize --method parallel --map scene.hfmap --model hfnet_int8.tflite --model crbnet_int8.tflite \\
             --images photos --queries q.txt -o poses.txt
 
+        hfnet-localize --method auto --map scene.hfmap --model hfnet_int8.tflite --images photos --queries q.txt \\
+            -o poses.txt
+
         hfnet-localize --map packed.hfmap --features features.h5 --global-features global-feats.h5 --queries q.txt \\
             -o poses.txt
     """

@@ -31,6 +31,8 @@ def result_text(name: str, result: LocalizationResult, stated: Camera) -> str:
     if pose is None:
         return f"{name}: no pose, {result.status.value}{reason(result)}"
     lines = [f"{name}: {trust_text(result)}", support_text(result)]
+    if result.found_by:
+        lines.append(f"found by {result.found_by}")
     lines.append(f"cam_from_world {' '.join(f'{v:.6f}' for v in (*pose.quaternion, *pose.translation))}")
     lines.append(f"camera centre  {' '.join(f'{v:.3f}' for v in pose.center)}")
     if camera.focal != stated.focal:

@@ -48,6 +48,7 @@ def report_line(
             "evidence": None if result.evidence is None else dataclasses.asdict(result.evidence),
             "intrinsics": None if result.intrinsics is None else _intrinsics(result.intrinsics),
             "camera": None if camera is None or camera == stated else str(camera),
+            "found_by": result.found_by or None,
             "matches": 0 if result.matches is None else len(result.matches),
             "retrieved": [image_names[i] for i in result.prior_frames],
             "milliseconds": {stage: round(ms, 3) for stage, ms in result.milliseconds.items()},

@@ -80,6 +80,11 @@ class LocalizationResult:
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property
+    def found_by(self) -> str:
+        """The method that found the best candidate, where several were asked (`auto`); else ""."""
+        return "" if self.matches is None else self.matches.found_by
+
+    @property
     def position_std(self) -> float:
         """Root of the expected squared distance of the camera's centre from the true one, map units; inf: unknown."""
         return position_std(self.covariance)

@@ -21,6 +21,7 @@ from hfnet_edge.features import Features, look
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.by_role import Networks, weights_of
+from hfnet_edge.networks.description import HYPERCOLUMN_ROLE
 from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_edge.result import Status
 from hfnet_edge.tensor import Output
@@ -109,6 +110,7 @@ class Method(ABC):
 
     look_stages: ClassVar[tuple[str, ...]] = ()  # names of the clock's stages, in order; (): of features
     search_stages: ClassVar[tuple[str, ...]]
+    by_features: ClassVar[bool] = True  # recorded keypoints and descriptors are all that it needs to search again
 
     def __init__(self, map_: LocalizationMap, networks: Networks, config: LocalizationConfig):
         self.map, self.networks, self.config = map_, networks, config
@@ -116,7 +118,7 @@ class Method(ABC):
     @classmethod
     def roles(cls, map_: LocalizationMap) -> frozenset[str]:
         """The network outputs that it needs; here those that made the map's features."""
-        return frozenset(weights_of(map_))
+        return frozenset(weights_of(map_)) - {HYPERCOLUMN_ROLE}
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -139,7 +141,9 @@ class Method(ABC):
     def look(self, photo: Photo, clock: Clock) -> Query:
         """What the networks make of a photo. Raises ModelError."""
         features, outputs = look(self.networks, photo, clock)
-        return Query(features.pixel, features, outputs)
+        asked = self.roles(self.map)
+        used = {role: output for role, output in outputs.items() if role != HYPERCOLUMN_ROLE or role in asked}
+        return Query(features.pixel, features, used)
 
     @abstractmethod
     def candidates(self, query: Query, clock: Clock) -> Candidates:

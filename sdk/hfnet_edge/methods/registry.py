@@ -8,9 +8,11 @@ from pathlib import Path
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.methods.auto import Auto
 from hfnet_edge.methods.hierarchical import Hierarchical
 from hfnet_edge.methods.method import LocalizationConfig, Method
 from hfnet_edge.methods.parallel import Parallel, Retrieval, Trees, TreesAbsolute
+from hfnet_edge.methods.sparse_to_dense import SparseToDense
 from hfnet_edge.networks.by_role import Networks, check_networks
 
 METHODS: Mapping[str, type[Method]] = {
@@ -19,6 +21,8 @@ METHODS: Mapping[str, type[Method]] = {
     "trees": Trees,
     "trees-absolute": TreesAbsolute,
     "parallel": Parallel,
+    "sparse-to-dense": SparseToDense,
+    "auto": Auto,
 }
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.networks.description import GLOBAL_ROLE, LOCAL_ROLE, PATCH_ROLE, Description, read_description
+from hfnet_edge.networks.description import (
+    GLOBAL_ROLE,
+    HYPERCOLUMN_ROLE,
+    LOCAL_ROLE,
+    PATCH_ROLE,
+    Description,
+    read_description,
+)
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.networks.network import Network, read_model
 from hfnet_edge.networks.patches import PatchModel
@@ -81,9 +88,9 @@ def open_network(path: Path | str, threads: int = 2, content: bytes | None = Non
 def weights_of(map_: LocalizationMap) -> dict[str, str]:
     """The roles whose outputs a map holds, and the hash of the weights that each came from."""
     d = map_.description
-    if d.globalWeightsHash:
-        return {PATCH_ROLE: d.weightsHash, GLOBAL_ROLE: d.globalWeightsHash}
-    return {LOCAL_ROLE: d.weightsHash, GLOBAL_ROLE: d.weightsHash}
+    image = d.globalWeightsHash or d.weightsHash
+    hashes = {PATCH_ROLE if d.globalWeightsHash else LOCAL_ROLE: d.weightsHash, GLOBAL_ROLE: image}
+    return hashes if map_.hypercolumn_codec is None else {**hashes, HYPERCOLUMN_ROLE: image}
 
 
 def check_networks(networks: Networks, map_: LocalizationMap, roles: Collection[str]) -> None:
@@ -116,7 +123,7 @@ def check_networks(networks: Networks, map_: LocalizationMap, roles: Collection[
                 "leave it out, or build the map with it"
                 + (" (`hfnet-map build --method parallel`)" if PATCH_ROLE in given else ""),
             )
-    for role in sorted(roles & hashes.keys()):
+    for role in sorted(set(roles) & hashes.keys() - {HYPERCOLUMN_ROLE}):  # which the global descriptor's network gives
         found = networks[role].description
         if found.weights_hash != hashes[role]:
             raise MismatchError(

@@ -13,8 +13,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="hierarchical; or retrieval, trees, trees-absolute, parallel, in a map of "
-        "`hfnet-map build --method parallel`; or your own, module:Class.",
+        help="hierarchical; or auto, sparse-to-dense, in a map of `hfnet-map build --method sparse-to-dense`; or "
+        "retrieval, trees, trees-absolute, parallel, in one of `--method parallel`; or your own, module:Class.",
     ),
 ]
 ToleranceOption = Annotated[

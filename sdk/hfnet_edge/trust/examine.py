@@ -23,7 +23,14 @@ from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_edge.pose.support import holds, inliers_of, reprojection_errors
 from hfnet_edge.trust.evidence import Evidence, gather, near_count
 from hfnet_edge.trust.rivals import FEW, alternatives, flip
-from hfnet_edge.trust.second_look import SecondLook, guided_matches, look_again, without_second_look
+from hfnet_edge.trust.second_look import (
+    SecondLook,
+    at_keypoints,
+    beside_cells,
+    guided_matches,
+    look_again,
+    without_second_look,
+)
 
 LEAST = 6  # inliers that a second look is worth; fewer fit any camera
 RIVAL_ITERATIONS = 1000  # of RANSAC: a rival worth the name has a quarter of the matches
@@ -94,7 +101,8 @@ def examine(
     Raises:
         MapFormatError: the map is damaged where it is touched.
     """
-    again = query is not None and matches.keypoints is not None and matches.landmarks is not None
+    again = query is not None and len(query.keypoints) > 0 and matches.landmarks is not None
+    count = len(matches)
     stated = camera
     with clock("pose"):
         first = None
@@ -104,11 +112,19 @@ def examine(
             camera, first = both
     if first is None or first.inliers.sum() < LEAST:
         return None
+    first_inliers = int(first.inliers.sum())
+    cells = None
+    if again and query is not None and matches.keypoints is None:
+        with clock("second_look"):
+            cells = matches.take(first.inliers)
+            matches, first = at_keypoints(map_, query, camera, matches, first, max_error)
     refined, look = first, without_second_look(matches)
-    if again and query is not None:
+    if again and query is not None and matches.keypoints is not None:
         with clock("second_look"):
             look = look_again(map_, query, camera, matches, first, max_error)
             refined = refine_again(first.pose, look.matches, camera, max_error)
+            if cells is not None:
+                refined = beside_cells(refined, look.matches, cells, camera, max_error)
             if seek_focal:
                 camera, refined = refine_focal(refined, look.matches, camera, stated, max_error)
     if not seek_focal:
@@ -122,8 +138,8 @@ def examine(
         look.matches,
         refined,
         look,
-        int(first.inliers.sum()),
-        len(matches),
+        first_inliers,
+        count,
         near_count(errors, max_error),
         float(np.median(seen[:, 2])),
         holds(seen, max_error / min(camera.focal)),
@@ -146,7 +162,7 @@ def rival(
     """
     camera = one.camera
     supports = [other.near for other in others if one.is_contradicted_by(other, max_error)]
-    if query is not None and one.matches.landmarks is not None:
+    if query is not None and one.matches.landmarks is not None and one.matches.keypoints is not None:
         elsewhere = alternatives(map_, query, one.matches, one.refined, camera, max_error, one.look.landmarks)
         quick = replace(config, iterations=min(config.iterations, RIVAL_ITERATIONS))
         found = first_pose(elsewhere, camera, max_error, quick)

@@ -7,7 +7,7 @@ integers, and equals are decided by the lower index, as in `hfnet_edge.methods.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,15 @@ from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.pose.estimate import refine_again
 from hfnet_edge.pose.refinement import RefinedPose
-from hfnet_edge.pose.support import reprojection_errors
+from hfnet_edge.pose.support import inliers_of, reprojection_errors
 
 VIEWS = 12  # reference images nearest to the pose, whose landmarks are expected
 BLOCK = 1 << 13  # pairs of descriptors that are compared at once
 REMOTEST = 1e6  # farther is as far
+BLURRED = 0.15  # of the inlier threshold: noise of keypoints beyond which cells are asked as well
+FEW = 12  # keypoints in which a pose that was found without them is refined
 NEAR = 1 / 4  # of the inlier threshold: where a right pose's landmarks fall
 
 
@@ -96,6 +99,45 @@ def look_again(
     like = distances <= np.median(distances[near]) if near.any() else near
     new = ~np.isin(guided.keypoints, inliers.keypoints) & ~np.isin(guided.landmarks, inliers.landmarks)
     return SecondLook(inliers.join(guided.take(new & like)), guided, distances, expected, landmarks, remote)
+
+
+def at_keypoints(
+    map_: LocalizationMap, query: Features, camera: Camera, matches: Match2D3D, first: RefinedPose, max_error: float
+) -> tuple[Match2D3D, RefinedPose]:
+    """Coarse to fine: a pose whose matches are at no keypoints, and these; or where the query has `FEW` keypoints that
+    look like the landmarks which fall there, those keypoints and the pose in them.
+
+    Args:
+        matches: with rows of landmarks. first: the pose that was found in them, good to a few pixels.
+
+    Raises:
+        MapFormatError: the map is damaged there.
+    """
+    depth = float(np.median(first.pose.transform(matches.xyz[first.inliers])[:, 2]))
+    views, _ = nearest_views(map_, first.pose, depth)
+    landmarks = Landmarks.of(map_, map_.observed_by(views))
+    guided, distances, _ = guided_matches(map_, query, camera, first.pose, landmarks, max_error)
+    fine = replace(guided.take(distances <= np.median(distances)), found_by=matches.found_by) if len(guided) else guided
+    if len(fine) < FEW:
+        return matches, first
+    pose = refine_again(first.pose, fine, camera, max_error, rough=True)
+    return (fine, pose) if pose.inliers.sum() >= FEW else (matches, first)
+
+
+def beside_cells(
+    refined: RefinedPose, matches: Match2D3D, cells: Match2D3D, camera: Camera, max_error: float
+) -> RefinedPose:
+    """Where keypoints are hardly more certain than cells, as in a photo that was moved, the pose at which both agree.
+
+    Args:
+        matches: at keypoints, that the pose was refined in. cells: inliers that were found without keypoints.
+    """
+    if refined.noise <= BLURRED * max_error:
+        return refined
+    xy, xyz = np.concatenate([matches.xy, cells.xy]), np.concatenate([matches.xyz, cells.xyz])
+    pose = refine_again(refined.pose, Match2D3D(xy, xyz), camera, max_error, rough=True).pose
+    errors, inliers = reprojection_errors(pose, matches, camera), inliers_of(pose, matches, camera, max_error)
+    return replace(refined, pose=pose, errors=errors, inliers=inliers)
 
 
 def without_second_look(matches: Match2D3D) -> SecondLook:
