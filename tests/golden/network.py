@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from golden.dense import cell_cases
 from golden.folder import Folder
 from golden.loading import FIRST, INPUT_SIZE, SMALL
 from hfnet_edge.errors import ModelError
@@ -17,7 +18,7 @@ from hfnet_edge.features import Features, decode
 from hfnet_edge.image.blobs import Blobs, combine, find_blobs
 from hfnet_edge.image.keypoints import MIN_SCORE, detect, quantize, sample_descriptors
 from hfnet_edge.image.photo import Photo
-from hfnet_edge.networks.description import LOCAL_ROLES
+from hfnet_edge.networks.description import HYPERCOLUMN_ROLE, LOCAL_ROLES
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 from hfnet_edge.tensor import Tensor
 
@@ -113,7 +114,8 @@ def feature_cases(
         **{short: output(short, role) for short, role in zip(PARTS, LOCAL_ROLES, strict=True)},
         "global": folder.array(f"{name}/global", np.asarray(raw.global_descriptor), "network", "global_descriptor"),
     }
-    folder.case("network", name, {"pixels": pixels}, made)
+    dense = output("hypercolumns", HYPERCOLUMN_ROLE)
+    folder.case("network", name, {"pixels": pixels}, made | {"hypercolumns": dense})
 
     scores = raw.scores()
     expected = {"sha256": hashlib.sha256(scores.astype("<f4").tobytes()).hexdigest()}
@@ -126,7 +128,9 @@ def feature_cases(
         keypoint_case(folder, name, expected["scores"], {"valid": SMALL, **limits, "border": 4})
     folder.case("scores", name, {"logits": made["logits"], "part": SMALL}, expected)
 
-    return decoded_cases(folder, name, raw, photo, pixels, made, limits)
+    features, arrays = decoded_cases(folder, name, raw, photo, pixels, made, limits)
+    cell_cases(folder, name, raw, photo, features.keypoints, dense)
+    return features, arrays
 
 
 def decoded_cases(

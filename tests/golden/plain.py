@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from golden.plain_blobs import PLAIN_BLOBS
+from golden.plain_dense import PLAIN_DENSE
 from golden.plain_trust import PLAIN_TRUST, refinement
 from golden.reader import STAGES
 from hfnet_edge.clock import Clock
@@ -382,7 +383,7 @@ def result(
 
 
 PLAIN = {
-    "load": load, "scale": scale, "scores": scores, "keypoints": keypoints, **PLAIN_BLOBS,
+    "load": load, "scale": scale, "scores": scores, "keypoints": keypoints, **PLAIN_BLOBS, **PLAIN_DENSE,
     "descriptors": descriptors, "global": global_, "retrieval": retrieval, "places": places, "compared": compared,
     "nearest": nearest, "matches": matches, "patches": patches, "signs": signs, "search": search, "pose": pose,
     "inliers": inliers, **PLAIN_TRUST, "result": result,

@@ -22,11 +22,12 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.image import blobs, keypoints, patches
 from hfnet_edge.image import photo as image
+from hfnet_edge.image.hypercolumns import Hypercolumns
 from hfnet_edge.map import random_trees
 from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import project
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.methods import covisibility, matching, parallel_search, retrieval
+from hfnet_edge.methods import covisibility, dense_search, matching, parallel_search, retrieval
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.description import Description
 from hfnet_edge.networks.hfnet import Model, RawOutputs
@@ -146,7 +147,7 @@ def described(input_range=(-1.0, 1.0), global_dim=1):
 
 
 def raw_outputs(logits, local, quarter=None, half=None, **given):
-    return RawOutputs(local, given["global"], logits, None, quarter, half)
+    return RawOutputs(local, given["global"], logits, None, quarter, half, given.get("hypercolumns"))
 
 
 def in_order(local, quarter=None, half=None):
@@ -170,6 +171,11 @@ def fill(xy, response, network_xy, network_scores, count):
 def decode(pixels, valid, size, orientation, radius, count, threshold, **outputs):
     photo = image.Photo(pixels, tuple(valid), tuple(size), orientation)
     return vars(features.decode(raw_outputs(**outputs), photo, radius, count, threshold))
+
+
+def cells(hypercolumns, valid):
+    photo = image.Photo(np.zeros((0, 0), np.uint8), tuple(valid), (1, 1))
+    return {"cells": Hypercolumns(hypercolumns, photo).cells}
 
 
 def retrieve(count, map=None, global_descriptor=None, query=None, references=None):
@@ -337,6 +343,8 @@ STAGES = {
     "descriptors": lambda xy, **parts: {"descriptors": keypoints.sample_descriptors(in_order(**parts), xy)},
     "global": lambda **given: {"global_descriptor": keypoints.quantize(given["global"][None])[0]},
     "decode": decode,
+    "cells": cells,
+    "dense_search": lambda cells, landmarks: vars(dense_search.search(cells, landmarks)),
     "retrieval": retrieve,
     "places": places,
     "compared": lambda map, descriptors: {"compared": LocalizationMap.open(map).codec.query(descriptors)},
@@ -370,7 +378,7 @@ def network_differences(golden, network):
         raw = network(golden.given(case)["pixels"])
         found = {"logits": raw.keypoint_logits, "global": raw.global_descriptor}
         found |= {"local": raw.local_descriptors, "quarter": raw.local_descriptors_quarter}
-        found["half"] = raw.local_descriptors_half
+        found |= {"half": raw.local_descriptors_half, "hypercolumns": raw.hypercolumns}
         for key, name in case["expected"].items():
             step = golden.manifest["arrays"][name].get("scale", 1 / 127)
             off = float(np.abs(found[key] - golden.value(name)).max() / step)

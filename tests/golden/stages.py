@@ -8,6 +8,7 @@ from typing import Any
 
 from hfnet_edge.features import decode
 from hfnet_edge.image.blobs import Blobs, combine, find_blobs
+from hfnet_edge.image.hypercolumns import Hypercolumns
 from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample_descriptors
 from hfnet_edge.image.patches import cut
 from hfnet_edge.image.photo import Photo, load_photo
@@ -16,6 +17,7 @@ from hfnet_edge.map.codecs import Codec
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.random_trees import RandomTrees
 from hfnet_edge.methods.covisibility import cluster
+from hfnet_edge.methods.dense_search import search as dense_search
 from hfnet_edge.methods.matching import match, nearest_two
 from hfnet_edge.methods.parallel_search import search, seen_by
 from hfnet_edge.methods.retrieval import retrieve
@@ -82,8 +84,9 @@ STAGES = {
     ),
     "scale": Stage((Description.scale,), "pixels: all grey levels, input_range", "input"),
     "network": Stage(
-        (Model,), "pixels", "logits, local, quarter, half, global: the roles keypoint_logits, local_descriptors, "
-        "local_descriptors_quarter, local_descriptors_half, global_descriptor", "network",
+        (Model,), "pixels", "logits, local, quarter, half, global, hypercolumns: the roles keypoint_logits, "
+        "local_descriptors, local_descriptors_quarter, local_descriptors_half, global_descriptor, hypercolumns",
+        "network",
     ),
     "scores": Stage(
         (keypoint_scores,), "logits, part (height, width)", "sha256 of the float32 scores as a file would "
@@ -104,6 +107,10 @@ STAGES = {
         (decode,), "logits, local, quarter, half, global; pixels, valid, size, orientation of the photo; radius, "
         "count, threshold",
         "keypoints, scores, descriptors, global_descriptor, pixel",
+    ),
+    "cells": Stage((Hypercolumns,), "hypercolumns, valid (height, width)", "cells"),
+    "dense_search": Stage(
+        (dense_search,), "cells; landmarks: their hypercolumns", "rows: of the landmarks that are found; xy"
     ),
     "retrieval": Stage(
         (LocalizationMap.global_query, retrieve),

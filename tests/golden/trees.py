@@ -17,7 +17,6 @@ from hfnet_edge.image.patches import PATCH_SCALE, SIDE, PatchKeypoints, cut
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.random_trees import Order
 from hfnet_edge.methods.parallel_search import search, seen_by
-from hfnet_edge.methods.registry import METHODS
 from hfnet_edge.methods.retrieval import retrieve
 from hfnet_edge.networks.patches import PatchModel
 from hfnet_maps.content import DescribedMap, MapNetworks
@@ -31,7 +30,7 @@ NOISE = 0.05  # of a component of a unit vector, from view to view
 SHOWN, OTHERS = 32, 8  # keypoints of the query: of landmarks, and of nothing
 PHOTOGRAPHED = f"arrays/{FIRST}/pixels.bin"  # that patches are cut from
 ODD_SIZE = (157, 223)  # of it that is used
-PATCH_METHODS = tuple(method for method in METHODS if method != "hierarchical")
+PATCH_METHODS = ("retrieval", "trees", "trees-absolute", "parallel")
 FEW_LEAVES, ALL_LEAVES = 3, 180  # prior leaves; more than there are
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from golden.blob_limits import blob_cases
 from golden.corners import corner_cases
+from golden.dense import dense_limits
 from golden.folder import ABOUT, MANIFEST, Folder, check_folder, replace_folder
 from golden.limits import edge_cases, tie_cases
 from golden.loading import INPUT_SIZE, Query, load_case, loading_cases, make_queries, scale_case
@@ -74,6 +75,7 @@ def write_golden(output: Path, report: Report = silent, export: Callable[[], byt
     tie_cases(folder)
     edge_cases(folder)
     blob_cases(folder)
+    dense_limits(folder)
     limit_cases(folder)
     corner_cases(folder)
     for query in queries:
