@@ -17,7 +17,7 @@ from hfnet_edge.geometry import Pose
 from hfnet_edge.localizer import localize_query
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig, Query
-from hfnet_edge.methods.registry import open_method
+from hfnet_edge.methods.registry import method_class, open_method
 from hfnet_edge.record.recording import QueryRecord
 from hfnet_edge.result import LocalizationResult
 from hfnet_maps.evaluation.errors import pose_error
@@ -55,7 +55,8 @@ class Cost:
 
 
 def costs(comparison: Comparison, map_: LocalizationMap) -> tuple[Cost, ...]:
-    """The cost of each step; none where a recording lacks features, or they are of different widths.
+    """The cost of each step; none where a recording lacks features, or they are of different widths, or the method
+    sees more than these.
 
     Args:
         map_: of the run.
@@ -63,6 +64,8 @@ def costs(comparison: Comparison, map_: LocalizationMap) -> tuple[Cost, ...]:
     Raises:
         MapFormatError: the map is damaged where a query touches it.
     """
+    if not method_class(comparison.run.method).by_features:
+        return ()
     width, dims = map_.description.localDim, map_.description.extractorGlobalDim
     for pair in comparison.pairs:
         for f in (pair.reference.features, pair.run.features):

@@ -41,17 +41,19 @@ def layer_noise(float_model: bytes, model: bytes, images: Sequence[np.ndarray]) 
     """The layers with the lowest signal-to-noise, the lowest first, at most `LISTED`.
 
     Args:
-        float_model, model: .tflite files of the same network; ``model`` is quantized.
+        float_model, model: .tflite files of the same network, the first in float, ``model`` quantized.
         images: (H, W) uint8 grey levels of the networks' input size.
 
     Returns:
-        Layers; none where ``model`` is not quantized, there is no image, or the two are not the same network.
+        Layers; none where the first is not in float or ``model`` is, there is no image, or the two are not the same
+        network.
 
     Raises:
         ModelError: one of them is not a model. InstallError: ai-edge-quantizer is missing.
     """
     before, after = read_description(float_model, "the float model"), read_description(model, "the model")
-    if after.precision == "none" or not images or before.weights_hash != after.weights_hash:
+    in_float = before.precision == "none", after.precision == "none"
+    if in_float != (True, False) or not images or before.weights_hash != after.weights_hash:
         return ()
     needs("export", "ai_edge_quantizer")
     from ai_edge_litert.interpreter import Interpreter

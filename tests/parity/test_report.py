@@ -446,6 +446,6 @@ def of_another_size(content: bytes) -> bytes:
 def test_layers_only_of_a_quantized_copy(networks):
     float_, int8 = (path.read_bytes() for path in networks)
     images = built_in_images((96, 128))[:1]
-    assert layer_noise(float_, float_, images) == ()
+    assert layer_noise(float_, float_, images) == () == layer_noise(int8, int8, images)
     assert layer_noise(float_, int8, []) == ()
     assert layer_noise(float_, of_another_size(int8), images) == ()
