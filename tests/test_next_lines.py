@@ -83,6 +83,7 @@ def shell(kit, small, tmp_path, monkeypatch, capsys):
     return Shell(words, capsys, monkeypatch)
 
 
+@pytest.mark.slow
 def test_from_the_network_to_the_evaluation(shell):
     line = shell("hfnet-export", "hfnet", "--quantize", "none", "--input-size", "288x384", "-o", "a network.tflite")
     line = shell.then(line, "hfnet-map build")

@@ -287,6 +287,7 @@ def test_a_budget_is_kept_and_filled(packer, budget, codec):
     assert len(m.file.data) == size
 
 
+@pytest.mark.slow
 def test_a_larger_budget_is_never_judged_worse(small):
     """Each budget by itself, nothing remembered from one to the next."""
     p, source = small

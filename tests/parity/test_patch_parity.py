@@ -18,7 +18,6 @@ from hfnet_edge.image.photo import Photo
 from hfnet_edge.localizer import Localizer, localize_features
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
-from hfnet_edge.methods.registry import METHODS
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.networks.patches import PatchModel
 from hfnet_edge.record.bench import BenchJob, bench
@@ -36,6 +35,8 @@ from hfnet_parity.pairs import Pair
 from hfnet_parity.report import print_report, to_json
 from hfnet_parity.run import run_on
 from hfnet_parity.tolerances import profile_of
+
+PATCH_METHODS = ("retrieval", "trees", "trees-absolute", "parallel")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,7 @@ def queries_of(place: Path, count: int, folder: Path) -> Path:
     return folder / "queries.txt"
 
 
+@pytest.mark.slow
 def test_the_commands_on_this_machine_give_the_same_twice(patch_kit, network_once, tmp_path):
     place = patch_kit.root / "place"
     networks = ("--model", patch_kit.int8, "--model", patch_kit.patches, "--map", patch_kit.map)
@@ -176,6 +178,7 @@ def test_flipped_descriptors_of_the_patch_network(patch_kit, network_once, tmp_p
     assert 6 < verdict.comparison.value("descriptors.flipped").value < 7, "one of sixteen"
 
 
+@pytest.mark.slow
 def test_signs_that_rounding_loses(patch_kit, network_once, tmp_path, monkeypatch):
     """Small negatives become 0, which is a positive: the cosine does not notice, trees do."""
     monkeypatch.setattr(PatchModel, "__call__", lambda self, patches: quantize(self.raw(patches)))
@@ -186,6 +189,7 @@ def test_signs_that_rounding_loses(patch_kit, network_once, tmp_path, monkeypatc
     assert "signs that rounding loses" in verdict.look_at
 
 
+@pytest.mark.slow
 def test_keypoints_aside_by_half_a_pixel(patch_kit, network_once, tmp_path, monkeypatch):
     honest = Photo.to_camera
     monkeypatch.setattr(Photo, "to_camera", lambda self, xy: honest(self, xy - np.float32(0.5)))
@@ -194,6 +198,7 @@ def test_keypoints_aside_by_half_a_pixel(patch_kit, network_once, tmp_path, monk
     assert "(-0.50, -0.50) network pixels aside" in verdict.look_at and "SIFT" in verdict.look_at
 
 
+@pytest.mark.slow
 def test_only_the_changed_stage_costs(patch_kit):
     """Costs localize again, by the recording's method and with the map's trees."""
     reference, m, rng = patch_kit.bundle.recording, LocalizationMap.open(patch_kit.map), np.random.default_rng(0)
@@ -227,7 +232,7 @@ def test_methods_without_frames_leave_retrieval_out(patch_kit, network_once, tmp
     assert all(q.prior_frames == () and q.matched is not None for q in trees.queries)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "hierarchical"])
+@pytest.mark.parametrize("method", PATCH_METHODS)
 def test_bench_by_method(patch_kit, network_once, tmp_path, method):
     folder, job = patch_kit.job(tmp_path / "job")
     measured = bench(
@@ -267,7 +272,7 @@ def test_the_stages_are_those_of_the_localizer(patch_kit, network_once):
     photo = patch_kit.root / "place/images" / query.name
     model, patch_model = Model(patch_kit.int8), PatchModel(patch_kit.patches)
     m = LocalizationMap.open(patch_kit.map)
-    for method in METHODS:
+    for method in ("hierarchical", *PATCH_METHODS):
         localizer = Localizer(m, model, patch_model, config=LocalizationConfig(method))
         assert tuple(localizer.localize(photo, query.camera).milliseconds) == localizer.method.stages, method
 
