@@ -66,6 +66,7 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/trees.py
 	$(BIN)/python benchmarks/patches.py
 	$(BIN)/python benchmarks/parallel.py
+	$(BIN)/python benchmarks/sparse_to_dense.py
 
 # The pages of docs/ and an API reference from the docstrings, in build/docs. Any warning is an error.
 docs: .venv/.docs

@@ -5,6 +5,8 @@ Walks the Keras graph; batch normalisation is folded into the convolution before
 
 from __future__ import annotations
 
+from functools import reduce
+
 import keras
 import numpy as np
 import onnx
@@ -64,7 +66,7 @@ def to_onnx(model: keras.Model) -> bytes:
             limits = g.constant(np.float32(0)), g.constant(np.float32(6))
             tensors[out] = g.add("Clip", tensors[layer.input.name], *limits)
         elif isinstance(layer, keras.layers.Add):
-            tensors[out] = g.add("Add", *(tensors[t.name] for t in layer.input))
+            tensors[out] = reduce(lambda a, b: g.add("Add", a, b), (tensors[t.name] for t in layer.input))
         elif isinstance(layer, keras.layers.UpSampling2D):
             scales = g.constant(np.array([1, 1, *layer.size], np.float32))
             tensors[out] = g.add(
