@@ -119,16 +119,22 @@ def localize_query(method: Method, query: Query, camera: Camera, clock: Clock | 
     examined: list[Examined] = []
     leader: Examined | None = None
     for batch in _batches(candidates):
+        newest: Examined | None = None
         for matches in batch:
             if best.matches is None:
                 in_world = replace(matches, xyz=map_.in_world(matches.xyz))
                 best = LocalizationResult(Status.TOO_FEW_MATCHES, matches=in_world)
             one = examine(map_, query.features, camera, matches, max_error, config.pose, config.refine_focal, clock)
             if one is not None:
+                newest = one
                 examined.append(one)
         ahead = max(examined, key=Examined.rank, default=None)
         if ahead is not None and ahead is not leader:
             leader, best = ahead, _judged(method, query, ahead, examined, max_error, clock)
+        elif newest is not None and leader is not None and newest.matches.found_by != leader.matches.found_by:
+            # Of another method: it may have more to say for a pose that keypoints say less for.
+            other = _judged(method, query, newest, examined, max_error, clock)
+            best = min(best, other, key=lambda result: result.wrong)
         if best.status is Status.LOCALIZED:
             break
     return replace(best, prior_frames=candidates.prior_frames, milliseconds=clock.milliseconds)
