@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from hfnet_edge.clock import Clock
+from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.map.map_file import LocalizationMap
 
 
@@ -47,3 +50,26 @@ def cluster(map_: LocalizationMap, prior_frames: np.ndarray) -> list[Place]:
         Place(prior_frames[label == first], np.unique(landmarks[label[frames] == first])) for first in np.unique(label)
     ]
     return sorted(places, key=lambda place: -len(place.images))  # stable: equals keep their best image's order
+
+
+def in_each_place(
+    map_: LocalizationMap,
+    prior_frames: np.ndarray,
+    clock: Clock,
+    stage: str,
+    search: Callable[[np.ndarray], Match2D3D],
+) -> Iterator[Match2D3D]:
+    """What a search finds among the landmarks of each place, made as it is asked for, in the order of `cluster`.
+
+    Args:
+        prior_frames: see `cluster`. stage: the clock's name of the search. search: given landmarks (N,) int64.
+
+    Raises:
+        MapFormatError: the map is damaged where it is touched.
+    """
+    with clock("cluster"):
+        places = [place for place in cluster(map_, prior_frames) if len(place.landmarks)]
+    for place in places:
+        with clock(stage):
+            matches = search(place.landmarks)
+        yield matches

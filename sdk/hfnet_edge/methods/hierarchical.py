@@ -9,7 +9,7 @@ import numpy as np
 from hfnet_edge.clock import Clock
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
-from hfnet_edge.methods.covisibility import cluster
+from hfnet_edge.methods.covisibility import in_each_place
 from hfnet_edge.methods.matching import match
 from hfnet_edge.methods.method import Candidates, Method, Query
 from hfnet_edge.methods.retrieval import prior_frames
@@ -37,9 +37,4 @@ class Hierarchical(Method):
         return Candidates(first, ranked[:count], further=further)
 
     def _matches(self, features: Features, frames: np.ndarray, clock: Clock) -> Iterator[Match2D3D]:
-        with clock("cluster"):
-            places = [place for place in cluster(self.map, frames) if len(place.landmarks)]
-        for place in places:
-            with clock("match"):
-                matches = match(features, self.map, place.landmarks)
-            yield matches
+        return in_each_place(self.map, frames, clock, "match", lambda ids: match(features, self.map, ids))

@@ -6,7 +6,7 @@ pose is good to a few pixels; the second look then refines it with keypoints, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.image.hypercolumns import Hypercolumns
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.methods.covisibility import cluster
+from hfnet_edge.methods.covisibility import in_each_place
 from hfnet_edge.methods.dense_search import search
 from hfnet_edge.methods.hierarchical import PRIOR_FRAMES
 from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method, Query
@@ -45,15 +45,8 @@ class SparseToDense(Method):
         with clock("retrieve"):
             count = self.config.prior_frame_count or PRIOR_FRAMES
             priors = prior_frames(self.map, features.global_descriptor, count)
-        return Candidates(self._matches(features.hypercolumns, priors, clock), priors)
-
-    def _matches(self, image: Hypercolumns, frames: np.ndarray, clock: Clock) -> Iterator[Match2D3D]:
-        with clock("cluster"):
-            places = [place for place in cluster(self.map, frames) if len(place.landmarks)]
-        for place in places:
-            with clock("search"):
-                matches = self._search(image, place.landmarks)
-            yield matches
+        search = partial(self._search, features.hypercolumns)
+        return Candidates(in_each_place(self.map, priors, clock, "search", search), priors)
 
     def _search(self, image: Hypercolumns, landmarks: np.ndarray) -> Match2D3D:
         codec = self.map.hypercolumn_codec
