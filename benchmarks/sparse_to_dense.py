@@ -29,6 +29,8 @@ from hfnet_edge.image.hypercolumns import Hypercolumns
 from hfnet_edge.image.keypoints import CELL, sample_descriptors
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import localize_features
+from hfnet_edge.map.codecs import CodecName
+from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.description import Description
@@ -38,6 +40,8 @@ from hfnet_edge.tensor import Tensor
 from hfnet_export.networks.weights import BUNDLED
 from hfnet_maps.build.builder import map_from_features
 from hfnet_maps.evaluation.errors import pose_error
+from hfnet_maps.pack.packer import Packer
+from hfnet_maps.pack.settings import Settings
 from hfnet_maps.pack.writer import in_file_order, lay_out, to_map
 
 THRESHOLDS = ((0.05, 2.0), (0.25, 2.0), (0.25, 5.0))  # metres, degrees
@@ -104,7 +108,8 @@ def seen(model: Model, path: Path, camera: Camera) -> dict[str, Features]:
     }
 
 
-def map_of(s: Scene, split: Split, features: ByImage, description: Description) -> LocalizationMap:
+def map_of(s: Scene, split: Split, features: ByImage, description: Description, row_bytes: int = 0) -> LocalizationMap:
+    """A split's map; with ``row_bytes`` packed to so many a descriptor and a hypercolumn, all landmarks."""
     of_images = [features[s.name, name] for name in split.map_names]
     dense = [f.hypercolumns.at(f.keypoints) for f in of_images if f.hypercolumns is not None]
     built, _ = map_from_features(
@@ -115,6 +120,13 @@ def map_of(s: Scene, split: Split, features: ByImage, description: Description) 
         replace(description, local_dim=of_images[0].descriptors.shape[1]),
         hypercolumns=dense or None,
     )
+    if row_bytes:
+        packer = Packer(built)
+        map_ = to_map(packer.pack(Settings(CodecName.PQ, 4 * row_bytes, row_bytes, 1, 64), len(packer.order)))
+        globals_ = map_.file.sections[Section.GLOBAL_DESCRIPTORS].length
+        each = (len(map_.file.data) - globals_) / map_.landmark_count
+        print(f"{split.name}: {map_.landmark_count} landmarks, {each:.1f} bytes each, tables included")
+        return map_
     return to_map(lay_out(in_file_order(built)))
 
 
@@ -153,7 +165,9 @@ def figures(errors: np.ndarray) -> dict:
     }
 
 
-def evaluate(s: Scene, model: Model, cells: list[str], levels: list[str], folder: Path, console: Console) -> dict:
+def evaluate(
+    s: Scene, model: Model, cells: list[str], levels: list[str], folder: Path, console: Console, row_bytes: int
+) -> dict:
     kinds = {CELLS[cell].kind for cell in cells}
     sift = rootsift(lambda path, camera: seen(model, path, camera)["ours"])
     result: dict = {}
@@ -179,7 +193,7 @@ def evaluate(s: Scene, model: Model, cells: list[str], levels: list[str], folder
         if change is None:
             for kind in kinds:
                 about = described("rootsift" if kind == "rootsift" else "hfnet", model.description)
-                maps |= {(kind, split.name): map_of(s, split, features[kind], about) for split in s.splits}
+                maps |= {(kind, split.name): map_of(s, split, features[kind], about, row_bytes) for split in s.splits}
         result[level] = {}
         for cell in cells:
             method, kind = CELLS[cell].method, CELLS[cell].kind
@@ -213,6 +227,7 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", default=["castle", "herzjesu", "reichstag", "room"])
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=CELLS)
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=LEVELS)
+    parser.add_argument("--row-bytes", type=int, default=0, help="pack the maps; default: as built")
     parser.add_argument("--output", type=Path, default=RESULTS / "sparse_to_dense.json")
     options = parser.parse_args()
     console = Console(width=120)
@@ -226,7 +241,7 @@ def main() -> None:
             in_room = s.name == "room"
             cells = [c for c in options.cells if not in_room or CELLS[c].kind == "ours"]
             levels = ["sharp"] if in_room else options.levels
-            result[s.name] = evaluate(s, model, cells, levels, Path(folder), console)
+            result[s.name] = evaluate(s, model, cells, levels, Path(folder), console, options.row_bytes)
             report(s.name, result[s.name], console)
             options.output.write_text(json.dumps(result, indent=1) + "\n")
     console.print(f"wrote {options.output}")
