@@ -9,7 +9,7 @@ descriptors a landmark as are wanted. A packed map has them encoded, which is as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName
 from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.networks.description import Description
 
 
@@ -90,6 +91,7 @@ class Structure(ABC):
         global_descriptors: (M, G) int8.
         positions: (L, 3) float64 world.
         landmarks, images: (O,) int64, the observations in order of landmark, then image; no pair twice.
+        scene: what the labels of the map's scene network mean; None: there is none.
     """
 
     networks: MapNetworks
@@ -99,6 +101,7 @@ class Structure(ABC):
     positions: np.ndarray
     landmarks: np.ndarray
     images: np.ndarray
+    scene: SceneTree | None = field(default=None, kw_only=True)
 
     @cached_property
     def by_image(self) -> tuple[np.ndarray, np.ndarray]:
@@ -132,6 +135,7 @@ class Structure(ABC):
             "positions": self.positions[landmarks],
             "landmarks": number[self.landmarks[rows]],
             "images": self.images[rows],
+            "scene": None if self.scene is None else self.scene.renumbered(number),
         }
         return number, rows, changed
 
@@ -191,6 +195,7 @@ class BuiltMap(Structure):
             self.landmarks,
             self.descriptors,
             self.hypercolumns,
+            scene=self.scene,
         )
 
     def encoded(self) -> PackedMap:
@@ -216,6 +221,7 @@ class BuiltMap(Structure):
             poses=tuple(self.poses[i] for i in kept),
             global_descriptors=self.global_descriptors[kept],
             positions=self.positions[still],
+            scene=None if self.scene is None else self.scene.renumbered(np.where(still, landmark_number, -1)),
             landmarks=landmark_number[self.landmarks[observations]],
             images=image_number[self.images[observations]],
             descriptors=self.descriptors[observations],
@@ -274,6 +280,7 @@ class DescribedMap(Structure):
             codes,
             codec,
             hypercolumns=hypercolumns,
+            scene=self.scene,
         )
 
 
@@ -366,6 +373,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         None
         if (codec := map_.hypercolumn_codec) is None
         else EncodedHypercolumns(d.hypercolumnDim, codec, map_.hypercolumn_codes),
+        scene=map_.scene_tree if Section.SCENE_TREE in map_.file.sections else None,
     )
     if keypoints is None or packed.global_projection is not None:
         return packed
@@ -380,6 +388,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         packed.codes.view(np.int8),
         keypoints,
         None if packed.hypercolumns is None else packed.hypercolumns.codes.view(np.int8),
+        scene=packed.scene,
     )
 
 

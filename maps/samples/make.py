@@ -25,6 +25,7 @@ from refusals import (
     refused,
     refused_calibrations,
     refused_hypercolumns,
+    refused_scene_trees,
     sealed,
 )
 from trees import expected_of_trees, refused_trees, trees_of
@@ -34,6 +35,7 @@ from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName, project
 from hfnet_edge.map.container import CHECKSUM_AT, ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.methods.matching import nearest_two
 from hfnet_edge.methods.retrieval import retrieve
 from hfnet_edge.schema import description_generated as schema
@@ -176,6 +178,10 @@ def samples() -> dict[str, Sections]:
     rows = encode(codec, n.vectors(len(described.positions), 12))
     sought = replace(described.encoded(), hypercolumns=EncodedHypercolumns(12, codec, rows))
 
+    named = Numbers(11).source(3, 10, (8, 4), 60).encoded()
+    leaves = np.array([*range(10), -1, 4], np.int64)  # 4 branches of 3
+    named = replace(named, scene=SceneTree((4, 3), leaves, "0f1e2d3c4b5a6978" * 2))
+
     n = Numbers(6)
     newer = dict(lay_out(n.source(2, 5, (8, 4), 90)))
     newer |= {40: b"of a later version", 100: b"of a later tool"}  # type: ignore[dict-item]
@@ -191,6 +197,7 @@ def samples() -> dict[str, Sections]:
         "random_trees": {**lay_out(grown), **trees},
         "calibrated": lay_out(replace(calibrated, calibration=Calibration(3867, 1059, 4368, -212, 23))),
         "hypercolumns": lay_out(sought),
+        "scene_tree": lay_out(named),
     }
 
 
@@ -289,6 +296,17 @@ def expected(map_: LocalizationMap, n: Numbers) -> dict[str, object]:
             name: _plain(getattr(d, camel[0].lower() + camel[1:])) for name, camel in HYPERCOLUMN_FIELDS.items()
         }
         found["hypercolumns"] = _expected_hypercolumns(map_, map_.hypercolumn_codec, landmarks, n)
+    if Section.SCENE_TREE in map_.file.sections:
+        tree = map_.scene_tree
+        asked = [[0, 0], [1, 2], [3, 0], [3, 1], [3, 2], [0, 3], [4, 0], [-1, 0]]
+        queries = zip(asked, tree.landmarks_of(np.array(asked)).tolist(), strict=True)
+        found["scene_tree"] = {
+            "levels": len(tree.branches),
+            "branches": list(tree.branches),
+            "landmarks": map_.landmark_count,
+            "weights_hash": tree.weights_hash,
+            "queries": [{"labels": labels, "landmark": landmark} for labels, landmark in queries],
+        }
     return found
 
 
@@ -333,6 +351,9 @@ def make(folder: Path) -> None:
     sought = (folder / "hypercolumns.hfmap").read_bytes()
     cases = [checksummed(sought, *case) | {"check": "hypercolumns"} for case in refused_hypercolumns(sought)]
     _write_cases(folder / "refused_hypercolumns.json", "hypercolumns.hfmap", cases)
+    named = (folder / "scene_tree.hfmap").read_bytes()
+    cases = [checksummed(named, *case) | {"check": "scene_tree"} for case in refused_scene_trees(named)]
+    _write_cases(folder / "refused_scene_tree.json", "scene_tree.hfmap", cases)
 
 
 def _write_cases(path: Path, of: str, cases: list[dict[str, object]]) -> None:

@@ -191,6 +191,33 @@ def refused_hypercolumns(content: bytes) -> list[tuple[str, int, bytes]]:
     ]
 
 
+def refused_scene_trees(content: bytes) -> list[tuple[str, int, bytes]]:
+    """Changes to a map with a scene tree of 4 x 3 labels, for `checksummed`, that a reader which runs its network must
+    refuse."""
+    sections = LocalizationMap.read(content).file.sections
+    rows = {kind: HEADER.size + i * ENTRY.size for i, kind in enumerate(sections)}
+    at, leaves = sections[Section.SCENE_TREE].offset, sections[Section.SCENE_LANDMARKS].offset
+
+    def u4(value: int) -> bytes:
+        return struct.pack("<I", value)
+
+    return [
+        ("a scene tree of no levels", at, u4(0)),
+        ("a scene tree of five levels", at, u4(5)),
+        ("a scene tree with labels below its last level", at, u4(1)),
+        ("a level without labels", at + 4, u4(0)),
+        ("a level of too many labels", at + 4, u4(1025)),
+        ("a level of 2^32 - 1 labels", at + 8, u4(2**32 - 1)),
+        ("another number of leaves than there are landmarks of them", at + 8, u4(4)),
+        ("labels of a level that there is not", at + 16, u4(1)),
+        ("a scene tree of another number of landmarks", at + 20, u4(11)),
+        ("a hash that is not ASCII", at + 24, b"\xff"),
+        ("a leaf past the last landmark", leaves, u4(10)),
+        ("a leaf far past the last landmark", leaves + 44, u4(2**32 - 2)),
+        ("SCENE_LANDMARKS missing, an unknown section in its place", rows[Section.SCENE_LANDMARKS], u4(40)),
+    ]
+
+
 def checksummed(content: bytes, why: str, where: int, new: bytes) -> dict[str, object]:
     """A case of `refused`: some bytes replaced, and the checksums that this changes."""
     changed = bytearray(content)

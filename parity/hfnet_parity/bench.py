@@ -24,6 +24,7 @@ from hfnet_edge.image.image_file import open_image
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.description import IMAGE
 from hfnet_edge.networks.network import description_of
 from hfnet_edge.record.bench import BenchJob, BenchRun
 from hfnet_edge.record.runner import BENCH, IMAGES, JOB, MAP, OUT, network_names
@@ -131,7 +132,7 @@ def measure(
         InputError: an image cannot be copied. BackendError: the backend is not available, or a run failed there.
     """
     descriptions = {model: description_of(model) for model in models}
-    patches = [model for model in models if descriptions[model].describes_patches]
+    patches = [model for model in models if descriptions[model].kind != IMAGE]
     models = [model for model in models if model not in patches] or patches
     patches = [] if models == patches else patches
     place, config = LocalizationMap.open(map_), LocalizationConfig(method)

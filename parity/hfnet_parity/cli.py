@@ -13,6 +13,7 @@ import typer
 
 from hfnet_edge.errors import InputError, InstallError
 from hfnet_edge.geometry import Pose
+from hfnet_edge.record.recording import PREFIXES
 from hfnet_edge.shell.command_files import CommandFiles
 from hfnet_edge.shell.console import command, progress, reports_errors, run, wrote
 from hfnet_edge.shell.extras import needs
@@ -134,7 +135,8 @@ def record(
         print(f"this reference is in {' and '.join(precisions)}, not in float: for the same model on other machines")
     if truth is None:
         print("without --reference the report has no recall and no medians, and the bundle is no gate for hfnet-export")
-    letters = ("M.tflite", "P.tflite") if recording.has_patch_network else ("M.tflite",)
+    named = {"": "M.tflite", "patch_": "P.tflite", "scene_": "scene.tflite"}
+    letters = [named[of] for of in PREFIXES if f"{of}weights_hash" in recording.about]
     ships = (*(part for letter in letters for part in ("--model", letter)), "--map", map_ or "M.hfmap")
     wrote(output, command("hfnet-parity", "run", output, *ships, "--html", "report.html"))
 

@@ -177,7 +177,7 @@ def ran(recording: Recording) -> str:
     digits. As far as they are known."""
     about = recording.about
     known = [about[key] for key in ("processor", "machine", "kernels", "solver", "method") if about.get(key)]
-    for what, of in (("model", ""), ("patch model", "patch_")):
+    for what, of in (("model", ""), ("patch model", "patch_"), ("scene model", "scene_")):
         precision, digits = about.get(f"{of}precision", ""), about.get(f"{of}model_hash", "")
         words = ({"none": "float32"}.get(precision, precision), f"{what} {digits[:8]}" if digits else "")
         known += [" ".join(word for word in words if word)] if any(words) else []

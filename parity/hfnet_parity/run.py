@@ -16,6 +16,7 @@ from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.description import IMAGE, PATCHES
 from hfnet_edge.networks.network import description_of
 from hfnet_edge.record.recording import Recording
 from hfnet_edge.record.recording_file import read_recording
@@ -141,15 +142,15 @@ def layers_of(bundle: Bundle, networks: Sequence[Path], count: int = 4) -> tuple
     from hfnet_parity.layers import layer_noise
 
     descriptions = [description_of(file) for file in networks]
-    at = max(range(len(networks)), key=lambda i: descriptions[i].describes_patches)
+    at = max(range(len(networks)), key=lambda i: descriptions[i].kind == PATCHES)
     name = network_names(descriptions)[at]
     if name not in bundle.members:
         return ()
     with tempfile.TemporaryDirectory() as folder:
         bundle.unpack_images(Path(folder))
         files = [Path(folder) / file for file in list(bundle.files().values())[:: -(-len(bundle.files()) // count)]]
-        size = next((d.input_size for d in descriptions if not d.describes_patches), descriptions[at].input_size)
+        size = next((d.input_size for d in descriptions if d.kind == IMAGE), descriptions[at].input_size)
         images = [load_photo(file, size).pixels for file in files]
-    if descriptions[at].describes_patches:
+    if descriptions[at].kind == PATCHES:
         images = [patch for image in images for patch in cut(image, detect(image, PATCHES_TRIED))]
     return layer_noise(bundle.member(name), read_bytes(networks[at]), images)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hfnet_edge.errors import InputError
-from hfnet_edge.record.recording import Recording
+from hfnet_edge.record.recording import PREFIXES, Recording
 from hfnet_edge.shell.reading import MAX_SETTINGS, parse_toml, read_text
 from hfnet_parity.measures import MEASURES
 
@@ -29,9 +29,9 @@ def profile_of(reference: Recording, run: Recording) -> str:
         return HLOC
     if a.get("map_hash") != b.get("map_hash"):
         return "packed"
-    if any(a.get(key) != b.get(key) for key in ("model_hash", "patch_model_hash", "processor")):
+    if any(a.get(key) != b.get(key) for key in (*(f"{of}model_hash" for of in PREFIXES), "processor")):
         return "quantized"
-    precisions = [b[key] for key in ("precision", "patch_precision") if key in b]
+    precisions = [b[f"{of}precision"] for of in PREFIXES if f"{of}precision" in b]
     return "identical" if precisions and all(p in INTEGER for p in precisions) else "rounded"
 
 

@@ -277,6 +277,35 @@ class Hypercolumns:
         return sum(a * b for a, b in zip(y, self.of(landmark), strict=True))
 
 
+class SceneTree:
+    """The scene tree of a map. Raises ValueError for everything that the document says to refuse."""
+
+    def __init__(self, r: Reader):
+        require(28 in r.sections and 29 in r.sections, "both sections of the scene tree")
+        r.shaped(28, 56)
+        head = r.use(28)
+        levels, *branches = struct.unpack_from("<5I", head)
+        require(1 <= levels <= 4 and all(1 <= b <= 1024 for b in branches[:levels]), "branches")
+        require(not any(branches[levels:]), "branches below the last level")
+        self.branches, leaves = branches[:levels], 1
+        for b in self.branches:
+            leaves *= b
+        require(leaves <= 1 << 24 and struct.unpack_from("<I", head, 20)[0] == r.L, "leaves, landmarks")
+        self.weights_hash = head[24:56].rstrip(b"\0").decode("ascii")
+        r.shaped(29, 4 * leaves)
+        self.landmarks = struct.unpack(f"<{leaves}I", r.use(29))
+        require(all(n < r.L or n == 2**32 - 1 for n in self.landmarks), "a leaf's landmark")
+
+    def landmark(self, labels: list[int]) -> int:
+        leaf = 0
+        for label, branches in zip(labels, self.branches, strict=True):
+            if not 0 <= label < branches:
+                return -1
+            leaf = leaf * branches + label
+        found = self.landmarks[leaf]
+        return -1 if found == 2**32 - 1 else found
+
+
 class Calibration:
     """The calibration of a map. Raises ValueError for everything that the document says to refuse."""
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spec_reader import FIELDS, Calibration, Hypercolumns, Reader, Trees, decode_list
+from spec_reader import FIELDS, Calibration, Hypercolumns, Reader, SceneTree, Trees, decode_list
 
 from hfnet_edge.errors import MapFormatError
-from hfnet_edge.map import calibration, codecs, container, map_file, observation_list, random_trees
+from hfnet_edge.map import calibration, codecs, container, map_file, observation_list, random_trees, scene_tree
 from hfnet_edge.map.container import ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import TILE, LocalizationMap
 from hfnet_edge.schema import description_generated
@@ -28,7 +28,7 @@ MAPS = Path(__file__).parents[2] / "maps"
 SAMPLES = MAPS / "samples"
 NAMES = (
     "minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees", "calibrated",
-    "hypercolumns",
+    "hypercolumns", "scene_tree",
 )  # fmt: skip
 SPEC = (MAPS / "SPEC.md").read_text(encoding="utf-8")
 
@@ -198,6 +198,18 @@ def test_readers_agree_on_hypercolumns_of_every_codec(make):
         assert m.hypercolumn_codec.query(cells).tolist() == [theirs.compared(cell) for cell in cells.tolist()]
 
 
+def test_both_readers_follow_labels_to_the_same_landmarks():
+    content, found = sample("scene_tree")
+    theirs, ours, told = SceneTree(Reader(content)), LocalizationMap.read(content).scene_tree, found["scene_tree"]
+    assert tuple(theirs.branches) == ours.branches == tuple(told["branches"]) and told["levels"] == len(ours.branches)
+    assert theirs.weights_hash == ours.weights_hash == told["weights_hash"]
+    for query in told["queries"]:
+        assert theirs.landmark(query["labels"]) == query["landmark"]
+    asked = np.random.default_rng(4).integers(-1, 6, (200, 2))
+    assert ours.landmarks_of(asked).tolist() == [theirs.landmark(labels) for labels in asked.tolist()]
+    assert ours.landmarks_of(np.array([[2**62, 2**62]])).tolist() == [-1]
+
+
 def test_the_samples_have_what_the_document_says():
     read = {name: Reader(sample(name)[0]) for name in NAMES}
     assert {row[0].strip("`") for row in table("map", "what it has")} == set(NAMES)
@@ -215,6 +227,9 @@ def test_the_samples_have_what_the_document_says():
     assert read["hypercolumns"].version == (2, 3) and not {12, *range(16, 24)} & read["hypercolumns"].sections.keys()
     assert [kind for kind in read["hypercolumns"].sections if 24 <= kind < 64] == [24, 26, 27]
     assert not any(r.meta["hypercolumn_dim"] for name, r in read.items() if name != "hypercolumns")
+    named = SceneTree(read["scene_tree"])
+    assert read["scene_tree"].version == (2, 4) and named.landmarks.count(2**32 - 1) == 1
+    assert len(set(named.landmarks)) == len(named.landmarks) - 1 and 27 not in read["scene_tree"].sections
     moved = sample("calibrated")[1]["calibration"]["moved"]
     assert {abs(points) for _, *both in moved for points in both} > {calibration.LARGEST}
     trees, (_, found) = Trees(read["random_trees"]), sample("random_trees")
@@ -227,12 +242,12 @@ def test_the_samples_have_what_the_document_says():
     assert found["query"]["distances"][0] == found["query"]["distances"][1]
 
 
-USERS = {"trees": Trees, "calibration": Calibration, "hypercolumns": Hypercolumns}
+USERS = {"trees": Trees, "calibration": Calibration, "hypercolumns": Hypercolumns, "scene_tree": SceneTree}
 CASES = [
     case | {"of": listed["of"]}
     for listed in (
         json.loads((SAMPLES / f"{name}.json").read_text())
-        for name in ("refused", "refused_trees", "refused_calibration", "refused_hypercolumns")
+        for name in ("refused", "refused_trees", "refused_calibration", "refused_hypercolumns", "refused_scene_tree")
     )
     for case in listed["cases"]
 ]
@@ -326,7 +341,8 @@ def test_byte_tables_have_no_holes_and_the_sizes_of_the_code():
             sizes.append(end)
         assert int(offset) in (0, end)
         end = int(offset) + int(length)
-    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size]
+    tree = scene_tree.SCENE_TREE.itemsize
+    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size, tree]
     fields = {row[3]: int(row[0]) for row in table("offset", "bytes")}
     assert fields["checksum"] == container.CHECKSUM_AT
     assert {name: TILE.fields[name][1] for name in TILE.names} == {name: fields[name] for name in TILE.names}
@@ -357,6 +373,9 @@ def test_limits_are_those_of_the_code():
         ("count_bits", ", ".join(map(str, map_file.COUNT_BITS))),
         ("K / S and K' / S'", map_file.MAX_SUBSPACE_DIM),
         ("origin", f"10^{math.log10(map_file.MAX_ORIGIN):.0f}"),
+        ("levels of a scene tree", scene_tree.MAX_LEVELS),
+        ("labels of a level", scene_tree.MAX_BRANCHES),
+        ("leaves of a scene tree", f"2^{scene_tree.MAX_LEAVES.bit_length() - 1}"),
         ("bytes of a varint", observation_list.MAX_VARINT),
         ("slope of a calibration", calibration.MAX_SLOPE),
         ("points", calibration.LARGEST),

@@ -116,6 +116,7 @@ class Packer:
             source.networks.local_dim,
             source.networks.global_dim,
             hypercolumn_dim(self._described),
+            0 if source.scene is None else len(source.scene.landmarks),
         )
         trees = TREES_FIXED + self.tree_bytes * counts.landmarks if self.tree_bytes else 0
         return expected_size(counts, settings) + trees

@@ -145,7 +145,8 @@ def lay_out(content: MapContent) -> Sections:
         Section.HYPERCOLUMN_CODEBOOK: None if h is None else h.codec.codebook,
         Section.HYPERCOLUMNS: None if h is None else h.codes,
     }
-    return {kind: part for kind, part in sections.items() if part is not None}
+    scene = {} if source.scene is None else source.scene.sections(len(source.positions))
+    return {kind: part for kind, part in sections.items() if part is not None} | scene
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Counts:
         names: of the images.
         landmarks, observations, descriptors: (N,) numbers.
         local_dim, global_dim: of the networks. hypercolumn_dim: likewise; 0: there are none.
+        scene_leaves: of a scene network's tree.
     """
 
     names: Sequence[str]
@@ -165,6 +167,7 @@ class Counts:
     local_dim: int
     global_dim: int
     hypercolumn_dim: int = 0
+    scene_leaves: int = 0
 
 
 def expected_lengths(counts: Counts, settings: Settings) -> dict[Section, float | np.ndarray]:
@@ -192,6 +195,7 @@ def expected_lengths(counts: Counts, settings: Settings) -> dict[Section, float 
         Section.HYPERCOLUMN_PROJECTION: h.dim * dim * h.projects(dim),
         Section.HYPERCOLUMN_CODEBOOK: h.dim * CENTROIDS * bool(h.subspaces),
         Section.HYPERCOLUMNS: c.landmarks * h.row_bytes,
+        Section.SCENE_LANDMARKS: 4 * c.scene_leaves,
     }
 
 

@@ -24,6 +24,7 @@ from hfnet_edge.map.codecs import CENTROIDS, Codec, CodecName, project, rounded
 from hfnet_edge.map.container import MapBytes, Section, open_file
 from hfnet_edge.map.observation_list import TILE_SIZE
 from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.schema.description_generated import MapDescription, MapDescriptionT
 
 TILE = np.dtype([("origin", "<f4", 3), ("step", "<f4"), ("first_descriptor", "<u4")])
@@ -140,6 +141,12 @@ class LocalizationMap:
         """The random trees of a map that has some, all of them checked. Raises MismatchError, MapFormatError: see
         `RandomTrees.read`."""
         return RandomTrees.read(self.file, self.description)
+
+    @cached_property
+    def scene_tree(self) -> SceneTree:
+        """What the labels of the map's scene network mean. Raises MismatchError: there is none. MapFormatError: see
+        `SceneTree.read`."""
+        return SceneTree.read(self.file, self.landmark_count)
 
     @cached_property
     def global_descriptors(self) -> np.ndarray:
@@ -269,11 +276,13 @@ class LocalizationMap:
             total += len(rows)
         if total != self.description.descriptorCount:
             raise self.file.fail(f"{total} descriptors, META says {self.description.descriptorCount}")
-        if any(Section.RANDOM_TREES <= kind <= Section.TREE_LANDMARKS for kind in self.file.sections):
-            try:
+        try:
+            if any(Section.RANDOM_TREES <= kind <= Section.TREE_LANDMARKS for kind in self.file.sections):
                 _ = self.trees
-            except MismatchError as e:  # trees of another map
-                raise MapFormatError(e.problem, e.remedy) from e
+            if any(Section.SCENE_TREE <= kind <= Section.SCENE_LANDMARKS for kind in self.file.sections):
+                _ = self.scene_tree
+        except MismatchError as e:  # trees of another map, or not all of one
+            raise MapFormatError(e.problem, e.remedy) from e
 
     @cached_property
     def _offsets(self) -> np.ndarray:

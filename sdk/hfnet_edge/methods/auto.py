@@ -13,25 +13,33 @@ from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.hierarchical import Hierarchical
 from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method, Query
 from hfnet_edge.methods.parallel import Parallel
+from hfnet_edge.methods.scene_coordinates import SceneCoordinates
 from hfnet_edge.methods.sparse_to_dense import SparseToDense
 from hfnet_edge.networks.by_role import Networks
-from hfnet_edge.networks.description import HYPERCOLUMN_ROLE
+from hfnet_edge.networks.description import HYPERCOLUMN_ROLE, SCENE_ROLE
 
 
 class Auto(Method):
-    """Hierarchical; where none of its poses is accepted sparse-to-dense, in a map of hypercolumns; then parallel, in
-    one with random trees. Of all poses the best is judged, and the result says which method found it."""
+    """Hierarchical; where none of its poses is accepted what the map and the networks allow: scene coordinates, in a
+    map of a scene network; sparse-to-dense, in one of hypercolumns; parallel, in one with random trees. Of all poses
+    the best is judged, and the result says which method found it."""
 
-    search_stages: ClassVar[tuple[str, ...]] = (*Hierarchical.search_stages, "search", "trees")
+    search_stages: ClassVar[tuple[str, ...]] = (*Hierarchical.search_stages, "predict", "search", "trees")
     by_features = False
 
     def __init__(self, map_: LocalizationMap, networks: Networks, config: LocalizationConfig):
         super().__init__(map_, networks, config)
         self._methods: dict[str, Method] = {"hierarchical": Hierarchical(map_, networks, config)}
+        if Section.SCENE_TREE in map_.file.sections and SCENE_ROLE in networks:
+            self._methods["scene-coordinates"] = SceneCoordinates(map_, networks, config)
         if map_.hypercolumn_codec is not None and (not list(networks) or HYPERCOLUMN_ROLE in networks):
             self._methods["sparse-to-dense"] = SparseToDense(map_, networks, config)
         if Section.RANDOM_TREES in map_.file.sections:
             self._methods["parallel"] = Parallel(map_, networks, config)
+
+    @classmethod
+    def further_roles(cls, map_: LocalizationMap) -> frozenset[str]:
+        return frozenset({SCENE_ROLE} if Section.SCENE_TREE in map_.file.sections else ())
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from hfnet_edge.methods.auto import Auto
 from hfnet_edge.methods.hierarchical import Hierarchical
 from hfnet_edge.methods.method import LocalizationConfig, Method
 from hfnet_edge.methods.parallel import Parallel, Retrieval, Trees, TreesAbsolute
+from hfnet_edge.methods.scene_coordinates import SceneCoordinates
 from hfnet_edge.methods.sparse_to_dense import SparseToDense
 from hfnet_edge.networks.by_role import Networks, check_networks
 
@@ -22,6 +23,7 @@ METHODS: Mapping[str, type[Method]] = {
     "trees-absolute": TreesAbsolute,
     "parallel": Parallel,
     "sparse-to-dense": SparseToDense,
+    "scene-coordinates": SceneCoordinates,
     "auto": Auto,
 }
 
@@ -76,5 +78,5 @@ def open_method(map_: LocalizationMap, networks: Networks | None, config: Locali
     """
     kind = method_class(config.method)
     if networks is not None:
-        check_networks(networks, map_, kind.roles(map_))
+        check_networks(networks, map_, kind.roles(map_), kind.further_roles(map_))
     return kind(map_, Networks() if networks is None else networks, config)

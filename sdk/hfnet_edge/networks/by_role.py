@@ -6,18 +6,26 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hfnet_edge.errors import InputError, MismatchError
+from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.description import (
     GLOBAL_ROLE,
     HYPERCOLUMN_ROLE,
+    IMAGE,
     LOCAL_ROLE,
     PATCH_ROLE,
+    PATCHES,
+    SCENE,
+    SCENE_ROLE,
     Description,
     read_description,
 )
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.networks.network import Network, read_model
 from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.networks.scene import SceneModel
+
+LOADED_AS: dict[str, type[Network]] = {IMAGE: Model, PATCHES: PatchModel, SCENE: SceneModel}
 
 
 class Networks:
@@ -69,7 +77,7 @@ class Networks:
     def image(self) -> Model:
         """The network that sees the whole image. Raises MismatchError: there is none."""
         network = self[GLOBAL_ROLE]
-        assert not network.description.describes_patches, "a description has the roles of one kind"
+        assert network.description.kind == IMAGE, "a description has the roles of one kind"
         return network  # type: ignore[return-value]
 
     @property
@@ -82,7 +90,7 @@ def open_network(path: Path | str, threads: int = 2, content: bytes | None = Non
     """Loads a network of whatever kind its description says. Arguments and errors as of `Network`."""
     content = read_model(path) if content is None else content
     description = read_description(content, str(path))
-    return (PatchModel if description.describes_patches else Model)(path, threads, content, description)
+    return LOADED_AS[description.kind](path, threads, content, description)
 
 
 def weights_of(map_: LocalizationMap) -> dict[str, str]:
@@ -90,15 +98,21 @@ def weights_of(map_: LocalizationMap) -> dict[str, str]:
     d = map_.description
     image = d.globalWeightsHash or d.weightsHash
     hashes = {PATCH_ROLE if d.globalWeightsHash else LOCAL_ROLE: d.weightsHash, GLOBAL_ROLE: image}
-    return hashes if map_.hypercolumn_codec is None else {**hashes, HYPERCOLUMN_ROLE: image}
+    if map_.hypercolumn_codec is not None:
+        hashes[HYPERCOLUMN_ROLE] = image
+    if Section.SCENE_TREE in map_.file.sections:
+        hashes[SCENE_ROLE] = map_.scene_tree.weights_hash
+    return hashes
 
 
-def check_networks(networks: Networks, map_: LocalizationMap, roles: Collection[str]) -> None:
+def check_networks(
+    networks: Networks, map_: LocalizationMap, roles: Collection[str], further: Collection[str] = ()
+) -> None:
     """The networks give what a method asks of them, no more, and what the map has of it was made with the same weights;
     another precision is fine.
 
     Args:
-        roles: that the method asks for.
+        roles: that the method asks for. further: that it uses where they are there.
 
     Raises:
         MismatchError: says what is missing, not needed, or differs.
@@ -113,17 +127,21 @@ def check_networks(networks: Networks, map_: LocalizationMap, roles: Collection[
         raise MismatchError(
             f"the landmarks of {where} are described by the patch network {d.architecture}", "name it too: --model"
         )
+    if SCENE_ROLE in roles and SCENE_ROLE not in networks:
+        raise MismatchError(f"the method asks for the scene network of {where}", "name it too: --model scene.tflite")
     for role in sorted(roles):
         _ = networks[role]  # raises
     for network in networks:
         given = network.description.outputs.keys()
-        if not given & roles:
+        if not given & {*roles, *further}:
             raise MismatchError(
                 f"{network.path} gives {', '.join(given)}, which is not asked for in {where}",
                 "leave it out, or build the map with it"
-                + (" (`hfnet-map build --method parallel`)" if PATCH_ROLE in given else ""),
+                + (" (`hfnet-map build --method parallel`)" if PATCH_ROLE in given else "")
+                + (", or ask for it with --method scene-coordinates" if SCENE_ROLE in given else ""),
             )
-    for role in sorted(set(roles) & hashes.keys() - {HYPERCOLUMN_ROLE}):  # which the global descriptor's network gives
+    asked = {*roles, *(role for role in further if role in networks)}
+    for role in sorted(asked & hashes.keys() - {HYPERCOLUMN_ROLE}):  # which the global descriptor's network gives
         found = networks[role].description
         if found.weights_hash != hashes[role]:
             raise MismatchError(

@@ -27,6 +27,8 @@ FINER_ROLES = {"local_descriptors_quarter": 4, "local_descriptors_half": 2}
 LOCAL_ROLES = {LOCAL_ROLE: CELL, **FINER_ROLES}
 HYPERCOLUMN_ROLE = "hypercolumns"  # of every cell of the input; a network may have it
 PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
+SCENE_ROLE = "scene_labels"  # of a scene network, which has no other
+KINDS = IMAGE, PATCHES, SCENE = ("an HF-Net", "a patch network", "a scene network")
 DETECTORS = NETWORK, BLOBS = ("network", "blobs")  # who finds keypoints; the network adds its own to blobs
 PRECISIONS = ("none", "fp16", "dynamic", "int8")
 TFLITE_IDENTIFIER = b"TFL3"
@@ -50,9 +52,9 @@ class Description:
         precision: "none" (float32), "fp16", "dynamic" or "int8".
         input_size: height, width in pixels.
         input_range: what grey levels 0 and 255 are mapped to.
-        local_dim, global_dim: widths of the descriptors, of the local ones all parts together; a patch network has no
-            global one: 0.
-        nms_radius: of the keypoint decoding, pixels of the network's input; 0 of a patch network.
+        local_dim, global_dim: widths of the descriptors, of the local ones all parts together; patch and scene networks
+            have no global one: 0. The local ones of a scene network are what it is given.
+        nms_radius: of the keypoint decoding, pixels of the network's input; 0 where there is none.
         outputs: role to name in the default signature.
         toolchain: versions that made the file.
         detector: one of `DETECTORS`: the network, or `hfnet_edge.image.blobs`, which its descriptors were taught at.
@@ -71,9 +73,9 @@ class Description:
     detector: str = NETWORK
 
     @property
-    def describes_patches(self) -> bool:
-        """It is a patch network, for `hfnet_edge.networks.patches.PatchModel`, not an HF-Net."""
-        return PATCH_ROLE in self.outputs
+    def kind(self) -> str:
+        """One of `KINDS`: for `hfnet_edge.networks.hfnet.Model`, `.patches.PatchModel` or `.scene.SceneModel`."""
+        return PATCHES if PATCH_ROLE in self.outputs else SCENE if SCENE_ROLE in self.outputs else IMAGE
 
     def scale(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W) or (N, H, W) uint8 grey levels to the network's input, (N, H, W, 1) float32 in ``input_range``."""
@@ -178,22 +180,24 @@ def _what_is_wrong(d: Description) -> str:
     if d.precision not in PRECISIONS:
         return f"its precision is {d.precision!r}, not one of {', '.join(PRECISIONS)}"
     optional = {*FINER_ROLES, HYPERCOLUMN_ROLE}
-    needed = d.outputs.keys() if d.describes_patches else d.outputs.keys() - optional
-    if needed not in [{PATCH_ROLE}, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
+    needed = d.outputs.keys() - optional if d.kind == IMAGE else d.outputs.keys()
+    if needed not in [{PATCH_ROLE}, {SCENE_ROLE}, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
         return (
             f"its outputs are {sorted(d.outputs)[:8]}; an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and "
             f"{' and '.join(DESCRIPTOR_ROLES)}, may have {' and '.join([*FINER_ROLES, HYPERCOLUMN_ROLE])}; "
-            f"a patch network has {PATCH_ROLE}"
+            f"a patch network has {PATCH_ROLE}, a scene network {SCENE_ROLE}"
         )
-    if not all(CELL <= side <= MAX_SIDE and side % CELL == 0 for side in d.input_size):
+    if d.kind == SCENE:
+        if d.input_size not in ((1, d.local_dim), (1, d.local_dim + 2)):  # the number of an image too
+            return f"it takes rows of {d.input_size}, not of its {d.local_dim} dimensions"
+    elif not all(CELL <= side <= MAX_SIDE and side % CELL == 0 for side in d.input_size):
         return f"its input is {d.input_size[0]}x{d.input_size[1]}, not multiples of {CELL} up to {MAX_SIDE}"
-    if d.describes_patches and d.input_size != (SIDE, SIDE):
+    if d.kind == PATCHES and d.input_size != (SIDE, SIDE):
         return f"it takes patches of {d.input_size[0]}x{d.input_size[1]}, not {SIDE}x{SIDE}"
     low, high = d.input_range
     if not (math.isfinite(high - low) and -MAX_LEVEL <= low < high <= MAX_LEVEL):
         return f"its input range is {low} to {high}"
-    least = 0 if d.describes_patches else 1
-    most = 0 if d.describes_patches else MAX_GLOBAL_DIM
+    least, most = (1, MAX_GLOBAL_DIM) if d.kind == IMAGE else (0, 0)
     if not (1 <= d.local_dim <= MAX_LOCAL_DIM and least <= d.global_dim <= most):
         return f"its descriptors have {d.local_dim} (local) and {d.global_dim} (global) dimensions"
     if not 0 <= d.nms_radius <= MAX_NMS_RADIUS:

@@ -19,15 +19,19 @@ from hfnet_edge.image.keypoints import CELL
 from hfnet_edge.networks.description import (
     FINER_ROLES,
     HYPERCOLUMN_ROLE,
+    IMAGE,
     LOCAL_ROLE,
     LOCAL_ROLES,
     PATCH_ROLE,
+    SCENE_ROLE,
     Description,
     read_description,
 )
 from hfnet_edge.shell.quiet import quiet
 from hfnet_edge.shell.reading import read_bytes
 from hfnet_edge.tensor import Output, Tensor
+
+OWN_WIDTH = (*FINER_ROLES, HYPERCOLUMN_ROLE, SCENE_ROLE)  # roles that say themselves how wide they are
 
 
 class Network:
@@ -48,7 +52,7 @@ class Network:
             also by a call that LiteRT fails in.
     """
 
-    describes_patches = False
+    kind = IMAGE  # of `hfnet_edge.networks.description.KINDS`
     batch = 1  # of the interpreter's input
 
     def __init__(
@@ -63,17 +67,15 @@ class Network:
             raise ModelError(f"{threads} threads are not between 1 and 64", "give the number of cores")
         content = read_model(path) if content is None else content
         self.description = description or read_description(content, str(path))
-        if self.description.describes_patches != self.describes_patches:
-            kind = "a patch network" if self.description.describes_patches else "an HF-Net"
+        if self.description.kind != self.kind:
             raise ModelError(
-                f"{path} is {kind} ({self.description.architecture})",
-                f"name {'a patch network (`hfnet-export crbnet`)' if self.describes_patches else 'an HF-Net'}",
+                f"{path} is {self.description.kind} ({self.description.architecture})", f"name {self.kind}"
             )
         self._content = content
         self._slots = Semaphore(os.cpu_count() or 1)
         first = self._open()
         self._idle: deque[_Interpreter] = deque([first])
-        self.kernels = first.kernels
+        self.kernels, self.widths = first.kernels, self._widths(first)
 
     def run(self, pixels: np.ndarray) -> dict[str, Output]:
         """The network's outputs by role, the batch first.
@@ -112,13 +114,16 @@ class Network:
             raise ModelError(f"{self.path} cannot be run: {e}", "export it again with `hfnet-export`") from e
         if opened.input_shape != (self.batch, h, w, 1):
             raise ModelError(f"{self.path} takes {opened.input_shape}, and says {h}x{w} of itself", "export it again")
-        roles = (*FINER_ROLES, HYPERCOLUMN_ROLE)
-        widths = {role: opened.output_shapes.get(self.description.outputs.get(role), (0,))[-1] for role in roles}
-        expected = output_shapes(self.description, self.batch, widths)
+        expected = output_shapes(self.description, self.batch, self._widths(opened))
         for role, name in self.description.outputs.items():
             if opened.output_shapes.get(name) != expected[role] or 0 in expected[role]:
                 raise ModelError(f"{self.path}: no output of shape {expected[role]} is its {role}", "export it again")
         return opened
+
+    def _widths(self, opened: _Interpreter) -> dict[str, int]:
+        """Channels of the outputs whose number the description does not say, by role."""
+        outputs = self.description.outputs
+        return {role: opened.output_shapes.get(outputs[role], (0,))[-1] for role in OWN_WIDTH if role in outputs}
 
 
 class _Interpreter:
@@ -155,11 +160,11 @@ def output_shapes(
     """The shape of each role's output, with the batch; also of the roles that this network lacks.
 
     Args:
-        own: channels of the `FINER_ROLES` and of the hypercolumns, which the description does not say; the other local
-            descriptors have what the finer ones leave of ``local_dim``.
+        own: channels of the roles `OWN_WIDTH`, which the description does not say; the other local descriptors have
+            what the finer ones leave of ``local_dim``.
     """
     height, width = description.input_size
-    widths = {**dict.fromkeys((*FINER_ROLES, HYPERCOLUMN_ROLE), 0), **(own or {})}
+    widths = {**dict.fromkeys(OWN_WIDTH, 0), **(own or {})}
     widths[LOCAL_ROLE] = max(0, description.local_dim - sum(widths[role] for role in FINER_ROLES))
     return {
         "keypoint_logits": (batch, height // CELL, width // CELL, CELL * CELL + 1),
@@ -168,6 +173,7 @@ def output_shapes(
         HYPERCOLUMN_ROLE: (batch, height // CELL, width // CELL, widths[HYPERCOLUMN_ROLE]),
         "global_descriptor": (batch, description.global_dim),
         PATCH_ROLE: (batch, description.local_dim),
+        SCENE_ROLE: (batch, widths[SCENE_ROLE]),
     }
 
 

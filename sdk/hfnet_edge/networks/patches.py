@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from hfnet_edge.image.keypoints import quantize
-from hfnet_edge.networks.description import PATCH_ROLE
+from hfnet_edge.networks.description import PATCH_ROLE, PATCHES
 from hfnet_edge.networks.network import Network
 
 
@@ -19,7 +19,7 @@ class PatchModel(Network):
     patch's descriptor is does not depend on the others.
     """
 
-    describes_patches = True
+    kind = PATCHES
     batch = 128
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:

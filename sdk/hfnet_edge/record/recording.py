@@ -27,6 +27,12 @@ from hfnet_edge.tensor import Output
 SKETCH = 8  # one cell of eight of the dense outputs is kept, on a lattice that meets every row and column
 HASH_DIGITS = 32
 
+PREFIXES = (
+    "",
+    "patch_",
+    "scene_",
+)  # of what `Recording.about` says of a network, by `hfnet_edge.networks.description.KINDS`
+
 
 @dataclass(frozen=True)
 class Matched:

@@ -29,9 +29,9 @@ from hfnet_edge.localizer import LocalizationConfig, Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.registry import method_name
 from hfnet_edge.networks.by_role import open_network
-from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.description import KINDS, Description
 from hfnet_edge.record.bench import BenchJob, bench
-from hfnet_edge.record.recording import QueryRecord, Recording, digest, record_query
+from hfnet_edge.record.recording import PREFIXES, QueryRecord, Recording, digest, record_query
 from hfnet_edge.record.recording_file import camera_from_json, camera_to_json, to_bytes
 from hfnet_edge.shell.console import EXIT_ERROR, error_line
 from hfnet_edge.shell.quiet import own_process
@@ -39,6 +39,8 @@ from hfnet_edge.shell.reading import parse_json, read_bytes
 from hfnet_edge.shell.writing import atomic_write
 
 JOB, MODEL, PATCHES, MAP, IMAGES, OUT = "job.json", "model.tflite", "patches.tflite", "map.hfmap", "images", "out"
+SCENE = "scene.tflite"
+NAMED = dict(zip(KINDS, (MODEL, PATCHES, SCENE), strict=True))
 RECORDING, BENCH = "recording.zip", "bench.json"
 
 OnQuery = Callable[[int, int], None]
@@ -100,17 +102,18 @@ def networks_of(folder: Path) -> list[Path]:
 
 
 def network_names(descriptions: Sequence[Description]) -> list[str]:
-    """What networks are called in a job and in a bundle: `MODEL`, a patch network `PATCHES`, further ones numbered."""
+    """What networks are called in a job and in a bundle: `MODEL`, a patch network `PATCHES`, a scene network `SCENE`,
+    further ones numbered."""
     names: list[str] = []
     for description in descriptions:
-        name = PATCHES if description.describes_patches else MODEL
+        name = NAMED[description.kind]
         names.append(name if name not in names else f"{Path(name).stem}{len(names) + 1}.tflite")
     return names
 
 
 def prefix_of(name: str) -> str:
     """What the keys of `about` start with that speak of the network of this name."""
-    return {MODEL: "", PATCHES: "patch_"}.get(name, f"{Path(name).stem}_")
+    return dict(zip(NAMED.values(), PREFIXES, strict=True)).get(name, f"{Path(name).stem}_")
 
 
 def record_queries(

@@ -14,7 +14,8 @@ MethodOption = Annotated[
         "--method",
         metavar="NAME",
         help="hierarchical; or auto, sparse-to-dense, in a map of `hfnet-map build --method sparse-to-dense`; or "
-        "retrieval, trees, trees-absolute, parallel, in one of `--method parallel`; or your own, module:Class.",
+        "retrieval, trees, trees-absolute, parallel, in one of `--method parallel`; or scene-coordinates, in one of "
+        "`hfnet-map train`; or your own, module:Class.",
     ),
 ]
 ToleranceOption = Annotated[
