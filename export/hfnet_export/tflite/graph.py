@@ -30,6 +30,8 @@ ALLOWED = {
     # dense scores: without the dustbin, cells unfolded to pixels, suppressed by pooling and comparing
     "SLICE", "STRIDED_SLICE", "DEPTH_TO_SPACE", "EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
     "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "SELECT", "SELECT_V2", "CAST", "ZEROS_LIKE", "FILL",
+    # labels, and what is told by them
+    "ARG_MAX", "GATHER",
 }  # fmt: skip
 NO_PRECISION = {schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL}  # of indices and comparisons
 UPGRADE = "install the versions that hfnet-edge is tested with: pip install -U 'hfnet-edge[export]'"

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
-from hfnet_edge.errors import InputError, OutputError
+from hfnet_edge.errors import InputError
 from hfnet_edge.shell.console import Report, silent
 from hfnet_export.networks.weights import save_weights
 from hfnet_export.tflite.calibration import image_files
@@ -29,7 +27,7 @@ from hfnet_export.training.distill import plot_losses
 from hfnet_export.training.patch_tracks import PatchTracks, of_photographs, of_scene
 from hfnet_export.training.runs import claim, commit, sha256
 from hfnet_export.training.training_recipe import BUNDLED_CRBNET_RECIPE, read_crbnet_training_recipe
-from hfnet_export.training.training_stage import Progress
+from hfnet_export.training.training_stage import Progress, writing
 
 EVERY = 14  # photograph is held out
 MIN_TRACKS = 64  # of what is trained on and of what is held out, from scenes and from photographs
@@ -84,7 +82,7 @@ def run_crbnet(
     )
     weights = output / "weights.npz"
     keep = keeper(config, {**card, "commit": commit(), "toolchain": toolchain()}, output)
-    with _writing(output):
+    with writing(output):
         train_crbnet(config, training, held_out, output, progress, checkpoint_every, keep)
     return weights
 
@@ -136,23 +134,11 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """TensorFlow's and the system's errors in the block become an OutputError."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as e:
-        why = (str(e).splitlines() or [type(e).__name__])[0]
-        raise OutputError(
-            f"the run in {folder} stopped: {why}", "check the folder, permissions, free space; the same command goes on"
-        ) from e
-
-
 def _cut(folder: Path, name: str, inputs: Sequence[Path], make: Callable[[], PatchTracks]) -> PatchTracks:
     """What was cut of these very files before, else what ``make`` returns, which is written to ``folder``."""
     file = folder / f"{name}-{sha256(list(inputs))[:16]}.npz"
     if not file.exists():
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         make().save(file)
     return PatchTracks.load(file)

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hfnet_edge.errors import HFNetEdgeError
+from hfnet_edge.errors import HFNetEdgeError, OutputError
 from hfnet_edge.shell.console import Report
 from hfnet_export.training.losses import Term, total_loss
 
@@ -158,3 +159,15 @@ def prefetch(items: Iterator, depth: int = 4) -> Iterator:
         if isinstance(item, Exception):
             raise item
         yield item
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """TensorFlow's and the system's errors in the block become an OutputError."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as e:
+        why = (str(e).splitlines() or [type(e).__name__])[0]
+        raise OutputError(
+            f"the run in {folder} stopped: {why}", "check the folder, permissions, free space; the same command goes on"
+        ) from e
