@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from hfnet_edge.shell.console import command, progress, reports_errors, run, siz
 from hfnet_edge.shell.extras import needs
 from hfnet_edge.shell.lists import find_images, read_names
 from hfnet_edge.shell.printing import printable
+from hfnet_edge.shell.quiet import quiet
 from hfnet_edge.shell.tables import show
 from hfnet_edge.shell.writing import atomic_folder, check_writable
 from hfnet_maps.build.reference import model_files
@@ -249,8 +251,9 @@ def pack(
         draw_reliability(chosen.calibrated.after, reliability)
         wrote(reliability)
     if place.networks.weights_hash:
-        patches = ("P.tflite",) if place.networks.global_weights_hash else ()
-        wrote(output, _localize(output, (model or "M.tflite", *patches), _method(sections)))
+        wrote(
+            output, _localize(output, _networks(place.networks.global_weights_hash, sections, model), _method(sections))
+        )
     else:  # of a network that is not known
         local, global_ = features or "features.h5", global_features or "global-feats.h5"
         hloc_files = ("--features", local, "--global-features", global_)
@@ -259,9 +262,18 @@ def pack(
 
 def _method(sections: Collection[int]) -> str:
     """The method that a map is for, by what it holds."""
+    if Section.SCENE_TREE in sections:
+        return "scene-coordinates"
     if Section.RANDOM_TREES in sections:
         return "parallel"
     return "auto" if Section.HYPERCOLUMNS in sections else "hierarchical"
+
+
+def _networks(patches: str, sections: Collection[int], model: Path | None = None) -> tuple[Path | str, ...]:
+    """What to name the networks of a map in a command: ``patches`` is the hash of the weights that are not a patch
+    network's, if there is one."""
+    others = [("P.tflite", bool(patches)), ("scene.tflite", Section.SCENE_TREE in sections)]
+    return (model or "M.tflite", *(name for name, there in others if there))
 
 
 def _localize(map_: Path, networks: Sequence[Path | str], method: str) -> str:
@@ -270,6 +282,71 @@ def _localize(map_: Path, networks: Sequence[Path | str], method: str) -> str:
     models = [part for network in networks for part in ("--model", network)]
     where = ("--images", "DIR", "--queries", "LIST", "-o", "poses.txt")
     return command("hfnet-localize", *how, "--map", map_, *models, *where)
+
+
+@main.command()
+@reports_errors
+def train(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE.hfmap", help="From `hfnet-map build`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="scene.tflite", help="The scene network.")],
+    map_: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="OUT.hfmap", help="The map with its labels; default: beside the network."),
+    ] = None,
+    width: Annotated[int, typer.Option(help="Of its layers: 64 makes 90 kB, 256 600 kB, and is more certain.")] = 256,
+    by_image: Annotated[
+        bool,
+        typer.Option("--by-image", help="Tell it a retrieved image with each keypoint: for places that repeat, rooms."),
+    ] = False,
+    steps: Annotated[int | None, typer.Option(help="Of the training; default: by the number of observations.")] = None,
+) -> None:
+    """Train a scene network: a small .tflite that knows one place and names the landmark of a keypoint at once.
+
+    It learns from the map alone, on the cores of this machine and in minutes. Stopped, the same command goes on.
+
+    Example:
+
+        hfnet-map train scene.hfmap -o scene.tflite
+    """
+    if not 16 <= width <= 1024:
+        raise InputError(f"--width {width} is not from 16 to 1024", "256 is usual")
+    if steps is not None and not 1 <= steps <= 1_000_000:
+        raise InputError(f"--steps {steps} is not from 1 to 1,000,000", "leave it out, or give 2500")
+    map_ = map_ or output.with_name(f"{output.stem}_map.hfmap")
+    folder = output.with_name(f"{output.stem}.training")
+    files = CommandFiles(source)
+    files.writes(output)
+    files.writes(map_)
+    check_writable(folder, folder=True)
+    needs("export", "tensorflow", "keras", "ai_edge_quantizer")
+    from hfnet_maps.content import BuiltMap, read_content
+    from hfnet_maps.pack.writer import full_sections, write_map
+
+    place = read_content(source)
+    if not isinstance(place, BuiltMap):
+        raise InputError(f"{source} is packed, and no longer holds what its images observed", "give the built map")
+    with quiet():
+        from hfnet_export.training.scene_stage import SceneTraining
+        from hfnet_maps.build.scene_training import train_scene
+    training = None if steps is None else SceneTraining(steps)
+    with progress() as report:
+        trained, told = train_scene(place, output, folder, width, by_image, training, report=report)
+    write_map(full_sections(trained), map_)
+    shutil.rmtree(folder)
+    table = Table(title="What came of it", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("landmarks that it knows, labels of each level", f"{told.landmarks}, {told.named}")
+    table.add_row(f"keypoints of {told.left_out} left-out images that it names right", f"{100 * told.held_out:.0f} %")
+    table.add_row("named as by the float network", f"{100 * told.export.fidelity.labels:.1f} %")
+    table.add_row("size, in float", f"{size_text(told.export.bytes)}, {size_text(told.export.float_bytes)}")
+    table.add_row(
+        f"milliseconds for {told.export.timed} keypoints, in float",
+        f"{told.export.milliseconds:.1f}, {told.export.float_milliseconds:.1f}",
+    )
+    show(table)
+    wrote(output)
+    wrote(map_, _pack(map_))
 
 
 @main.command()
@@ -291,11 +368,14 @@ def merge(
     from hfnet_maps.content import read_content
     from hfnet_maps.pack.writer import built_sections, write_map
 
-    merged = merge_sources([read_content(path) for path in sources], [str(path) for path in sources])
+    parts = [read_content(path) for path in sources]
+    merged = merge_sources(parts, [str(path) for path in sources])
     with progress() as report:
         sections = built_sections(merged, report)
     write_map(sections, output)
     print(f"{len(merged.names)} images, {len(merged.positions)} landmarks")
+    if any(part.scene is not None for part in parts):
+        print("scene networks know one map each: train one for the merged map with `hfnet-map train`")
     wrote(output, _pack(output))
 
 
@@ -366,6 +446,11 @@ def inspect(
         f"{d.imageCount} images, {d.landmarkCount} landmarks, {d.observationCount} observations, "
         f"{d.descriptorCount} descriptors"
     )
+    if Section.SCENE_TREE in m.file.sections:
+        tree = m.scene_tree
+        known = int((tree.landmarks >= 0).sum())
+        named = " x ".join(map(str, tree.branches))
+        print(f"scene network: weights {tree.weights_hash}, {named} labels for {known} landmarks")
     print(f"probabilities: {m.calibration if m.calibration.images else 'not calibrated to this map'}")
     table = Table()
     table.add_column("section")
@@ -386,7 +471,7 @@ def inspect(
 
         draw_map(m, picture)
         wrote(picture)
-    networks = ("M.tflite", "P.tflite") if d.globalWeightsHash else ("M.tflite",)
+    networks = _networks(d.globalWeightsHash, m.file.sections)
     print(f"next: {_localize(path, networks, _method(m.file.sections))}")
 
 
