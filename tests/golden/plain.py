@@ -16,6 +16,7 @@ from PIL import ExifTags, Image
 
 from golden.plain_blobs import PLAIN_BLOBS
 from golden.plain_dense import PLAIN_DENSE
+from golden.plain_scene import PLAIN_SCENE
 from golden.plain_trust import PLAIN_TRUST, refinement
 from golden.reader import STAGES
 from hfnet_edge.clock import Clock
@@ -383,7 +384,7 @@ def result(
 
 
 PLAIN = {
-    "load": load, "scale": scale, "scores": scores, "keypoints": keypoints, **PLAIN_BLOBS, **PLAIN_DENSE,
+    "load": load, "scale": scale, "scores": scores, "keypoints": keypoints, **PLAIN_BLOBS, **PLAIN_DENSE, **PLAIN_SCENE,
     "descriptors": descriptors, "global": global_, "retrieval": retrieval, "places": places, "compared": compared,
     "nearest": nearest, "matches": matches, "patches": patches, "signs": signs, "search": search, "pose": pose,
     "inliers": inliers, **PLAIN_TRUST, "result": result,

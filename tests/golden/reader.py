@@ -27,11 +27,13 @@ from hfnet_edge.map import random_trees
 from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import project
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.methods import covisibility, dense_search, matching, parallel_search, retrieval
+from hfnet_edge.map.scene_tree import SceneTree
+from hfnet_edge.methods import covisibility, dense_search, matching, parallel_search, retrieval, scene_coordinates
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.description import Description
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.networks.scene import rows_of
 from hfnet_edge.pose import estimate, refinement, solvers, support
 from hfnet_edge.trust import examine, second_look
 from hfnet_edge.trust.evidence import Evidence
@@ -176,6 +178,16 @@ def decode(pixels, valid, size, orientation, radius, count, threshold, **outputs
 def cells(hypercolumns, valid):
     photo = image.Photo(np.zeros((0, 0), np.uint8), tuple(valid), (1, 1))
     return {"cells": Hypercolumns(hypercolumns, photo).cells}
+
+
+def scene_rows(descriptors, image):
+    images = None if image is None else np.full(len(descriptors), image)
+    return {"rows": rows_of(descriptors, images)[:, 0]}
+
+
+def scene_landmarks(branches, leaves, predicted):
+    tree = SceneTree(tuple(branches), leaves.astype(np.int64), "")
+    return {"landmarks": scene_coordinates.landmarks_of(tree, predicted)}
 
 
 def retrieve(count, map=None, global_descriptor=None, query=None, references=None):
@@ -345,6 +357,8 @@ STAGES = {
     "decode": decode,
     "cells": cells,
     "dense_search": lambda cells, landmarks: vars(dense_search.search(cells, landmarks)),
+    "scene_rows": scene_rows,
+    "scene_landmarks": scene_landmarks,
     "retrieval": retrieve,
     "places": places,
     "compared": lambda map, descriptors: {"compared": LocalizationMap.open(map).codec.query(descriptors)},

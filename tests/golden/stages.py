@@ -16,14 +16,17 @@ from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.codecs import Codec
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.methods.covisibility import cluster
 from hfnet_edge.methods.dense_search import search as dense_search
 from hfnet_edge.methods.matching import match, nearest_two
 from hfnet_edge.methods.parallel_search import search, seen_by
 from hfnet_edge.methods.retrieval import retrieve
+from hfnet_edge.methods.scene_coordinates import landmarks_of
 from hfnet_edge.networks.description import Description
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.networks.scene import rows_of
 from hfnet_edge.pose.estimate import estimate_pose
 from hfnet_edge.pose.intrinsics import check_intrinsics
 from hfnet_edge.pose.refinement import RefinedPose, refine, with_covariance
@@ -111,6 +114,12 @@ STAGES = {
     "cells": Stage((Hypercolumns,), "hypercolumns, valid (height, width)", "cells"),
     "dense_search": Stage(
         (dense_search,), "cells; landmarks: their hypercolumns", "rows: of the landmarks that are found; xy"
+    ),
+    "scene_rows": Stage(
+        (rows_of,), "descriptors; image: the number of a reference image, or null", "rows: of the scene network's input"
+    ),
+    "scene_landmarks": Stage(
+        (landmarks_of, SceneTree), "branches, leaves: of the tree; predicted: what the network returns", "landmarks"
     ),
     "retrieval": Stage(
         (LocalizationMap.global_query, retrieve),

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from functools import partial
-from operator import gt, le, lt
+from operator import ge, gt, le, lt
 from pathlib import Path
 from statistics import mean
 
@@ -127,6 +127,12 @@ MISTAKES = {
     "landmarks compared by product": rule("dense_search", length=False),
     "cells at their corners": rule("dense_search", centre=0),
     "the middles of cells": rule("dense_search", between=False),
+    "components raised by 127": rule("scene_rows", lift=127),
+    "an image's number, low byte first": rule("scene_rows", high_first=False),
+    "the first level's labels fastest": rule("scene_landmarks", last_fastest=False),
+    "scores of 0": rule("scene_landmarks", above=-0.5),
+    "the last of equal scores": rule("scene_landmarks", surer=ge),
+    "labels beyond the tree": rule("scene_landmarks", beyond=le),
     "the last image of equals": rule("retrieval", tie=-1),
     "global projection rounded down": rule("retrieval", rounded=rounded_down),
     "small places first": rule("places", largest=1),

@@ -22,6 +22,7 @@ from golden.manifest import manifest, readme
 from golden.matching import MAP_VIEWS, make_maps
 from golden.network import export_network, feature_cases
 from golden.result import map_cases, result_case
+from golden.scene import scene_cases
 from golden.trees import patch_cases, tree_cases
 from golden.trust_limits import limit_cases
 from hfnet_edge.map.map_file import LocalizationMap
@@ -76,6 +77,7 @@ def write_golden(output: Path, report: Report = silent, export: Callable[[], byt
     edge_cases(folder)
     blob_cases(folder)
     dense_limits(folder)
+    scene_cases(folder)
     limit_cases(folder)
     corner_cases(folder)
     for query in queries:
