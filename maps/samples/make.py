@@ -342,18 +342,15 @@ def make(folder: Path) -> None:
         m.check_all()
         path.with_suffix(".json").write_text(_dump(expected(m, Numbers(100 + i))))
     _write_cases(folder / "refused.json", "minimal.hfmap", refused((folder / "minimal.hfmap").read_bytes()))
-    trees = (folder / "random_trees.hfmap").read_bytes()
-    cases = [checksummed(trees, *case) | {"check": "trees"} for case in refused_trees(trees)]
-    _write_cases(folder / "refused_trees.json", "random_trees.hfmap", cases)
-    calibrated = (folder / "calibrated.hfmap").read_bytes()
-    cases = [checksummed(calibrated, *case) | {"check": "calibration"} for case in refused_calibrations(calibrated)]
-    _write_cases(folder / "refused_calibration.json", "calibrated.hfmap", cases)
-    sought = (folder / "hypercolumns.hfmap").read_bytes()
-    cases = [checksummed(sought, *case) | {"check": "hypercolumns"} for case in refused_hypercolumns(sought)]
-    _write_cases(folder / "refused_hypercolumns.json", "hypercolumns.hfmap", cases)
-    named = (folder / "scene_tree.hfmap").read_bytes()
-    cases = [checksummed(named, *case) | {"check": "scene_tree"} for case in refused_scene_trees(named)]
-    _write_cases(folder / "refused_scene_tree.json", "scene_tree.hfmap", cases)
+    for name, check, refuse in (
+        ("random_trees", "trees", refused_trees),
+        ("calibrated", "calibration", refused_calibrations),
+        ("hypercolumns", "hypercolumns", refused_hypercolumns),
+        ("scene_tree", "scene_tree", refused_scene_trees),
+    ):
+        content = (folder / f"{name}.hfmap").read_bytes()
+        cases = [checksummed(content, *case) | {"check": check} for case in refuse(content)]
+        _write_cases(folder / f"refused_{check}.json", f"{name}.hfmap", cases)
 
 
 def _write_cases(path: Path, of: str, cases: list[dict[str, object]]) -> None:

@@ -205,6 +205,17 @@ def test_a_tree_without_leaves_or_leaves_without_a_tree_are_refused(town):
         _ = to_map({**sections, Section.SCENE_LANDMARKS: leaves}).scene_tree
 
 
+def test_other_methods_do_not_read_a_tree(town):
+    sections = dict(lay_out(town[1]))
+    sections[Section.SCENE_TREE] = np.zeros(56, np.uint8)
+
+    class Extractor:
+        path, description = "hfnet.tflite", EXTRACTOR
+
+    method = open_method(to_map(sections), Networks(Extractor()), LocalizationConfig())
+    assert localize_query(method, Query(1.0, town[0].features(TRUTH)), CAMERA).status is Status.LOCALIZED
+
+
 def test_no_keypoints(town):
     p, source = town
     empty = replace(p.features(TRUTH), keypoints=np.zeros((0, 2)), descriptors=np.zeros((0, 32), np.int8))

@@ -21,7 +21,7 @@ from hfnet_edge.features import Features, look
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.by_role import Networks, weights_of
-from hfnet_edge.networks.description import HYPERCOLUMN_ROLE, SCENE_ROLE
+from hfnet_edge.networks.description import HYPERCOLUMN_ROLE
 from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_edge.result import Status
 from hfnet_edge.tensor import Output
@@ -118,7 +118,7 @@ class Method(ABC):
     @classmethod
     def roles(cls, map_: LocalizationMap) -> frozenset[str]:
         """The network outputs that it needs; here those that made the map's features."""
-        return frozenset(weights_of(map_)) - {HYPERCOLUMN_ROLE, SCENE_ROLE}
+        return frozenset(weights_of(map_)) - {HYPERCOLUMN_ROLE}
 
     @classmethod
     def further_roles(cls, map_: LocalizationMap) -> frozenset[str]:

@@ -48,13 +48,14 @@ class SceneCoordinates(Method):
         with clock("retrieve"):
             count = self.config.prior_frame_count or PRIOR_FRAMES
             priors = prior_frames(self.map, features.global_descriptor, count)
-        return Candidates((self._matches(features, clock, priors, int(image)) for image in priors), priors)
+            seen = self.map.observed_by(priors)
+        return Candidates((self._matches(features, clock, seen, int(image)) for image in priors), priors)
 
-    def _matches(self, features: Features, clock: Clock, priors: np.ndarray | None = None, image: int = 0) -> Match2D3D:
+    def _matches(self, features: Features, clock: Clock, seen: np.ndarray | None = None, image: int = 0) -> Match2D3D:
         with clock("predict"):
             found = landmarks_of(self.tree, self.network(features.descriptors, image))
-            if priors is not None:
-                found = np.where(np.isin(found, self.map.observed_by(priors)), found, -1)
+            if seen is not None:
+                found = np.where(np.isin(found, seen), found, -1)
             keypoints = np.flatnonzero(found >= 0)
             ids = found[keypoints]
             return Match2D3D(features.keypoints[keypoints], self.map.positions(ids), keypoints, ids)

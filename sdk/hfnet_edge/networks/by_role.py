@@ -100,8 +100,6 @@ def weights_of(map_: LocalizationMap) -> dict[str, str]:
     hashes = {PATCH_ROLE if d.globalWeightsHash else LOCAL_ROLE: d.weightsHash, GLOBAL_ROLE: image}
     if map_.hypercolumn_codec is not None:
         hashes[HYPERCOLUMN_ROLE] = image
-    if Section.SCENE_TREE in map_.file.sections:
-        hashes[SCENE_ROLE] = map_.scene_tree.weights_hash
     return hashes
 
 
@@ -141,6 +139,8 @@ def check_networks(
                 + (", or ask for it with --method scene-coordinates" if SCENE_ROLE in given else ""),
             )
     asked = {*roles, *(role for role in further if role in networks)}
+    if SCENE_ROLE in asked and Section.SCENE_TREE in map_.file.sections:  # other methods do not read the tree
+        hashes[SCENE_ROLE] = map_.scene_tree.weights_hash
     for role in sorted(asked & hashes.keys() - {HYPERCOLUMN_ROLE}):  # which the global descriptor's network gives
         found = networks[role].description
         if found.weights_hash != hashes[role]:
