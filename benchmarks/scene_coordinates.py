@@ -4,8 +4,8 @@
 
 Tables: `scenes`, poses in every split, the map packed to 16 bytes a descriptor; `widths`, networks of four sizes and
 packed maps of the same bytes; `ablations`, levels and conditioning; `float`, int8 against float; `wrong`, queries of
-other places; `growth`, time as a place grows. Networks learn from maps alone and are chosen by left-out map images;
-queries are only measured. Writes benchmarks/results/scene_coordinates.json.
+other places; `joint`, one network of all places: recall, and time as a place grows. Networks learn from maps alone and
+are chosen by left-out map images; queries are only measured. Writes benchmarks/results/scene_coordinates.json.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ WRONG = 0.5, 10.0
 ANY = 0.9  # of `LocalizationConfig.max_wrong`: the best pose is given, whatever is thought of it
 PACKED = Settings(CodecName.PQ, 64, 16, 1, 64)  # 16 bytes a landmark, 64 an image
 WIDTHS = (64, 128, 256, 384)
-TABLES = ("scenes", "widths", "ablations", "float", "wrong", "growth")
+TABLES = ("scenes", "widths", "ablations", "float", "wrong", "joint")
 
 Asked = Sequence[tuple[Features, Camera, Pose]]
 
@@ -309,34 +309,44 @@ def wrong_places(all_: Sequence[Place], folder: Path, console: Console) -> dict:
     return {"asked": asked, "accepted": accepted}
 
 
-def growth(all_: Sequence[Place], folder: Path, console: Console) -> dict:
-    """Milliseconds of a castle query as its map gains places: the network's time and the hierarchical method's."""
-    castle = next(p for p in all_ if p.scene == "castle")
-    others = [p for p in all_ if p.scene not in ("castle",)]
+def joint(all_: Sequence[Place], folder: Path, console: Console) -> dict:
+    """One network of a split of every scene, asked each scene's queries, beside castle's alone: recall and time as a
+    place grows."""
+    places = _apart(all_)
+    castle = next(p for p in places if p.scene == "castle")
+    whole = merge([p.source for p in places], [p.scene for p in places])
     rows = {}
-    for name, sources in (("castle", [castle.source]), ("all places", [castle.source, *_apart(others)])):
-        joint = merge(sources, [str(i) for i in range(len(sources))])
-        place = replace(castle, source=joint, name=f"growth_{len(sources)}")
-        t = trained(place, folder)
+    for of, source, asked in (("castle alone", castle.source, [castle]), ("all", whole, places)):
+        t = trained(replace(castle, source=source, name=of.replace(" ", "_")), folder)
         map_ = packed(t.source)
-        found = errors_of(castle.queries, lambda w, m=map_, t=t: scene_method(m, t.network, w))
-        plain = errors_of(castle.queries, lambda w, m=map_: hierarchical(m, w))
-        rows[f"{name}, network"] = {**figures([found]), "bytes": len(map_.file.data) + t.bytes, "seconds": t.seconds}
-        rows[f"{name}, hierarchical"] = {**figures([plain]), "bytes": len(map_.file.data)}
-        console.print(f"{name}: {len(joint.positions)} landmarks, {len(joint.names)} images")
-    table_of("castle's queries as the map grows", rows, console)
+        console.print(f"{of}: {len(source.positions)} landmarks, {len(source.names)} images")
+        for place in asked:
+            found = errors_of(place.queries, lambda w, m=map_, t=t: scene_method(m, t.network, w))
+            plain = errors_of(place.queries, lambda w, m=map_: hierarchical(m, w))
+            size = len(map_.file.data)
+            rows[f"{of}: {place.scene}"] = {**figures([found]), "bytes": size + t.bytes, "seconds": t.seconds}
+            rows[f"{of}: {place.scene}, hierarchical"] = {**figures([plain]), "bytes": size}
+    table_of("one network of all places", rows, console)
     return rows
 
 
-def _apart(others: Sequence[Place]) -> list[BuiltMap]:
-    """One split of each scene, its images renamed and moved aside."""
+def _apart(all_: Sequence[Place]) -> list[Place]:
+    """One split of each scene, moved aside, its images renamed."""
     found = []
-    for i, place in enumerate({p.scene: p for p in reversed(others)}.values(), 1):
+    for i, place in enumerate({p.scene: p for p in reversed(all_)}.values()):
         s, by = place.source, np.array([1000.0 * i, 0, 0])
-        poses = tuple(Pose(p.quaternion, p.translation - p.rotation @ by) for p in s.poses)
-        names = tuple(f"{place.scene}/{n}" for n in s.names)
-        found.append(replace(s, names=names, poses=poses, positions=s.positions + by))
+        moved = replace(
+            s,
+            names=tuple(f"{place.scene}/{n}" for n in s.names),
+            poses=tuple(_moved(p, by) for p in s.poses),
+            positions=s.positions + by,
+        )
+        found.append(replace(place, source=moved, queries=[(f, c, _moved(p, by)) for f, c, p in place.queries]))
     return found
+
+
+def _moved(pose: Pose, by: np.ndarray) -> Pose:
+    return Pose(pose.quaternion, pose.translation - pose.rotation @ by)
 
 
 def main() -> None:
@@ -363,7 +373,7 @@ def main() -> None:
             "ablations": lambda: ablations(all_[0], folder, console),
             "float": lambda: float_table(all_[0], folder, console),
             "wrong": lambda: wrong_places(all_, folder, console),
-            "growth": lambda: growth(all_, folder, console),
+            "joint": lambda: joint(all_, folder, console),
         }
         for table in options.tables:
             result[table] = tables[table]()
