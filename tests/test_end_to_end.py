@@ -202,7 +202,7 @@ def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
         assert word in refused("hfnet-localize", *arguments)
         assert not out.exists()
     size = f"{PHOTO[1]}x{PHOTO[0]}"
-    for camera_text, word in [("FISHEYE 640 480 1 2 3", "FISHEYE"), ("PINHOLE 99 99 1 1 1 1", size)]:
+    for camera_text, word in [("EQUIRECTANGULAR 640 480 1 2", "EQUIRECTANGULAR"), ("PINHOLE 99 99 1 1 1 1", size)]:
         command = ("hfnet-localize", "--map", base["--map"], "--model", base["--model"])
         assert word in refused(*command, "--image", images / name, "--camera", camera_text)
     assert "truncated.jpg" in refused(*command, "--image", truncated, "--camera", str(camera))

@@ -15,16 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hfnet_edge.camera_models import CAMERA_MODELS, PLAIN, STEP, CameraModel
 from hfnet_edge.errors import CameraError
-
-# COLMAP's models that both PoseLib and OpenCV understand, with the names of their parameters.
-CAMERA_MODELS: dict[str, tuple[str, ...]] = {
-    "SIMPLE_PINHOLE": ("f", "cx", "cy"),
-    "PINHOLE": ("fx", "fy", "cx", "cy"),
-    "SIMPLE_RADIAL": ("f", "cx", "cy", "k"),
-    "RADIAL": ("f", "cx", "cy", "k1", "k2"),
-    "OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2"),
-}
 
 MAX_SIDE = 1 << 20  # pixels of an image's width or height
 MAX_PARAM = 1e9  # of a camera: pixels, or a coefficient of its distortion
@@ -36,9 +28,9 @@ class Camera:
     """Intrinsics as COLMAP and hloc write them.
 
     Attributes:
-        model: a key of `CAMERA_MODELS`.
+        model: a key of `hfnet_edge.camera_models.CAMERA_MODELS`.
         width, height: of the image, pixels.
-        params: in the order of `CAMERA_MODELS[model]`; focal lengths and centre in pixels.
+        params: in COLMAP's order; focal lengths and centre in pixels.
 
     Raises:
         CameraError: unknown model, wrong number of parameters, or values that no camera has.
@@ -60,7 +52,7 @@ class Camera:
             raise CameraError(
                 f"the camera model {self.model!r} is not supported", f"use one of {', '.join(CAMERA_MODELS)}"
             )
-        names = CAMERA_MODELS[self.model]
+        names = CAMERA_MODELS[self.model].names
         if len(self.params) != len(names):
             raise CameraError(
                 f"{self.model} takes {len(names)} parameters, not {len(self.params)}",
@@ -90,39 +82,61 @@ class Camera:
         return f"{self.model} {self.width} {self.height} {' '.join(f'{value:.6f}' for value in self.params)}"
 
     @property
+    def about(self) -> CameraModel:
+        """The model: what bends rays."""
+        return CAMERA_MODELS[self.model]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model takes additions, multiplications and divisions alone, so that machines agree on the bits,
+        and solvers know it."""
+        return self.model in PLAIN
+
+    @property
     def focal(self) -> tuple[float, float]:
         """fx, fy in pixels."""
-        return (self.params[0], self.params[1 if CAMERA_MODELS[self.model][0] == "fx" else 0])
+        return self.params[0], self.params[self.about.lengths - 1]
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """cx, cy in pixels."""
+        at = self.about.lengths
+        return self.params[at], self.params[at + 1]
 
     @property
     def matrix(self) -> np.ndarray:
         """(3, 3) float64 calibration matrix, without distortion."""
-        center = 2 if CAMERA_MODELS[self.model][0] == "fx" else 1
-        fx, fy = self.focal
-        return np.array([[fx, 0, self.params[center]], [0, fy, self.params[center + 1]], [0, 0, 1.0]])
+        (fx, fy), (cx, cy) = self.focal, self.center
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+
+    @property
+    def bending(self) -> tuple[float, ...]:
+        """The parameters that are neither focal lengths nor centre."""
+        return self.params[self.about.lengths + 2 :]
 
     @property
     def distortion(self) -> np.ndarray:
-        """(4,) float64: k1, k2, p1, p2 as OpenCV orders them."""
-        known = dict(zip(CAMERA_MODELS[self.model], self.params, strict=True))
+        """(4,) float64: k1, k2, p1, p2 of a plain model, as OpenCV orders them."""
+        known = dict(zip(self.about.names, self.params, strict=True))
         return np.array([known.get("k1", known.get("k", 0.0)), *(known.get(k, 0.0) for k in ("k2", "p1", "p2"))])
 
     def project(self, xyz: np.ndarray) -> np.ndarray:
         """(N, 3) points in the camera's frame to (N, 2) pixels; NaN behind the camera."""
-        xyz = np.asarray(xyz, np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = np.where(xyz[:, 2:] > 0, xyz[:, :2] / xyz[:, 2:], np.nan).T
-        k1, k2, p1, p2 = self.distortion
-        r2 = x * x + y * y
-        radial = 1 + r2 * (k1 + r2 * k2)
-        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-        yd = y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
-        (fx, fy), (cx, cy) = self.focal, self.matrix[:2, 2]
-        return np.stack([fx * xd + cx, fy * yd + cy], axis=1)
+        bent = self.about.bent(self.about.chart(np.asarray(xyz, np.float64)), self.bending)
+        (fx, fy), (cx, cy) = self.focal, self.center
+        return np.stack([fx * bent[:, 0] + cx, fy * bent[:, 1] + cy], axis=1)
+
+    def rays(self, xy: np.ndarray) -> np.ndarray:
+        """(N, 2) pixels to (N, 3) float64 directions in the camera's frame, z positive; NaN where the camera sees
+        nothing, or beyond 90 degrees from its axis. The inverse of `project`."""
+        at = (np.asarray(xy, np.float64).reshape(-1, 2) - self.center) / self.focal
+        return self.about.rays(self.about.straightened(at, self.bending))
 
     def project_jacobian(self, xyz: np.ndarray) -> np.ndarray:
         """(N, 2, 3) derivatives of `project` by the points (N, 3) in the camera's frame; not finite at depth 0."""
         xyz = np.asarray(xyz, np.float64)
+        if not self.is_plain:
+            return self._numerical_jacobian(xyz)
         with np.errstate(divide="ignore", invalid="ignore"):
             inverse = 1 / xyz[:, 2]
             x, y = xyz[:, 0] * inverse, xyz[:, 1] * inverse
@@ -136,6 +150,12 @@ class Camera:
         xy, yx = fx * across, fy * across
         rows = [xx, xy, -(xx * x + xy * y), yx, yy, -(yx * x + yy * y)]
         return np.stack([row * inverse for row in rows], axis=1).reshape(-1, 2, 3)
+
+    def _numerical_jacobian(self, xyz: np.ndarray) -> np.ndarray:
+        """By differences, over a millionth of each point's distance."""
+        step = STEP * np.sqrt(np.square(xyz).sum(axis=1, keepdims=True))
+        columns = [(self.project(xyz + step * e) - self.project(xyz - step * e)) / (2 * step) for e in np.eye(3)]
+        return np.stack(columns, axis=2)
 
 
 @dataclass(frozen=True)
@@ -204,6 +224,25 @@ class Pose:
             q = [(r[k, j] - r[j, k]) / s, *vector]
         quaternion = np.array(q) * (1 if q[0] >= 0 else -1)
         return cls(quaternion / np.linalg.norm(quaternion), np.asarray(translation, np.float64))
+
+    @property
+    def inverse(self) -> Pose:
+        """The way back: of ``cam_from_world`` ``world_from_cam``."""
+        w, x, y, z = self.quaternion
+        return Pose(np.array([w, -x, -y, -z]), self.center)
+
+    def __matmul__(self, other: Pose) -> Pose:
+        """First ``other``, then this: ``cam_from_rig @ rig_from_world`` is ``cam_from_world``."""
+        a, (w, x, y, z) = self.quaternion, other.quaternion
+        q = np.array(
+            [
+                a[0] * w - a[1] * x - a[2] * y - a[3] * z,
+                a[0] * x + a[1] * w + a[2] * z - a[3] * y,
+                a[0] * y - a[1] * z + a[2] * w + a[3] * x,
+                a[0] * z + a[1] * y - a[2] * x + a[3] * w,
+            ]
+        )
+        return Pose(q / np.sqrt(np.square(q).sum()), self.transform(other.translation[None])[0])
 
     def transform(self, xyz: np.ndarray) -> np.ndarray:
         """(N, 3) world points to the camera's frame; sums in a fixed order, not BLAS's: machines agree on the bits."""

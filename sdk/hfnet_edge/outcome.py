@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from hfnet_edge.errors import HFNetEdgeError, InputError
-from hfnet_edge.geometry import CAMERA_MODELS, Camera
+from hfnet_edge.geometry import Camera
 from hfnet_edge.pose.intrinsics import IntrinsicsCheck
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell.console import INTERRUPTED, say
@@ -87,11 +87,10 @@ def remarks(check: IntrinsicsCheck, camera: Camera) -> list[str]:
             "check the camera, or add --refine-focal"
         )
     if check.center_is_off:
-        at = CAMERA_MODELS[camera.model].index("cx")
-        said = (camera.params[at] + check.center[0], camera.params[at + 1] + check.center[1])
+        said = (camera.center[0] + check.center[0], camera.center[1] + check.center[1])
         lines.append(
             f"the principal point seems off (inliers say {said[0]:.0f} {said[1]:.0f}, the camera "
-            f"{camera.params[at]:.0f} {camera.params[at + 1]:.0f}): check the camera"
+            f"{camera.center[0]:.0f} {camera.center[1]:.0f}): check the camera"
         )
     return lines
 

@@ -6,7 +6,7 @@ from math import inf, isnan, log, log1p, nan, sqrt
 from operator import lt
 from statistics import median
 
-from hfnet_edge.geometry import CAMERA_MODELS
+from hfnet_edge.camera_models import CAMERA_MODELS
 
 
 class Lens:
@@ -14,7 +14,7 @@ class Lens:
 
     def __init__(self, text):
         model, width, height, *numbers = text.split()
-        named = dict(zip(CAMERA_MODELS[model], map(float, numbers), strict=True))
+        named = dict(zip(CAMERA_MODELS[model].names, map(float, numbers), strict=True))
         self.width, self.height = int(width), int(height)
         self.fx, self.fy = (named[key] if key in named else named["f"] for key in ("fx", "fy"))
         self.cx, self.cy = named["cx"], named["cy"]

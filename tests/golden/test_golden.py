@@ -20,8 +20,8 @@ from golden.manifest import made_with, readme, tables_sha256
 from golden.network import export_network
 from golden.reader import DTYPES, STAGES, Golden, network_differences, network_is_near, possible
 from golden.stages import STAGES as SPECIFIED
+from hfnet_edge.camera_models import PLAIN
 from hfnet_edge.errors import BackendError, HFNetEdgeError, OutputError
-from hfnet_edge.geometry import CAMERA_MODELS
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.pose.solvers import available_solvers
 from hfnet_edge.result import Status
@@ -210,13 +210,13 @@ def test_refined_poses_do_not_ask_which_solver_was_first(golden):
 
 def test_cases_after_the_pose_hold_what_they_promise(golden):
     refined = {case["name"]: case for case in golden.cases("refinement")}
-    assert {refined[f"cameras/{model}"]["given"]["camera"].split()[0] for model in CAMERA_MODELS} == set(CAMERA_MODELS)
+    assert {refined[f"cameras/{model}"]["given"]["camera"].split()[0] for model in PLAIN} == set(PLAIN)
     ends = {name: golden.value(case["expected"]) for name, case in refined.items()}
     held = {name: end["covariance"] is not None for name, end in ends.items() if name.startswith("refinement/")}
     assert [name for name, holds in held.items() if not holds] == [
         "refinement/two", "refinement/none", "refinement/one_point"
     ]  # fmt: skip
-    assert all(ends[f"cameras/{model}"]["inliers"].sum() >= 30 for model in CAMERA_MODELS), "outliers aside"
+    assert all(ends[f"cameras/{model}"]["inliers"].sum() >= 30 for model in PLAIN), "outliers aside"
     assert ends["refinement/behind"]["inliers"].sum() == 16 and not ends["refinement/none"]["inliers"].any()
     assert np.abs(golden.given(refined["refinement/far"])["xyz"]).min() > 9e5
     (edges,) = [golden.value(case["expected"]) for case in golden.cases("guided") if case["name"] == "edges"]

@@ -347,8 +347,8 @@ def test_a_missing_model_and_its_unsupported_cameras_are_refused(text):
         read({**text, "sfm": text["sfm"] / "nowhere"})
 
     def fisheye(lines):
-        lines[0] = "1 OPENCV_FISHEYE 640 480 500 500 320 240 0 0 0 0"
+        lines[0] = "1 EQUIRECTANGULAR 640 480 640 480"
 
     change_lines(text["sfm"] / "cameras.txt", fisheye)
-    with pytest.raises(CameraError, match=r"db/a/1\.jpg.*OPENCV_FISHEYE"):
+    with pytest.raises(CameraError, match=r"db/a/1\.jpg.*EQUIRECTANGULAR"):
         read(text)

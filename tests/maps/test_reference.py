@@ -102,14 +102,12 @@ def test_a_folder_without_a_model_is_refused(tmp_path, folder):
 
 
 def test_an_unsupported_camera_is_named_only_when_it_is_asked_for(tmp_path):
-    (tmp_path / "cameras.txt").write_text(
-        "1 PINHOLE 640 480 500 500 320 240\n2 OPENCV_FISHEYE 640 480 500 500 320 240 0.1 0 0 0\n"
-    )
+    (tmp_path / "cameras.txt").write_text("1 PINHOLE 640 480 500 500 320 240\n2 EQUIRECTANGULAR 640 480 640 480\n")
     (tmp_path / "images.txt").write_text("1 1 0 0 0 1 2 3 1 a.jpg\n\n2 1 0 0 0 1 2 3 2 round.jpg\n\n")
     reference = read_reference(tmp_path)
     assert reference.camera("a.jpg").focal == (500.0, 500.0)
     assert reference.pose("round.jpg").translation.tolist() == [1, 2, 3]
-    with pytest.raises(CameraError, match=r"round\.jpg.*OPENCV_FISHEYE") as error:
+    with pytest.raises(CameraError, match=r"round\.jpg.*EQUIRECTANGULAR") as error:
         reference.camera("round.jpg")
     assert "SIMPLE_RADIAL" in error.value.remedy
     for ask in (reference.pose, reference.camera):

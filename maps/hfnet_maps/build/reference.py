@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hfnet_edge.camera_models import CAMERA_MODELS
 from hfnet_edge.errors import CameraError, InputError
-from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
+from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.shell.reading import open_input, read_text
 
 REMEDY = "give a folder with COLMAP's cameras.bin and images.bin, or cameras.txt and images.txt"

@@ -9,6 +9,9 @@ import pycolmap
 
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.pose.estimate import WIDEST
+
+OUTSIDE = 1e6  # of a keypoint that belongs to no landmark
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,17 @@ class View:
 
 def make_view(camera: Camera, pose: Pose, features: Features) -> View:
     """Takes distortion and image size out of an image's keypoints."""
-    described = pycolmap.Camera(
-        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
-    )
     focal = np.array(camera.focal) / features.pixel
-    xy = np.asarray(described.cam_from_img(features.keypoints.reshape(-1, 2))).reshape(-1, 2) * focal
-    return View(pose, xy, focal)
+    return View(pose, _straight(camera, features.keypoints.reshape(-1, 2)) * focal, focal)
+
+
+def _straight(camera: Camera, xy: np.ndarray) -> np.ndarray:
+    """(N, 2) x / z and y / z of keypoints (N, 2); far outside where a pinhole would not show them well."""
+    if camera.is_plain:
+        described = pycolmap.Camera(
+            model=camera.model, width=camera.width, height=camera.height, params=list(camera.params)
+        )
+        return np.asarray(described.cam_from_img(xy)).reshape(-1, 2)
+    rays = camera.rays(xy)
+    seen = (np.abs(rays[:, :2]) < WIDEST * rays[:, 2:]).all(axis=1, keepdims=True)
+    return np.where(seen, rays[:, :2] / np.where(seen, rays[:, 2:], 1), OUTSIDE)

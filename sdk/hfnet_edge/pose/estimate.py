@@ -11,6 +11,8 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.pose.refinement import RefinedPose, refine, scale_of
 from hfnet_edge.pose.solvers import MIN_SAMPLE, SOLVERS, PoseConfig
 
+WIDEST = 5.0  # tangent of the angle from the axis: 79 degrees
+
 
 def estimate_pose(
     matches: Match2D3D, camera: Camera, max_error: float, config: PoseConfig, rough: bool = False
@@ -33,13 +35,25 @@ def estimate_pose(
 
 def first_pose(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConfig) -> Pose | None:
     """The solver's pose as it is; otherwise as `estimate_pose`."""
+    scale = scale_of(matches.xyz)
+    if not camera.is_plain:
+        matches, camera = straightened(matches, camera)
     if len(matches) < MIN_SAMPLE:
         return None
-    scale = scale_of(matches.xyz)
     pose = SOLVERS[config.solver](replace(matches, xyz=matches.xyz * scale), camera, max_error, config)
     if pose is None or not np.isfinite([*pose.quaternion, *pose.translation]).all():
         return None
     return Pose(pose.quaternion, pose.translation / scale)
+
+
+def straightened(matches: Match2D3D, camera: Camera) -> tuple[Match2D3D, Camera]:
+    """Matches as a pinhole would see them, and this pinhole: for solvers, which know plain models alone. What lies
+    farther from the axis than a pinhole shows well (`WIDEST`) is left out."""
+    focal, (cx, cy) = min(camera.focal), camera.center
+    rays = camera.rays(matches.xy)
+    seen = (np.abs(rays[:, :2]) < WIDEST * rays[:, 2:]).all(axis=1)  # NaN is not
+    pinhole = Camera("SIMPLE_PINHOLE", camera.width, camera.height, (focal, cx, cy))
+    return replace(matches.take(seen), xy=pinhole.project(rays[seen])), pinhole
 
 
 def refine_again(pose: Pose, matches: Match2D3D, camera: Camera, max_error: float, rough: bool = False) -> RefinedPose:

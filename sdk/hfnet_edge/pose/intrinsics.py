@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hfnet_edge.correspondences import Match2D3D
-from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
+from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.pose.refinement import (
     INFLATION,
     RefinedPose,
@@ -145,6 +145,6 @@ def _solved(matrix: np.ndarray, gradient: np.ndarray, noise: float) -> tuple[np.
 
 def with_focal(camera: Camera, factor: float) -> Camera:
     """The camera with its focal lengths times ``factor``."""
-    lengths = 2 if CAMERA_MODELS[camera.model][0] == "fx" else 1
+    lengths = camera.about.lengths
     params = (*(value * factor for value in camera.params[:lengths]), *camera.params[lengths:])
     return replace(camera, params=params)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from hfnet_edge.camera_models import CAMERA_MODELS
 from hfnet_edge.errors import CameraError, ImageError, InputError
-from hfnet_edge.geometry import CAMERA_MODELS, Camera, Pose
+from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.shell.reading import read_text
 from hfnet_edge.shell.writing import atomic_write
 
