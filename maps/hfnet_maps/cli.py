@@ -29,6 +29,7 @@ from hfnet_maps.evaluation.png import check_png
 from hfnet_maps.pack.choice_table import choice_table, tell_choice
 from hfnet_maps.pack.size import parse_size
 
+WORST = 5  # fixes that are shown
 main = typer.Typer(
     help="Build maps for localization on the device, pack them, and look into them.",
     no_args_is_help=True,
@@ -381,6 +382,58 @@ def merge(
 
 @main.command()
 @reports_errors
+def georeference(
+    map_: Annotated[Path, typer.Argument(metavar="MAP.hfmap", help="Built or packed.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The map with its place.")],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the reference images, with GPS in their EXIF.")
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="F.csv",
+            help="In its place: image,latitude,longitude,altitude of cameras, or x,y,z,latitude,... of points.",
+        ),
+    ] = None,
+) -> None:
+    """Say where on Earth a map is, so that queries may come with GPS and gravity.
+
+    Examples:
+
+        hfnet-map georeference scene.hfmap --images photos -o placed.hfmap
+
+        hfnet-map georeference scene.hfmap --points surveyed.csv -o placed.hfmap
+    """
+    if (images is None) == (points is None):
+        raise InputError("there is nothing to go by, or too much", "give either --images or --points")
+    files = CommandFiles(map_, points)
+    files.writes(output)
+    from hfnet_edge.map.container import Section
+    from hfnet_maps.build.georeference import exif_fixes, georeference, listed_fixes, up_of
+    from hfnet_maps.pack.writer import write_map
+
+    place = LocalizationMap.open(map_)
+    place.check_all()
+    fixes = exif_fixes(place, images) if images is not None else listed_fixes(place, points or Path())
+    earth, off = georeference(fixes, up_of([place.pose(i) for i in range(place.image_count)]))
+    table = Table(title="Metres that fixes are off, the worst first", title_justify="left")
+    table.add_column("fix")
+    table.add_column("off", justify="right")
+    for i in (-off).argsort(kind="stable")[:WORST]:
+        table.add_row(fixes.names[i], f"{off[i]:.2f}")
+    show(table)
+    print(
+        f"{len(off)} fixes: median {sorted(off)[len(off) // 2]:.2f} m, root mean square of those that agree "
+        f"{earth.residual:.2f} m; a unit of the map is {earth.metres:.4g} m; its origin is at "
+        f"{earth.latitude:.6f}, {earth.longitude:.6f}"
+    )
+    known = [kind for kind in Section if kind in place.file.sections and kind != Section.CHECKSUMS]
+    write_map({**{kind: place.file.bytes(kind) for kind in known}, **earth.sections()}, output)
+    wrote(output)
+
+
+@main.command()
+@reports_errors
 def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]) -> None:
     """Check every byte and every index of a map, and print its statistics.
 
@@ -451,6 +504,11 @@ def inspect(
         known = int((tree.landmarks >= 0).sum())
         named = " x ".join(map(str, tree.branches))
         print(f"scene network: weights {tree.weights_hash}, {named} labels for {known} landmarks")
+    if (earth := m.earth) is not None:
+        print(
+            f"place on Earth: {earth.latitude:.6f}, {earth.longitude:.6f}; a unit is {earth.metres:.4g} m; "
+            f"found within {earth.residual:.2g} m"
+        )
     print(f"probabilities: {m.calibration if m.calibration.images else 'not calibrated to this map'}")
     table = Table()
     table.add_column("section")

@@ -22,6 +22,7 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName
 from hfnet_edge.map.container import Section
+from hfnet_edge.map.georeference import Earth
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.networks.description import Description
@@ -92,6 +93,7 @@ class Structure(ABC):
         positions: (L, 3) float64 world.
         landmarks, images: (O,) int64, the observations in order of landmark, then image; no pair twice.
         scene: what the labels of the map's scene network mean; None: there is none.
+        earth: where the map is on Earth; None: that is not known.
     """
 
     networks: MapNetworks
@@ -102,6 +104,7 @@ class Structure(ABC):
     landmarks: np.ndarray
     images: np.ndarray
     scene: SceneTree | None = field(default=None, kw_only=True)
+    earth: Earth | None = field(default=None, kw_only=True)
 
     @cached_property
     def by_image(self) -> tuple[np.ndarray, np.ndarray]:
@@ -196,6 +199,7 @@ class BuiltMap(Structure):
             self.descriptors,
             self.hypercolumns,
             scene=self.scene,
+            earth=self.earth,
         )
 
     def encoded(self) -> PackedMap:
@@ -281,6 +285,7 @@ class DescribedMap(Structure):
             codec,
             hypercolumns=hypercolumns,
             scene=self.scene,
+            earth=self.earth,
         )
 
 
@@ -374,6 +379,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         if (codec := map_.hypercolumn_codec) is None
         else EncodedHypercolumns(d.hypercolumnDim, codec, map_.hypercolumn_codes),
         scene=map_.scene_tree if Section.SCENE_TREE in map_.file.sections else None,
+        earth=map_.earth,
     )
     if keypoints is None or packed.global_projection is not None:
         return packed
@@ -389,6 +395,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         keypoints,
         None if packed.hypercolumns is None else packed.hypercolumns.codes.view(np.int8),
         scene=packed.scene,
+        earth=packed.earth,
     )
 
 

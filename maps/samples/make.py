@@ -24,6 +24,7 @@ from refusals import (
     checksummed,
     refused,
     refused_calibrations,
+    refused_georeferences,
     refused_hypercolumns,
     refused_scene_trees,
     sealed,
@@ -34,6 +35,7 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName, project
 from hfnet_edge.map.container import CHECKSUM_AT, ENTRY, HEADER, Section
+from hfnet_edge.map.georeference import Earth
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.methods.matching import nearest_two
@@ -182,6 +184,10 @@ def samples() -> dict[str, Sections]:
     leaves = np.array([*range(10), -1, 4], np.int64)  # 4 branches of 3
     named = replace(named, scene=SceneTree((4, 3), leaves, "0f1e2d3c4b5a6978" * 2))
 
+    placed = Numbers(12).source(2, 8, (8, 4), 60).encoded()
+    turned = Pose(np.array([0.6, 0.0, 0.0, 0.8]), np.array([-3.5, 12.25, -1.5]))
+    placed = replace(placed, earth=Earth(55.703, 13.191, 48.5, 1.25, turned, 2.5))
+
     n = Numbers(6)
     newer = dict(lay_out(n.source(2, 5, (8, 4), 90)))
     newer |= {40: b"of a later version", 100: b"of a later tool"}  # type: ignore[dict-item]
@@ -198,6 +204,7 @@ def samples() -> dict[str, Sections]:
         "calibrated": lay_out(replace(calibrated, calibration=Calibration(3867, 1059, 4368, -212, 23))),
         "hypercolumns": lay_out(sought),
         "scene_tree": lay_out(named),
+        "georeference": lay_out(placed),
     }
 
 
@@ -307,6 +314,17 @@ def expected(map_: LocalizationMap, n: Numbers) -> dict[str, object]:
             "weights_hash": tree.weights_hash,
             "queries": [{"labels": labels, "landmark": landmark} for labels, landmark in queries],
         }
+    if map_.earth is not None:
+        e, points = map_.earth, [[0.0, 0.0, 0.0], [1.5, -2.0, 0.25]]
+        found["georeference"] = {
+            "origin": [e.latitude, e.longitude, e.altitude],
+            "metres": e.metres,
+            "enu_from_map": [*e.enu_from_map.quaternion.tolist(), *e.enu_from_map.translation.tolist()],
+            "residual": e.residual,
+            "points": points,
+            "enu": e.to_enu(np.array(points)).tolist(),
+            "up": e.up.tolist(),
+        }
     return found
 
 
@@ -347,6 +365,7 @@ def make(folder: Path) -> None:
         ("calibrated", "calibration", refused_calibrations),
         ("hypercolumns", "hypercolumns", refused_hypercolumns),
         ("scene_tree", "scene_tree", refused_scene_trees),
+        ("georeference", "georeference", refused_georeferences),
     ):
         content = (folder / f"{name}.hfmap").read_bytes()
         cases = [checksummed(content, *case) | {"check": check} for case in refuse(content)]

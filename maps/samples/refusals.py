@@ -218,6 +218,27 @@ def refused_scene_trees(content: bytes) -> list[tuple[str, int, bytes]]:
     ]
 
 
+def refused_georeferences(content: bytes) -> list[tuple[str, int, bytes]]:
+    """Changes to a map with a georeference, for `checksummed`, that a reader which uses it must refuse."""
+    at = LocalizationMap.read(content).file.sections[Section.GEOREFERENCE].offset
+
+    def f8(*values: float) -> bytes:
+        return struct.pack(f"<{len(values)}d", *values)
+
+    return [
+        ("a latitude beyond the pole", at, f8(90.5)),
+        ("a longitude of 181 degrees", at + 8, f8(181.0)),
+        ("a latitude that is NaN", at, f8(float("nan"))),
+        ("an altitude among the stars", at + 16, f8(1e9)),
+        ("a unit of no length", at + 24, f8(0.0)),
+        ("a unit of negative length", at + 24, f8(-1.0)),
+        ("a unit of a light year", at + 24, f8(1e16)),
+        ("a rotation that is none", at + 32, f8(0, 0, 0, 0)),
+        ("a translation without bound", at + 64, f8(float("inf"))),
+        ("a negative residual", at + 88, f8(-0.5)),
+    ]
+
+
 def checksummed(content: bytes, why: str, where: int, new: bytes) -> dict[str, object]:
     """A case of `refused`: some bytes replaced, and the checksums that this changes."""
     changed = bytearray(content)

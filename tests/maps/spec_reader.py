@@ -306,6 +306,35 @@ class SceneTree:
         return -1 if found == 2**32 - 1 else found
 
 
+class Georeference:
+    """The georeference of a map. Raises ValueError for everything that the document says to refuse."""
+
+    def __init__(self, r: Reader):
+        require(30 in r.sections, "georeference")
+        r.shaped(30, 96)
+        values = struct.unpack("<12d", r.use(30))
+        require(all(map(math.isfinite, values)), "finite")
+        self.origin, self.metres, pose, self.residual = values[:3], values[3], values[4:11], values[11]
+        latitude, longitude, altitude = self.origin
+        require(abs(latitude) <= 90 and abs(longitude) <= 180 and abs(altitude) <= 1e5, "origin")
+        require(1e-6 <= self.metres <= 1e6 and self.residual >= 0, "metres, residual")
+        require(1e-6 < max(map(abs, pose[:4])) < 1e6 and max(map(abs, pose[4:])) < 1e12, "a pose")
+        length = math.sqrt(sum(v * v for v in pose[:4]))
+        w, x, y, z = (v / length for v in pose[:4])
+        self.rotation = (
+            (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+            (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+            (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+        )
+        self.translation = pose[4:]
+
+    def enu(self, xyz: list[float]) -> list[float]:
+        return [
+            sum(r * self.metres * v for r, v in zip(row, xyz, strict=True)) + t
+            for row, t in zip(self.rotation, self.translation, strict=True)
+        ]
+
+
 class Calibration:
     """The calibration of a map. Raises ValueError for everything that the document says to refuse."""
 

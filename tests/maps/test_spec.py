@@ -12,10 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spec_reader import FIELDS, Calibration, Hypercolumns, Reader, SceneTree, Trees, decode_list
+from spec_reader import FIELDS, Calibration, Georeference, Hypercolumns, Reader, SceneTree, Trees, decode_list
 
 from hfnet_edge.errors import MapFormatError
-from hfnet_edge.map import calibration, codecs, container, map_file, observation_list, random_trees, scene_tree
+from hfnet_edge.map import (
+    calibration,
+    codecs,
+    container,
+    georeference,
+    map_file,
+    observation_list,
+    random_trees,
+    scene_tree,
+)
 from hfnet_edge.map.container import ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import TILE, LocalizationMap
 from hfnet_edge.schema import description_generated
@@ -28,7 +37,7 @@ MAPS = Path(__file__).parents[2] / "maps"
 SAMPLES = MAPS / "samples"
 NAMES = (
     "minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees", "calibrated",
-    "hypercolumns", "scene_tree",
+    "hypercolumns", "scene_tree", "georeference",
 )  # fmt: skip
 SPEC = (MAPS / "SPEC.md").read_text(encoding="utf-8")
 
@@ -77,7 +86,7 @@ def test_the_samples_are_made_by_code_byte_for_byte(tmp_path):
     subprocess.run([sys.executable, SAMPLES / "make.py", tmp_path], check=True)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert made == {path.name: path.read_bytes() for path in SAMPLES.iterdir() if path.suffix in (".hfmap", ".json")}
-    assert max(map(len, made.values())) < 20_000 and sum(map(len, made.values())) < 100_000
+    assert max(map(len, made.values())) < 20_000 and sum(map(len, made.values())) < 110_000
     assert {f"{name}.hfmap" for name in NAMES} == {name for name in made if name.endswith("hfmap")}
 
 
@@ -210,6 +219,18 @@ def test_both_readers_follow_labels_to_the_same_landmarks():
     assert ours.landmarks_of(np.array([[2**62, 2**62]])).tolist() == [-1]
 
 
+def test_both_readers_put_a_map_in_the_same_place():
+    content, found = sample("georeference")
+    theirs, ours, told = Georeference(Reader(content)), LocalizationMap.read(content).earth, found["georeference"]
+    assert (ours.latitude, ours.longitude, ours.altitude) == theirs.origin == tuple(told["origin"])
+    assert ours.metres == theirs.metres == told["metres"] and ours.residual == theirs.residual == told["residual"]
+    assert ours.up == pytest.approx(theirs.rotation[2]) and ours.up == pytest.approx(told["up"])
+    for point, enu in zip(told["points"], told["enu"], strict=True):
+        assert theirs.enu(point) == pytest.approx(enu) and ours.to_enu(np.array([point]))[0] == pytest.approx(enu)
+    there = ours.to_wgs84(np.array(told["points"][1]))
+    assert ours.to_map(*there) == pytest.approx(told["points"][1], abs=1e-6)
+
+
 def test_the_samples_have_what_the_document_says():
     read = {name: Reader(sample(name)[0]) for name in NAMES}
     assert {row[0].strip("`") for row in table("map", "what it has")} == set(NAMES)
@@ -230,6 +251,7 @@ def test_the_samples_have_what_the_document_says():
     named = SceneTree(read["scene_tree"])
     assert read["scene_tree"].version == (2, 4) and named.landmarks.count(2**32 - 1) == 1
     assert len(set(named.landmarks)) == len(named.landmarks) - 1 and 27 not in read["scene_tree"].sections
+    assert read["georeference"].version == (2, 5) and 28 not in read["georeference"].sections
     moved = sample("calibrated")[1]["calibration"]["moved"]
     assert {abs(points) for _, *both in moved for points in both} > {calibration.LARGEST}
     trees, (_, found) = Trees(read["random_trees"]), sample("random_trees")
@@ -242,12 +264,25 @@ def test_the_samples_have_what_the_document_says():
     assert found["query"]["distances"][0] == found["query"]["distances"][1]
 
 
-USERS = {"trees": Trees, "calibration": Calibration, "hypercolumns": Hypercolumns, "scene_tree": SceneTree}
+USERS = {
+    "trees": Trees,
+    "calibration": Calibration,
+    "hypercolumns": Hypercolumns,
+    "scene_tree": SceneTree,
+    "georeference": Georeference,
+}
 CASES = [
     case | {"of": listed["of"]}
     for listed in (
         json.loads((SAMPLES / f"{name}.json").read_text())
-        for name in ("refused", "refused_trees", "refused_calibration", "refused_hypercolumns", "refused_scene_tree")
+        for name in (
+            "refused",
+            "refused_trees",
+            "refused_calibration",
+            "refused_hypercolumns",
+            "refused_scene_tree",
+            "refused_georeference",
+        )
     )
     for case in listed["cases"]
 ]
@@ -341,8 +376,8 @@ def test_byte_tables_have_no_holes_and_the_sizes_of_the_code():
             sizes.append(end)
         assert int(offset) in (0, end)
         end = int(offset) + int(length)
-    tree = scene_tree.SCENE_TREE.itemsize
-    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size, tree]
+    tree, earth = scene_tree.SCENE_TREE.itemsize, georeference.EARTH.itemsize
+    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size, tree, earth]
     fields = {row[3]: int(row[0]) for row in table("offset", "bytes")}
     assert fields["checksum"] == container.CHECKSUM_AT
     assert {name: TILE.fields[name][1] for name in TILE.names} == {name: fields[name] for name in TILE.names}

@@ -66,6 +66,7 @@ def merge(sources: Sequence[BuiltMap | PackedMap], labels: Sequence[str]) -> Bui
         None
         if parts[0].hypercolumns is None
         else np.concatenate([part.hypercolumns for part in parts if part.hypercolumns is not None]),
+        earth=next((part.earth for part in parts if part.earth is not None), None),
     )
 
 

@@ -146,7 +146,8 @@ def lay_out(content: MapContent) -> Sections:
         Section.HYPERCOLUMNS: None if h is None else h.codes,
     }
     scene = {} if source.scene is None else source.scene.sections(len(source.positions))
-    return {kind: part for kind, part in sections.items() if part is not None} | scene
+    earth = {} if source.earth is None else source.earth.sections()
+    return {kind: part for kind, part in sections.items() if part is not None} | scene | earth
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hfnet_edge.map import observation_list
 from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import CENTROIDS, Codec, CodecName, project, rounded
 from hfnet_edge.map.container import MapBytes, Section, open_file
+from hfnet_edge.map.georeference import Earth
 from hfnet_edge.map.observation_list import TILE_SIZE
 from hfnet_edge.map.random_trees import RandomTrees
 from hfnet_edge.map.scene_tree import SceneTree
@@ -141,6 +142,11 @@ class LocalizationMap:
         """The random trees of a map that has some, all of them checked. Raises MismatchError, MapFormatError: see
         `RandomTrees.read`."""
         return RandomTrees.read(self.file, self.description)
+
+    @cached_property
+    def earth(self) -> Earth | None:
+        """Where the map is on Earth; None: it does not say. Raises MapFormatError: it is damaged."""
+        return Earth.read(self.file)
 
     @cached_property
     def scene_tree(self) -> SceneTree:
@@ -281,6 +287,7 @@ class LocalizationMap:
                 _ = self.trees
             if any(Section.SCENE_TREE <= kind <= Section.SCENE_LANDMARKS for kind in self.file.sections):
                 _ = self.scene_tree
+            _ = self.earth
         except MismatchError as e:  # trees of another map, or not all of one
             raise MapFormatError(e.problem, e.remedy) from e
 
