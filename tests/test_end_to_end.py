@@ -8,17 +8,21 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from hfnet_edge import Localizer, Model, Status
+from hfnet_edge import Localizer, Model, Pose, Prior, RigFrame, Status
+from hfnet_edge.errors import InputError
 from hfnet_edge.features import extract
 from hfnet_edge.image.photo import load_photo
 from hfnet_edge.shell.lists import read_poses, read_queries
+from hfnet_edge.video import frames_of
 from hfnet_maps.build.reference import read_reference
 from hfnet_maps.synthetic_town.made_place import made_place
 
@@ -208,6 +212,58 @@ def test_what_is_wrong_is_said_in_one_line(square, tmp_path):
     assert "truncated.jpg" in refused(*command, "--image", truncated, "--camera", str(camera))
 
 
+def test_frames_that_are_turned_come_with_what_is_known_and_as_a_video(square, tmp_path):
+    folder, model = square / "place", Model(square / "hfnet_int8.tflite")
+    localizer = Localizer(square / "square.hfmap", model)
+    name, camera = read_queries(folder / "queries_with_intrinsics.txt")[0]
+    rgb = np.asarray(Image.open(folder / "images" / name).convert("RGB"))
+    upright = localizer.localize(rgb, camera, colors="rgb")
+    assert upright.status is Status.LOCALIZED
+    (fx, fy, cx, cy), w, h = camera.params, camera.width, camera.height
+    sideways = replace(camera, width=h, height=w, params=(fy, fx, cy, w - cx))
+    turned = np.rot90(rgb)  # counterclockwise: clockwise undoes it
+    assert localizer.localize(turned, sideways, colors="rgb").status is not Status.LOCALIZED
+    for rotation in (90, "any"):
+        r = localizer.localize(turned, sideways, colors="rgb", rotation=rotation)
+        assert r.rotation == 90 and np.linalg.norm(r.pose.center - upright.pose.center) < 1e-6
+    down = Prior(gravity=(1.0, 0.0, 0.0), position=tuple(upright.pose.center), radius=2.0)
+    known = localizer.localize(turned, sideways, colors="rgb", prior=down)
+    assert known.rotation == 90 and known.status is Status.LOCALIZED and not known.notes
+
+    video, motion = tmp_path / "v.mp4", tmp_path / "tum.txt"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (w, h))
+    for _ in range(3):
+        writer.write(np.ascontiguousarray(rgb[..., ::-1]))
+    writer.release()
+    motion.write_text("".join(f"{5 + t / 10} 0 0 0 0 0 0 1\n" for t in range(3)))
+    out = run(
+        "hfnet-localize", "--map", square / "square.hfmap", "--model", square / "hfnet_int8.tflite", "--video", video,
+        "--odometry", motion, "--camera", str(camera), "-o", tmp_path / "p.txt", "--report", tmp_path / "r.jsonl",
+        "--annotated", tmp_path / "out.mp4",
+    )  # fmt: skip
+    assert "3 of 3 frames localized" in out.stdout
+    poses = read_poses(tmp_path / "p.txt")
+    assert list(poses) == ["frame_000000", "frame_000001", "frame_000002"]
+    assert all(np.linalg.norm(pose.center - upright.pose.center) < 0.1 for pose in poses.values())
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [line["how"] for line in lines] == ["found", "tracked", "tracked"]
+    assert sum(1 for _ in frames_of(tmp_path / "out.mp4")) == 3
+    base = ("hfnet-localize", "--map", square / "square.hfmap", "--model", square / "hfnet_int8.tflite")
+    one = (*base, "--image", folder / "images" / name, "--camera", str(camera))
+    for wrong, word in (
+        (("--rotation", "45"), "--rotation"),
+        (("--near", "1,2,3"), "--near"),
+        (("--near", "1,2,x,4"), "--near"),
+        (("--gps", "55,13,5"), "georeference"),
+        (("--gravity", "0,0,0"), "gravity"),
+        (("--among", "nowhere/*"), "nowhere"),
+        (("--odometry", motion), "--video"),
+    ):
+        assert word in refused(*one, *wrong)
+    assert "no video" in refused(*base, "--video", tmp_path / "none.mp4", "--camera", str(camera))
+    assert "--camera" in refused(*base, "--video", video)
+
+
 def test_no_output_destroys_an_input(square, tmp_path):
     images, listed, o = square / "place/images", tmp_path / "q.txt", tmp_path / "o"
     shutil.copy(square / "place/queries_with_intrinsics.txt", listed)
@@ -288,3 +344,23 @@ def test_the_runtime_needs_no_training_framework():
     out = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     assert all(o.stdout.split(maxsplit=1)[1].strip() == "[]" for o in out)
     assert min(float(o.stdout.split()[0]) for o in out) < 1.0, "0.5 s is the goal, 1 s allows for a busy machine"
+
+
+def test_a_rig_of_photos_is_one_query(square):
+    localizer = Localizer(square / "square.hfmap", Model(square / "hfnet_int8.tflite"))
+    place, reference = square / "place", read_reference(square / "place/reference")
+    queries = read_queries(place / "queries_with_intrinsics.txt")[:2]
+    (first, _), *_ = queries
+    frames = [
+        RigFrame(place / "images" / name, camera, reference.pose(name) @ reference.pose(first).inverse)
+        for name, camera in queries
+    ]
+    together = localizer.localize_rig(frames)
+    assert together.status is Status.LOCALIZED
+    assert np.linalg.norm(together.pose.center - reference.pose(first).center) < 0.1
+    wrong = localizer.localize_rig(frames, prior=Prior(position=(900.0, 0.0, 0.0), radius=1.0))
+    assert "the prior was dropped" in wrong.notes[0] and wrong.pose.center == pytest.approx(together.pose.center)
+    with pytest.raises(InputError, match="no frames"):
+        localizer.localize_rig([])
+    with pytest.raises(InputError, match="cam_from_rig"):
+        localizer.localize_rig([replace(frames[0], cam_from_rig=Pose(np.full(4, np.nan), np.zeros(3)))])

@@ -17,11 +17,13 @@ from hfnet_edge.errors import HFNetEdgeError, ImageError, InputError, OutputErro
 from hfnet_edge.geometry import Camera
 from hfnet_edge.hloc import HlocLocalizer
 from hfnet_edge.image.exif_camera import camera_of, check_fov
+from hfnet_edge.image.frame import ANY
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.outcome import Outcome, result_text
+from hfnet_edge.prior import Gps, Prior
 from hfnet_edge.report import failure_line, report_line
 from hfnet_edge.result import LocalizationResult
 from hfnet_edge.shell.command_files import CommandFiles, names_below
@@ -67,6 +69,38 @@ def localize(
             metavar="DEGREES", help="Of the longer side, for photos without a camera whose EXIF says nothing."
         ),
     ] = None,
+    rotation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0|90|180|270|any",
+            help="Degrees clockwise by which the stored pixels are upright; any: to be found. Default: by EXIF.",
+        ),
+    ] = None,
+    near: Annotated[
+        str | None, typer.Option(metavar='"x,y,z,RADIUS"', help="About where the camera is, in map units.")
+    ] = None,
+    gps: Annotated[
+        str | None,
+        typer.Option(metavar='"LAT,LON,METRES"', help="A fix and its accuracy, in a map of `hfnet-map georeference`."),
+    ] = None,
+    gravity: Annotated[
+        str | None,
+        typer.Option(metavar='"x,y,z"', help="Which way is down, in the stored image's axes: right, down, forward."),
+    ] = None,
+    among: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help='Retrieve these reference images alone, as "floor2/*"; may be repeated.'),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(metavar="V.mp4", help="Localize its frames, with --camera, in place of photos.")
+    ] = None,
+    odometry: Annotated[
+        Path | None,
+        typer.Option(metavar="TUM.txt", help="The device's own motion in the video: `time tx ty tz qx qy qz qw`."),
+    ] = None,
+    annotated: Annotated[
+        Path | None, typer.Option(metavar="OUT.mp4", help="The video with what was found drawn into it.")
+    ] = None,
     tolerance: ToleranceOption = "0.25,2",
     max_wrong: MaxWrongOption = "0.1%",
     refine_focal: RefineFocalOption = False,
@@ -91,6 +125,12 @@ def localize(
 
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image phone.jpg --fov 65
 
+        hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image phone.jpg --fov 65 \\
+            --rotation any --near "12,3,1.5,5"
+
+        hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --video walk.mp4 --odometry tum.txt \\
+            --camera "PINHOLE 640 480 500 500 320 240" -o poses.txt --annotated walk_localized.mp4
+
         hfnet-localize --method parallel --map scene.hfmap --model hfnet_int8.tflite --model crbnet_int8.tflite \\
             --images photos --queries q.txt -o poses.txt
 
@@ -112,6 +152,25 @@ def localize(
         raise InputError(
             "--features is for --queries, with --images only for --pictures", "leave --image or --images out"
         )
+    prior = prior_of(near, gps, gravity, tuple(among or ()))
+    turn = rotation_of(rotation)
+    if by_features and (turn is not None or (prior is not None and prior.gravity is not None)):
+        raise InputError("--features come of images that were turned already", "leave --rotation and --gravity out")
+    if video is None and (odometry is not None or annotated is not None):
+        raise InputError("--odometry and --annotated are of a --video", "name it, or leave them out")
+    if video is not None:
+        if by_features or image is not None or queries is not None or camera is None or prior is not None:
+            raise InputError(
+                "--video needs --camera, and takes neither photos nor priors",
+                "leave out --image, --queries, --features, --near, --gps, --gravity, --among",
+            )
+        if isinstance(turn, str):
+            raise InputError("--rotation any is not for videos", "give the degrees")
+        config = LocalizationConfig(
+            method, tolerance=Tolerance.parse(tolerance), max_wrong=parse_share("--max-wrong", max_wrong)
+        )
+        _video(map_, networks, video, Camera.parse(camera), odometry, annotated, turn, output, report, threads, config)
+        return
     if (image is None) == (queries is None):
         raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
     if image is not None:
@@ -169,8 +228,8 @@ def localize(
         """Of one query, whichever way its features come."""
         localizer = localizers[seek]
         if isinstance(localizer, HlocLocalizer):
-            return localizer.localize(name, stated)
-        return localizer.localize(folder / name, stated)
+            return localizer.localize(name, stated, prior)
+        return localizer.localize(folder / name, stated, rotation=turn, prior=prior)
 
     if image is not None or images is not None:
         find_images(folder, (name for name, _ in todo))
@@ -214,6 +273,76 @@ def localize(
         wrote(output, command("hfnet-eval", output, "--reference", "COLMAP_MODEL", "--queries", queries or "LIST"))
     outcome.leave()
     if image is not None and not outcome.localized:
+        raise typer.Exit(1)
+
+
+def prior_of(near: str | None, gps: str | None, gravity: str | None, among: tuple[str, ...]) -> Prior | None:
+    """What the options say; None: nothing. Raises InputError."""
+    if near is gps is gravity is None and not among:
+        return None
+    at = None if near is None else numbers("--near", near, 4)
+    fix = None if gps is None else Gps(*numbers("--gps", gps, 3))
+    down = None if gravity is None else numbers("--gravity", gravity, 3)
+    return Prior(None if at is None else at[:3], None if at is None else at[3], fix, down, among)  # type: ignore[arg-type]
+
+
+def numbers(option: str, text: str, count: int) -> tuple[float, ...]:
+    """Reads "1,2.5,3". Raises InputError."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise InputError(f"{option} {text!r} are no numbers", "write them with commas between") from e
+    if len(found) != count:
+        raise InputError(f"{option} {text!r} are {len(found)} numbers", f"give {count}")
+    return found
+
+
+def rotation_of(text: str | None) -> int | str | None:
+    """Reads --rotation. Raises InputError."""
+    if text is None or text == ANY:
+        return text
+    if text not in ("0", "90", "180", "270"):
+        raise InputError(f"--rotation is {text!r}", "give 0, 90, 180, 270 or any")
+    return int(text)
+
+
+def _video(
+    map_: Path,
+    networks: Sequence[Path],
+    video: Path,
+    camera: Camera,
+    odometry: Path | None,
+    annotated: Path | None,
+    rotation: int | None,
+    output: Path | None,
+    report: Path | None,
+    threads: int,
+    config: LocalizationConfig,
+) -> None:
+    from hfnet_edge.video import Trajectory, localize_video
+
+    files = CommandFiles(map_, *networks, video, odometry)
+    for path in (output, report):
+        if path is not None:
+            files.writes(path, streamed=True)
+    if annotated is not None:
+        files.writes(annotated)
+        if annotated.suffix.lower() != ".mp4":
+            raise InputError(f"--annotated {annotated} is no .mp4", "name one")
+    motion = None if odometry is None else Trajectory.read(odometry)
+    localizer = Localizer(map_, *(open_network(file, threads) for file in networks), config=config)
+    with ExitStack() as streams, progress() as bar:
+        write_pose, write_report = (
+            ignore if path is None else streams.enter_context(streamed_write(path)) for path in (output, report)
+        )
+        found, count = localize_video(
+            localizer, video, camera, motion, annotated, rotation, write_pose, write_report, bar
+        )
+    print(f"{found} of {count} frames localized")
+    for path in (output, report, annotated):
+        if path is not None:
+            wrote(path)
+    if not found:
         raise typer.Exit(1)
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image.image_file import open_image
+from hfnet_edge.image.frame import AnyImage, Colors, open_any
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell.writing import atomic_write
 
@@ -19,18 +19,22 @@ RIGHT, MIDDLE, WRONG = (np.array(color) for color in ((80, 200, 60), (40, 210, 2
 GREY, LIGHT, DARK = (150, 150, 150), (235, 235, 235), (32, 32, 32)
 
 
-def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.ndarray:
+def draw_query(
+    image: AnyImage, camera: Camera, result: LocalizationResult, colors: Colors | None = None, name: str = ""
+) -> np.ndarray:
     """The query (in the camera's orientation) with inliers coloured by reprojection error, a line to where the pose
     projects their landmarks, rejected matches as faint dots, and below it the scale of the colours and how far the pose
     can be trusted. Of a pose that was refused the inliers are rings. (H, W, 3) uint8 BGR.
 
     Args:
+        image, colors: see `hfnet_edge.localizer.Localizer.localize`.
         camera: of the query as it was stated; the pose is drawn with ``result.camera``.
+        name: that is written below; the file's where there is none.
 
     Raises:
         ImageError, CameraError: see `hfnet_edge.image.photo.load_photo`.
     """
-    file = open_image(image)
+    file = open_any(image, colors)
     picture = cv2.cvtColor(file.rgb(camera, math.sqrt(camera.width * camera.height / MAX_PIXELS)), cv2.COLOR_RGB2BGR)
     scale = picture.shape[1] / camera.width
 
@@ -59,7 +63,9 @@ def draw_query(image: Path, camera: Camera, result: LocalizationResult) -> np.nd
             for row in np.flatnonzero(drawn)[np.argsort(errors[drawn])]:  # the worst on top
                 cv2.line(picture, at(*seen[row]), at(*falls[row]), LIGHT, line, cv2.LINE_AA)
                 cv2.circle(picture, at(*seen[row]), radius, error_color(errors[row] / worst), -1, cv2.LINE_AA)
-    return np.vstack([picture, _caption(f"{image.name}   {caption(result)}", worst, picture.shape[1], size, line)])
+    return np.vstack(
+        [picture, _caption(f"{name or Path(file.name).name}   {caption(result)}", worst, picture.shape[1], size, line)]
+    )
 
 
 def caption(result: LocalizationResult) -> str:

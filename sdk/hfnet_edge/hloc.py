@@ -24,6 +24,7 @@ from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, localiz
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import Query
 from hfnet_edge.methods.registry import open_method
+from hfnet_edge.prior import Prior
 from hfnet_edge.shell.extras import needs
 from hfnet_edge.shell.reading import open_input
 
@@ -67,8 +68,8 @@ class HlocLocalizer:
         self.method = open_method(self.map, None, self.config)
         self.features, self.global_features = opened(features), opened(global_features)
 
-    def localize(self, name: str, camera: Camera) -> LocalizationResult:
-        """The pose of one image.
+    def localize(self, name: str, camera: Camera, prior: Prior | None = None) -> LocalizationResult:
+        """The pose of one image; ``prior`` is what is known beforehand.
 
         Raises:
             InputError: a file lacks the image, or is damaged there.
@@ -87,7 +88,8 @@ class HlocLocalizer:
                 f"{d.localDim} and {d.extractorGlobalDim}",
                 "extract them with the networks that the map's are of",
             )
-        return localize_query(self.method, Query(query.pixel, query), camera, clock)
+        known = None if prior is None else prior.in_map(self.map)
+        return localize_query(self.method, Query(query.pixel, query), camera, clock, known)
 
 
 def read_features(features: h5py.File, global_features: h5py.File, name: str, camera: Camera) -> Features:

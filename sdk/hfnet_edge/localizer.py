@@ -6,7 +6,7 @@ How landmarks are sought is the method's, see `hfnet_edge.methods`. Everything e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -15,19 +15,25 @@ import numpy as np
 
 from hfnet_edge.clock import Clock
 from hfnet_edge.correspondences import Match2D3D
-from hfnet_edge.errors import CameraError
+from hfnet_edge.errors import CameraError, InputError, MismatchError
 from hfnet_edge.features import Features
-from hfnet_edge.geometry import Camera
-from hfnet_edge.image.photo import Photo, load_photo
+from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.image.frame import ANY, AnyImage, Colors, Frame, as_described, open_any, turned_by
+from hfnet_edge.image.image_file import ImageFile
+from hfnet_edge.image.photo import Photo, photo_of
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method, Query
 from hfnet_edge.methods.registry import open_method
+from hfnet_edge.methods.retrieval import likeness
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.networks.network import Network
+from hfnet_edge.prior import Known, Prior
 from hfnet_edge.result import LocalizationResult, Status
+from hfnet_edge.rig import View, localize_views, own_poses
 from hfnet_edge.shell.one_thread import one_thread
 from hfnet_edge.trust.examine import Examined, evidence_of, examine, rival
 from hfnet_edge.trust.probability import InTolerance
+from hfnet_edge.trust.second_look import Landmarks, guided_matches, nearest_views
 from hfnet_edge.trust.verdict import decide
 
 PLACES = 3  # candidates that are compared, however good the first is
@@ -40,6 +46,22 @@ class Stages:
     photo: Photo
     query: Query
     result: LocalizationResult
+
+
+@dataclass(frozen=True)
+class RigFrame:
+    """What one camera of a rig saw.
+
+    Attributes:
+        image, camera, colors, rotation: see `Localizer.localize`.
+        cam_from_rig: from the rig's frame to the camera's, lengths in map units.
+    """
+
+    image: AnyImage
+    camera: Camera
+    cam_from_rig: Pose
+    colors: Colors | None = None
+    rotation: int | None = None
 
 
 class Localizer:
@@ -70,25 +92,129 @@ class Localizer:
         self.config = config or LocalizationConfig()
         self.method = open_method(self.map, self.networks, self.config)
 
-    def localize(self, image: Path | str, camera: Camera) -> LocalizationResult:
-        """The pose of one photo.
+    def localize(
+        self,
+        image: AnyImage,
+        camera: Camera,
+        *,
+        colors: Colors | None = None,
+        rotation: int | str | None = None,
+        prior: Prior | None = None,
+    ) -> LocalizationResult:
+        """The pose of one photo or frame, always that of the camera as described.
+
+        Args:
+            image: a file's name or bytes, a picture of Pillow's, (H, W) uint8 grey levels of any strides (a Y plane),
+                or (H, W, 3) uint8. The same grey levels give the same bits in every form.
+            colors: "rgb" or "bgr", of an array with three channels.
+            rotation: degrees clockwise, 0, 90, 180 or 270, by which the stored pixels must be turned to be upright, as
+                Android's `ImageProxy` says it; the camera then describes the stored pixels. `ANY`: to be found, which
+                costs a frame that is not localized as it is three further looks. None: as EXIF says, or else gravity.
+            prior: what is known beforehand.
 
         Raises:
             ImageError, CameraError: the image cannot be read, or the camera is of another size.
+            InputError: another argument makes no sense.
             MapFormatError: the map is damaged where the query touches it. ModelError: a network fails.
         """
-        return self.stages(image, camera).result
+        return self.stages(image, camera, colors=colors, rotation=rotation, prior=prior).result
 
-    def stages(self, image: Path | str, camera: Camera) -> Stages:
+    def stages(
+        self,
+        image: AnyImage,
+        camera: Camera,
+        *,
+        colors: Colors | None = None,
+        rotation: int | str | None = None,
+        prior: Prior | None = None,
+    ) -> Stages:
         """As `localize`, with what was made on the way."""
         if not isinstance(camera, Camera):
             raise CameraError(f"{camera!r} is not a Camera", 'write Camera.parse("PINHOLE width height fx fy cx cy")')
+        known = None if prior is None else prior.in_map(self.map)
         clock = Clock()
         with one_thread():
+            if rotation == ANY:
+                with clock("load"):
+                    frame, first = as_described(open_any(image, colors), camera)
+                return self._at_any_rotation(frame, first, camera, known, clock)
             with clock("load"):
-                photo = load_photo(image, self.method.input_size, camera)
+                opened = open_any(image, colors, rotation)  # type: ignore[arg-type]
+                if rotation is None and prior is not None and prior.rotation and opened.orientation == 1:
+                    rotation = prior.rotation
+                    opened = turned_by(opened, prior.rotation)
+            return self._look_and_search(opened, camera, int(rotation or 0), known, clock)
+
+    def localize_rig(self, frames: Sequence[RigFrame], *, prior: Prior | None = None) -> LocalizationResult:
+        """The pose of several cameras that are fixed to each other, seen at one moment: ``rig_from_world``.
+
+        Args:
+            frames: what each camera saw. prior: what is known of the rig's position; gravity is in the rig's axes.
+
+        Raises:
+            InputError: there is no frame, or a pose is none. Others as of `localize`.
+        """
+        if not frames:
+            raise InputError("the rig has no frames", "give one of each camera")
+        clock = Clock()
+        known = None if prior is None else prior.in_map(self.map)
+        with one_thread():
+            seen = [self._seen_by(frame, clock) for frame in frames]
+
+            def among(rows: np.ndarray | None) -> LocalizationResult:
+                views = [view_of(self.method, replace(q, among=rows), c, pose, clock) for q, c, pose in seen]
+                return localize_views(self.map, views, self.config)
+
+            result = among(None if known is None else known.among)
+            if known is not None and (result.pose is None or known.contradiction(result.pose, result.position_std)):
+                free = among(None)
+                result = free if free.pose is None else replace(free, notes=(_dropped(known, free),))
+        return replace(result, milliseconds=clock.milliseconds)
+
+    def _seen_by(self, frame: RigFrame, clock: Clock) -> tuple[Query, Camera, Pose]:
+        """What the method makes of a rig's frame; its camera and cam_from_rig."""
+        try:
+            cam_from_rig = Pose.from_values([*frame.cam_from_rig.quaternion, *frame.cam_from_rig.translation])
+        except (AttributeError, TypeError, ValueError) as e:
+            raise InputError(f"cam_from_rig {e}", "give a hfnet_edge.geometry.Pose") from e
+        with clock("load"):
+            opened = open_any(frame.image, frame.colors, frame.rotation)
+            photo = photo_of(opened, self.method.input_size, frame.camera)
+        return self.method.look(photo, clock), frame.camera, cam_from_rig
+
+    def _look_and_search(
+        self, image: ImageFile | Frame, camera: Camera, rotation: int, known: Known | None, clock: Clock
+    ) -> Stages:
+        with clock("load"):
+            photo = photo_of(image, self.method.input_size, camera)
+        query = self.method.look(photo, clock)
+        return self._searched(photo, query, camera, rotation, known, clock)
+
+    def _searched(
+        self, photo: Photo, query: Query, camera: Camera, rotation: int, known: Known | None, clock: Clock
+    ) -> Stages:
+        result = localize_query(self.method, query, camera, clock, known)
+        return Stages(photo, query, replace(result, rotation=rotation))
+
+    def _at_any_rotation(self, frame: Frame, first: int, camera: Camera, known: Known | None, clock: Clock) -> Stages:
+        """As the frame is most likely upright; where that is not localized, at the others, the likeliest by retrieval
+        first."""
+        upright = self._look_and_search(turned_by(frame, first), camera, first, known, clock)
+        if upright.result.status is Status.LOCALIZED:
+            return upright
+        others = []
+        for rotation in sorted({0, 90, 180, 270} - {first}):
+            with clock("load"):
+                photo = photo_of(turned_by(frame, rotation), self.method.input_size, camera)
             query = self.method.look(photo, clock)
-            return Stages(photo, query, localize_query(self.method, query, camera, clock))
+            with clock("retrieve"):
+                like = 0 if query.features is None else likeness(self.map, query.features.global_descriptor)
+            others.append((-like, rotation, photo, query))
+        for _, rotation, photo, query in sorted(others, key=lambda other: other[:2]):
+            stages = self._searched(photo, query, camera, rotation, known, clock)
+            if stages.result.status is Status.LOCALIZED:
+                return stages
+        return replace(upright, result=replace(upright.result, milliseconds=clock.milliseconds))
 
 
 def localize_features(
@@ -96,6 +222,7 @@ def localize_features(
     features: Features,
     camera: Camera,
     config: LocalizationConfig | None = None,
+    prior: Prior | None = None,
 ) -> LocalizationResult:
     """The pose for features that are already there: everything after the networks.
 
@@ -104,19 +231,107 @@ def localize_features(
         MismatchError: the map lacks what the method searches in.
     """
     method = open_method(map_, None, config or LocalizationConfig())
-    return localize_query(method, Query(features.pixel, features), camera)
+    known = None if prior is None else prior.in_map(map_)
+    return localize_query(method, Query(features.pixel, features), camera, known=known)
 
 
-def localize_query(method: Method, query: Query, camera: Camera, clock: Clock | None = None) -> LocalizationResult:
+def localize_query(
+    method: Method, query: Query, camera: Camera, clock: Clock | None = None, known: Known | None = None
+) -> LocalizationResult:
     """The pose of a query that a method has looked at. Raises MapFormatError: the map is damaged where touched.
 
-    The first `PLACES` candidates are compared; further ones are tried until a pose is accepted.
+    With what is ``known`` beforehand it is sought where that allows, and given where that agrees; otherwise without.
     """
-    clock, config, map_ = clock or Clock(), method.config, method.map
+    clock = clock or Clock()
+    if known is None:
+        return _search(method, query, camera, clock, None)
+    result = _search(method, replace(query, among=known.among), camera, clock, known)
+    if result.status is Status.LOCALIZED:
+        return result
+    free = _search(method, query, camera, clock, None)
+    if free.pose is None:
+        return replace(result, milliseconds=clock.milliseconds)
+    return replace(free, notes=(_dropped(known, free),))
+
+
+def _dropped(known: Known, free: LocalizationResult) -> str:
+    """Why a prior was, given the pose that was found without it."""
+    assert free.pose is not None, "it was found"
+    why = known.contradiction(free.pose, free.position_std)
+    return f"the prior was dropped: {why or 'nothing was found among the reference images that it allows'}"
+
+
+def view_of(
+    method: Method,
+    query: Query,
+    camera: Camera,
+    cam_from_rig: Pose,
+    clock: Clock | None = None,
+    drift: tuple[float, float] = (0.0, 0.0),
+) -> View:
+    """A query as one of several views, with what the method finds in its first `PLACES` places.
+
+    Args:
+        drift: see `hfnet_edge.rig.View`.
+
+    Raises:
+        MapFormatError: the map is damaged where touched. MismatchError: the method has no features to look among.
+    """
+    if query.features is None:
+        raise MismatchError(f"{type(method).__name__} has no features", "take several views by another method")
+    found = islice(method.candidates(query, clock or Clock()).matches, PLACES)
+    places = tuple(m for m in found if m.landmarks is not None and m.keypoints is not None)
+    max_error = method.config.pose.max_error * query.pixel
+    own = own_poses(places, camera, max_error, method.config.pose)
+    return View(query.features, camera, cam_from_rig, places, max_error, own, drift)
+
+
+def track_query(
+    method: Method,
+    query: Query,
+    camera: Camera,
+    expected: Pose,
+    depth: float,
+    radius: float,
+    clock: Clock | None = None,
+) -> LocalizationResult:
+    """The pose of a query whose pose is about known: landmarks are sought near where they should be, and nowhere else.
+
+    Args:
+        expected: cam_from_map, relative to the map's origin. depth: of the scene, map units.
+        radius: pixels about each landmark.
+
+    Raises:
+        MapFormatError: the map is damaged where touched.
+    """
+    clock, features = clock or Clock(), query.features
+    if features is None or not len(features.keypoints):
+        return LocalizationResult(Status.NO_KEYPOINTS, milliseconds=clock.milliseconds)
+    with clock("track"):
+        views, _ = nearest_views(method.map, expected, depth)
+        landmarks = Landmarks.of(method.map, method.map.observed_by(views))
+        near, _, _ = guided_matches(method.map, features, camera, expected, landmarks, radius)
+    chance = min(0.9, (method.config.pose.max_error * query.pixel / radius) ** 2)  # of areas
+    candidates = Candidates([near] if len(near) else (), abstention=Status.TOO_FEW_MATCHES, chance=chance)
+    return _best_of(candidates, method, query, camera, clock, None)
+
+
+def _search(method: Method, query: Query, camera: Camera, clock: Clock, known: Known | None) -> LocalizationResult:
+    """What the method finds."""
+    return _best_of(method.candidates(query, clock), method, query, camera, clock, known)
+
+
+def _best_of(
+    candidates: Candidates, method: Method, query: Query, camera: Camera, clock: Clock, known: Known | None
+) -> LocalizationResult:
+    """The first `PLACES` candidates are compared; further ones are tried until a pose is accepted, and agrees with what
+    is known."""
+    config, map_ = method.config, method.map
     max_error = config.pose.max_error * query.pixel
-    candidates = method.candidates(query, clock)
     best = LocalizationResult(candidates.abstention)
     examined: list[Examined] = []
+    agreeing: list[Examined] = []
+    against = ""
     leader: Examined | None = None
     for batch in _batches(candidates):
         newest: Examined | None = None
@@ -125,18 +340,25 @@ def localize_query(method: Method, query: Query, camera: Camera, clock: Clock | 
                 in_world = replace(matches, xyz=map_.in_world(matches.xyz))
                 best = LocalizationResult(Status.TOO_FEW_MATCHES, matches=in_world)
             one = examine(map_, query.features, camera, matches, max_error, config.pose, config.refine_focal, clock)
-            if one is not None:
+            if one is None:
+                continue
+            examined.append(one)  # also as a rival, for what is known may be wrong
+            found = known and known.contradiction(map_.from_world(one.refined.pose), one.refined.position_std)
+            against = against or found or ""
+            if not found:
                 newest = one
-                examined.append(one)
-        ahead = max(examined, key=Examined.rank, default=None)
+                agreeing.append(one)
+        ahead = max(agreeing, key=Examined.rank, default=None)
         if ahead is not None and ahead is not leader:
-            leader, best = ahead, _judged(method, query, ahead, examined, max_error, clock)
+            leader, best = ahead, _judged(method, query, ahead, examined, max_error, clock, candidates.chance)
         elif newest is not None and leader is not None and newest.matches.found_by != leader.matches.found_by:
             # Of another method: it may have more to say for a pose that keypoints say less for.
-            other = _judged(method, query, newest, examined, max_error, clock)
+            other = _judged(method, query, newest, examined, max_error, clock, candidates.chance)
             best = min(best, other, key=lambda result: result.wrong)
         if best.status is Status.LOCALIZED:
             break
+    if leader is None and against:
+        best = replace(best, status=Status.REJECTED, notes=(against,))
     return replace(best, prior_frames=candidates.prior_frames, milliseconds=clock.milliseconds)
 
 
@@ -149,13 +371,19 @@ def _batches(candidates: Candidates) -> Iterator[Iterable[Match2D3D]]:
 
 
 def _judged(
-    method: Method, query: Query, one: Examined, examined: list[Examined], max_error: float, clock: Clock
+    method: Method,
+    query: Query,
+    one: Examined,
+    examined: list[Examined],
+    max_error: float,
+    clock: Clock,
+    chance: float,
 ) -> LocalizationResult:
     """Accepts a pose or not, and moves it and its matches from the landmarks' frame to the world."""
     map_, config, refined = method.map, method.config, one.refined
     with clock("trust"):
         rival_ = rival(map_, query.features, one, examined, max_error, config.pose)
-        evidence, intrinsics = evidence_of(query.features, one, rival_, max_error)
+        evidence, intrinsics = evidence_of(query.features, one, rival_, max_error, chance)
         tolerance = config.tolerance.at(one.depth)
         in_tolerance = InTolerance.of(refined, 0.0 if intrinsics is None else intrinsics.shift, tolerance)
         verdict = decide(evidence, in_tolerance, one.held, config.max_wrong, map_.calibration)

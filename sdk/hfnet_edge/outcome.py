@@ -29,8 +29,11 @@ def result_text(name: str, result: LocalizationResult, stated: Camera) -> str:
     """
     pose, camera = result.pose, result.camera or stated
     if pose is None:
-        return f"{name}: no pose, {result.status.value}{reason(result)}"
+        return "\n".join([f"{name}: no pose, {result.status.value}{reason(result)}", *result.notes])
     lines = [f"{name}: {trust_text(result)}", support_text(result)]
+    lines += result.notes
+    if result.rotation:
+        lines.append(f"upright when turned by {result.rotation} degrees clockwise")
     if result.found_by:
         lines.append(f"found by {result.found_by}")
     lines.append(f"cam_from_world {' '.join(f'{v:.6f}' for v in (*pose.quaternion, *pose.translation))}")

@@ -50,6 +50,8 @@ def report_line(
             "camera": None if camera is None or camera == stated else str(camera),
             "found_by": result.found_by or None,
             "matches": 0 if result.matches is None else len(result.matches),
+            "rotation": result.rotation,
+            "notes": list(result.notes),
             "retrieved": [image_names[i] for i in result.prior_frames],
             "milliseconds": {stage: round(ms, 3) for stage, ms in result.milliseconds.items()},
         }

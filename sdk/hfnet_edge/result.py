@@ -55,6 +55,8 @@ class LocalizationResult:
         prior_frames: (K,) retrieved reference images, most similar first.
         matches: 2D-3D matches of the best candidate, ``xyz`` in the world as the pose is; None where none was tried.
         inlier_mask: (N,) bool, over the matches; None where no pose was found.
+        rotation: degrees clockwise by which the frame was turned to be looked at, as it was stated or found.
+        notes: what a caller should know of a prior that was contradicted or dropped.
         milliseconds: by stage.
     """
 
@@ -77,6 +79,8 @@ class LocalizationResult:
     prior_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     matches: Match2D3D | None = None
     inlier_mask: np.ndarray | None = None
+    rotation: int = 0
+    notes: tuple[str, ...] = ()
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -66,7 +66,7 @@ class Localizer:
         self.config = config
         self.opened.append(config)
 
-    def localize(self, image, camera):
+    def localize(self, image, camera, **_):
         name = Path(image).stem
         if name.startswith("slow"):
             time.sleep(1)

@@ -80,22 +80,19 @@ _HEIC = tuple(b"....ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"hei
 _opening = threading.Lock()  # Python's filters of warnings are one for all threads
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image file whose header has been read, and which decodes once.
+class Oriented:
+    """Stored pixels, and how they are turned to be upright.
 
     Attributes:
-        name: for messages. content: of the file.
-        image: Pillow's. kind: Pillow's name of the format.
-        orientation: EXIF's, 1 to 8. stored: (width, height) before the image is turned by it.
+        name: for messages.
+        orientation: as EXIF says it, 1 to 8. stored: (width, height) before the image is turned by it.
+        as_stored: cameras describe the stored pixels, also where the upright image has the same size.
     """
 
     name: str
-    content: bytes
-    image: Image.Image
-    kind: str
-    orientation: int
     stored: tuple[int, int]
+    orientation: int
+    as_stored: bool
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,14 +102,39 @@ class ImageFile:
     def orientation_of(self, camera: Camera | None) -> int:
         """The orientation that pixels of the upright image are turned back by to be the camera's: 1 where it describes
         the upright image. Raises CameraError: it is of another size."""
-        if camera is None or (camera.width, camera.height) == self.size:
+        if camera is None or ((camera.width, camera.height) == self.size and not self.as_stored):
             return 1
         if (camera.width, camera.height) == self.stored:
             return self.orientation
+        width, height = self.stored if self.as_stored else self.size
         raise CameraError(
-            f"{self.name} is {self.size[0]}x{self.size[1]}, its camera {camera.width}x{camera.height}",
+            f"{self.name} is {width}x{height}, its camera {camera.width}x{camera.height}",
             "give the intrinsics for this size",
         )
+
+    def turn_for(self, camera: Camera | None) -> int:
+        """The orientation by which the stored image becomes the camera's."""
+        return self.orientation if self.orientation_of(camera) == 1 else 1
+
+
+@dataclass(frozen=True)
+class ImageFile(Oriented):
+    """An image file whose header has been read, and which decodes once.
+
+    Attributes:
+        content: of the file. image: Pillow's. kind: Pillow's name of the format.
+        own: the orientation that the file's EXIF says.
+        stored: (width, height) before the image is turned.
+    """
+
+    name: str
+    content: bytes
+    image: Image.Image
+    kind: str
+    own: int
+    stored: tuple[int, int]
+    orientation: int
+    as_stored: bool = False
 
     def grey(self, camera: Camera | None = None, excess: float = 1.0) -> np.ndarray:
         """The image as a camera describes it, or upright, (H, W) uint8. 8 and 16 bit, grey, colour, palette, CMYK and
@@ -125,15 +147,11 @@ class ImageFile:
         Raises:
             ImageError: damaged, of 32 bits, or beyond the limits. CameraError: see `orientation_of`.
         """
-        return self._decode("L", self._turn(camera), excess)
+        return self._decode("L", self.turn_for(camera), excess)
 
     def rgb(self, camera: Camera | None = None, excess: float = 1.0) -> np.ndarray:
         """The same in colours, (H, W, 3) uint8."""
-        return self._decode("RGB", self._turn(camera), excess)
-
-    def _turn(self, camera: Camera | None) -> int:
-        """The orientation by which the stored image becomes the camera's."""
-        return self.orientation if self.orientation_of(camera) == 1 else 1
+        return self._decode("RGB", self.turn_for(camera), excess)
 
     def _decode(self, mode: str, turn: int, excess: float) -> np.ndarray:
         """Pixels of a mode of Pillow's, turned as an orientation says."""
@@ -152,8 +170,8 @@ class ImageFile:
         finally:
             image.close()
         if self.kind == "TIFF":  # Pillow has turned it upright
-            turn = BACK.get(self.orientation, self.orientation) if turn == 1 else 1
-        return np.ascontiguousarray(_turned(pixels, turn))
+            pixels = turned(pixels, BACK.get(self.own, self.own))
+        return np.ascontiguousarray(turned(pixels, turn))
 
     def _check(self, channels: int) -> None:
         """Raises ImageError: of a kind that is not read, or beyond the limits."""
@@ -222,7 +240,7 @@ def open_image(source: Path | str | bytes) -> ImageFile:
     stored = image.size[::-1] if turned else image.size
     if min(stored) < MIN_SIDE:
         raise ImageError(f"{name} is {stored[0]}x{stored[1]}, below {MIN_SIDE} pixels", "give a larger image")
-    return ImageFile(name, content, image, kind, orientation, stored)
+    return ImageFile(name, content, image, kind, orientation, stored, orientation)
 
 
 def _content(path: Path | str) -> bytes:
@@ -231,7 +249,10 @@ def _content(path: Path | str) -> bytes:
     except OSError as e:
         raise ImageError(f"cannot read the image {path}: {e.strerror}", "check the file's name") from e
     except TypeError as e:
-        raise ImageError(f"a {type(path).__name__} is not the path of an image", "give a file name") from e
+        raise ImageError(
+            f"a {type(path).__name__} is not an image",
+            "give a file's name or bytes, a picture of Pillow's, or an array",
+        ) from e
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
@@ -301,7 +322,7 @@ def _pixels(image: Image.Image, mode: str) -> np.ndarray:
     return pixels
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """A view that is upright where the stored pixels have an orientation (EXIF 2.3, tag 0x0112)."""
     if orientation in TURNED:
         pixels = pixels.swapaxes(0, 1)

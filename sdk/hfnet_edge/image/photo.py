@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from hfnet_edge.geometry import Camera
-from hfnet_edge.image.image_file import TURNED, open_image
+from hfnet_edge.image.frame import AnyImage, Colors, Frame, open_any
+from hfnet_edge.image.image_file import TURNED, ImageFile
 
 BAND = 1 << 20  # pixels that are reduced at a time
 
@@ -67,18 +67,32 @@ class Photo:
         return np.stack(there[self.orientation], axis=1) / self.scale
 
 
-def load_photo(path: Path | str, input_size: tuple[int, int], camera: Camera | None = None) -> Photo:
-    """Reads an image file for a network of ``input_size`` (height, width).
+def load_photo(
+    image: AnyImage,
+    input_size: tuple[int, int],
+    camera: Camera | None = None,
+    colors: Colors | None = None,
+    rotation: int | None = None,
+) -> Photo:
+    """Reads an image for a network of ``input_size`` (height, width).
 
     8 and 16 bit, grey, colour, palette, CMYK and alpha (ignored) become 8-bit grey (Rec. 601 luma). A sideways image
     is turned upright for the network. If ``camera`` has the stored (sideways) size, keypoints are turned back, so that
     the pose is that of the camera as described.
 
+    Args:
+        image, colors, rotation: see `hfnet_edge.image.frame.open_any`.
+
     Raises:
         ImageError: missing, empty, damaged, too small, too large, or of a format that is not read.
         CameraError: the camera's size is neither the upright nor the stored size.
+        InputError: see `hfnet_edge.image.frame.open_any`.
     """
-    file = open_image(path)
+    return photo_of(open_any(image, colors, rotation), input_size, camera)
+
+
+def photo_of(file: ImageFile | Frame, input_size: tuple[int, int], camera: Camera | None = None) -> Photo:
+    """The same of an image that is open."""
     turned_back_by = file.orientation_of(camera)
     need = input_size[::-1] if file.orientation in TURNED else input_size
     grey = file.grey(excess=max(1.0, file.stored[0] / need[1], file.stored[1] / need[0]))

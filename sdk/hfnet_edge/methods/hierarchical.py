@@ -32,7 +32,7 @@ class Hierarchical(Method):
             return Candidates(abstention=Status.NO_KEYPOINTS)
         with clock("retrieve"):
             count = self.config.prior_frame_count or PRIOR_FRAMES
-            ranked = prior_frames(self.map, features.global_descriptor, count * (1 + FURTHER))
+            ranked = prior_frames(self.map, features.global_descriptor, count * (1 + FURTHER), query.among)
         first, further = (self._matches(features, frames, clock) for frames in (ranked[:count], ranked[count:]))
         return Candidates(first, ranked[:count], further=further)
 

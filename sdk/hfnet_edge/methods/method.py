@@ -38,11 +38,13 @@ class Query:
         pixel: size of one pixel of the network's input in pixels of the photo; the unit of every pixel threshold.
         features: None where the method seeks nothing by keypoints.
         outputs: role to what a network returned, of those that the method uses: recordings keep them.
+        among: (M,) bool reference images that may be retrieved (`hfnet_edge.prior`); None: all.
     """
 
     pixel: float
     features: Features | None = None
     outputs: Mapping[str, Output] = field(default_factory=dict)
+    among: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class Candidates:
         prior_frames: (K,) int64 reference images that were retrieved, most similar first; empty: none were.
         abstention: why there are no matches.
         further: as ``matches``, less likely places: asked for only where no pose in ``matches`` is accepted.
+        chance: share of ``matches`` that fit a pose by chance, where they were sought near where that puts landmarks.
     """
 
     matches: Iterable[Match2D3D] = ()
     prior_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     abstention: Status = Status.NO_CANDIDATES
     further: Iterable[Match2D3D] = ()
+    chance: float = 0.0
 
 
 @dataclass(frozen=True)

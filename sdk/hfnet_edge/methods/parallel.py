@@ -39,7 +39,7 @@ class Parallel(Method):
         if "retrieve" in self.search_stages:
             with clock("retrieve"):
                 count = self.config.prior_frame_count or PRIOR_FRAMES
-                priors = prior_frames(self.map, features.global_descriptor, count)
+                priors = prior_frames(self.map, features.global_descriptor, count, query.among)
         own: Iterable[tuple[np.ndarray, np.ndarray]] = ()
         any_own = False
         try:

@@ -9,13 +9,26 @@ from hfnet_edge.map.map_file import LocalizationMap
 BLOCK = 512  # reference images at a time: the conversion stays in the cache
 
 
-def prior_frames(map_: LocalizationMap, global_descriptor: np.ndarray, count: int) -> np.ndarray:
+def prior_frames(
+    map_: LocalizationMap, global_descriptor: np.ndarray, count: int, among: np.ndarray | None = None
+) -> np.ndarray:
     """The reference images of a map that look most like a query, as `retrieve` returns them.
 
     Args:
-        global_descriptor: (extractor's G,) int8.
+        global_descriptor: (extractor's G,) int8. among: (M,) bool, those that may be retrieved; None: all.
     """
-    return retrieve(map_.global_query(global_descriptor), map_.global_descriptors, count)
+    query = map_.global_query(global_descriptor)
+    if among is None:
+        return retrieve(query, map_.global_descriptors, count)
+    rows = np.flatnonzero(among)
+    return rows[retrieve(query, map_.global_descriptors[rows], count)]
+
+
+def likeness(map_: LocalizationMap, global_descriptor: np.ndarray) -> int:
+    """How much the most similar reference image looks like a query: the product of their descriptors; 0 without any."""
+    first = prior_frames(map_, global_descriptor, 1)
+    query = map_.global_query(global_descriptor).astype(np.int64)
+    return int((map_.global_descriptors[first].astype(np.int64) @ query).max(initial=0))
 
 
 def retrieve(query: np.ndarray, references: np.ndarray, count: int) -> np.ndarray:

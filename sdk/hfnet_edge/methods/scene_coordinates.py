@@ -47,7 +47,7 @@ class SceneCoordinates(Method):
             return Candidates([found] if len(found) else ())
         with clock("retrieve"):
             count = self.config.prior_frame_count or PRIOR_FRAMES
-            priors = prior_frames(self.map, features.global_descriptor, count)
+            priors = prior_frames(self.map, features.global_descriptor, count, query.among)
             seen = self.map.observed_by(priors)
         return Candidates((self._matches(features, clock, seen, int(image)) for image in priors), priors)
 

@@ -44,7 +44,7 @@ class SparseToDense(Method):
             return Candidates()
         with clock("retrieve"):
             count = self.config.prior_frame_count or PRIOR_FRAMES
-            priors = prior_frames(self.map, features.global_descriptor, count)
+            priors = prior_frames(self.map, features.global_descriptor, count, query.among)
         search = partial(self._search, features.hypercolumns)
         return Candidates(in_each_place(self.map, priors, clock, "search", search), priors)
 

@@ -6,6 +6,7 @@ Both are seeded, so that the same matches give the same pose. What they find is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.pose.refinement import scale_of
 
 try:
     import poselib
@@ -46,25 +48,32 @@ class PoseConfig:
 
 
 def _poselib(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConfig) -> Pose | None:
-    options = {
+    options = _options(max_error, config)
+    refinement = {"loss_type": "CAUCHY", "loss_scale": max_error / 16}
+    unknown = set(options) - set(poselib.RansacOptions().keys())  # PoseLib would ignore them without a word
+    unknown |= set(refinement) - set(poselib.BundleOptions().keys())
+    if unknown:
+        raise TypeError(f"this PoseLib does not know the options {sorted(unknown)}")
+    found, info = poselib.estimate_absolute_pose(matches.xy, matches.xyz, described(camera), options, refinement)
+    if not info["num_inliers"]:
+        return None
+    return Pose(np.array(found.q, np.float64), np.array(found.t, np.float64))
+
+
+def _options(max_error: float, config: PoseConfig) -> dict[str, Any]:
+    """Of PoseLib's RANSAC."""
+    return {
         "max_reproj_error": max_error,
         "max_iterations": config.iterations,
         "min_iterations": 200,
         "success_prob": 0.9999,
         "seed": 0,
     }
-    refinement = {"loss_type": "CAUCHY", "loss_scale": max_error / 16}
-    unknown = set(options) - set(poselib.RansacOptions().keys())  # PoseLib would ignore them without a word
-    unknown |= set(refinement) - set(poselib.BundleOptions().keys())
-    if unknown:
-        raise TypeError(f"this PoseLib does not know the options {sorted(unknown)}")
-    described = {
-        "model": camera.model, "width": camera.width, "height": camera.height, "params": list(camera.params)
-    }  # fmt: skip
-    found, info = poselib.estimate_absolute_pose(matches.xy, matches.xyz, described, options, refinement)
-    if not info["num_inliers"]:
-        return None
-    return Pose(np.array(found.q, np.float64), np.array(found.t, np.float64))
+
+
+def described(camera: Camera) -> dict[str, Any]:
+    """A plain camera as PoseLib has it."""
+    return {"model": camera.model, "width": camera.width, "height": camera.height, "params": list(camera.params)}
 
 
 def _usac(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConfig) -> Pose | None:
@@ -85,6 +94,36 @@ def _usac(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConf
     if not ok or inliers is None or len(inliers) < MIN_SAMPLE:
         return None
     return Pose.from_matrix(cv2.Rodrigues(rotation)[0], translation.ravel())
+
+
+def rig_pose(
+    seen: Sequence[tuple[Match2D3D, Camera]], cams_from_rig: Sequence[Pose], max_error: float, config: PoseConfig
+) -> Pose | None:
+    """The pose of a rig (``rig_from_map``) in all its views' matches, by PoseLib's generalized solver; None without
+    PoseLib, or where none is found.
+
+    Args:
+        seen: matches of each view, and a plain camera. max_error: inlier threshold, pixels.
+    """
+    if poselib is None or config.solver != "poselib" or sum(len(m) for m, _ in seen) < MIN_SAMPLE:
+        return None
+    scale = scale_of(np.concatenate([m.xyz for m, _ in seen]))
+    extrinsics = []
+    for pose in cams_from_rig:
+        one = poselib.CameraPose()
+        one.q, one.t = pose.quaternion, pose.translation * scale
+        extrinsics.append(one)
+    found, info = poselib.estimate_generalized_absolute_pose(
+        [m.xy for m, _ in seen],
+        [m.xyz * scale for m, _ in seen],
+        extrinsics,
+        [described(camera) for _, camera in seen],
+        _options(max_error, config),
+        {"loss_type": "CAUCHY", "loss_scale": max_error / 16},
+    )
+    if not info["num_inliers"] or not np.isfinite([*found.q, *found.t]).all():
+        return None
+    return Pose(np.array(found.q, np.float64), np.array(found.t, np.float64) / scale)
 
 
 def available_solvers() -> tuple[str, ...]:

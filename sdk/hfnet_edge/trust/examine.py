@@ -179,13 +179,17 @@ def rival(
 
 
 def evidence_of(
-    query: Features | None, one: Examined, rival_: float, max_error: float
+    query: Features | None, one: Examined, rival_: float, max_error: float, chance: float = 0.0
 ) -> tuple[Evidence, IntrinsicsCheck | None]:
-    """What a pose is judged by, and what its inliers say of the camera."""
+    """What a pose is judged by, and what its inliers say of the camera.
+
+    Args:
+        chance: see `hfnet_edge.methods.method.Candidates`; of the share of inliers only what is beyond it counts.
+    """
     guided, camera = one.look.guided, one.camera
     intrinsics = check_intrinsics(one.refined, one.matches, camera)
     evidence = gather(
-        one.first_inliers / one.first_matches,
+        max(0.0, one.first_inliers / one.first_matches - chance) / (1 - chance),
         one.look,
         camera.project(one.refined.pose.transform(guided.xyz)) - guided.xy,
         one.refined,

@@ -77,20 +77,27 @@ class SecondLook:
 
 
 def look_again(
-    map_: LocalizationMap, query: Features, camera: Camera, matches: Match2D3D, first: RefinedPose, max_error: float
+    map_: LocalizationMap,
+    query: Features,
+    camera: Camera,
+    matches: Match2D3D,
+    first: RefinedPose,
+    max_error: float,
+    depth: float | None = None,
 ) -> SecondLook:
     """Matches the landmarks of the views nearest to a pose with the keypoints within ``max_error`` pixels of where they
     fall.
 
     Args:
         matches: with rows of keypoints and landmarks. first: the pose that was found in them.
+        depth: of the scene, map units, where there may be no inliers; None: theirs.
 
     Raises:
         MapFormatError: the map is damaged there.
     """
     inliers = matches.take(first.inliers)
     assert inliers.keypoints is not None and inliers.landmarks is not None
-    depth = float(np.median(first.pose.transform(inliers.xyz)[:, 2]))
+    depth = depth or float(np.median(first.pose.transform(inliers.xyz)[:, 2]))
     views, remote = nearest_views(map_, first.pose, depth)
     landmarks = Landmarks.of(map_, map_.observed_by(views))
     guided, distances, expected = guided_matches(map_, query, camera, first.pose, landmarks, max_error)
