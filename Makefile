@@ -56,6 +56,7 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/drawn_places.py
 	$(BIN)/python benchmarks/refine_poses.py
 	$(BIN)/python benchmarks/stress.py
+	$(BIN)/python benchmarks/live.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/compaction.py
