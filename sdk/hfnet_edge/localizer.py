@@ -36,6 +36,8 @@ from hfnet_edge.trust.probability import InTolerance
 from hfnet_edge.trust.second_look import Landmarks, guided_matches, nearest_views
 from hfnet_edge.trust.verdict import decide
 
+TRACKED = 36_000  # landmarks that a tracked query is sought by, times the radius in pixels of the network's input
+MIN_TRACKED = 300
 PLACES = 3  # candidates that are compared, however good the first is
 
 
@@ -309,7 +311,13 @@ def track_query(
         return LocalizationResult(Status.NO_KEYPOINTS, milliseconds=clock.milliseconds)
     with clock("track"):
         views, _ = nearest_views(method.map, expected, depth)
-        landmarks = Landmarks.of(method.map, method.map.observed_by(views))
+        ids = method.map.observed_by(views)
+        xy = camera.project(expected.transform(method.map.positions(ids)))
+        ids = ids[((xy > 0) & (xy < (camera.width, camera.height))).all(axis=1)]  # NaN behind the camera is not
+        most = max(MIN_TRACKED, int(TRACKED * query.pixel / radius))  # the second look takes all
+        if len(ids) > most:  # neighbours have neighbouring numbers, so these are spread evenly
+            ids = ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
+        landmarks = Landmarks.of(method.map, ids)
         near, _, _ = guided_matches(method.map, features, camera, expected, landmarks, radius)
     chance = min(0.9, (method.config.pose.max_error * query.pixel / radius) ** 2)  # of areas
     candidates = Candidates([near] if len(near) else (), abstention=Status.TOO_FEW_MATCHES, chance=chance)

@@ -43,7 +43,7 @@ from hfnet_edge.trust.verdict import Verdict, decide
 LEAST = 6  # inliers, of all views
 SEEING = 4  # inliers with which a view has seen something of the place
 STEPS = 12
-SMALL_STEP = 1e-9
+SMALL_STEP = 1e-6  # radians, and depths
 SAME_DEGREES, SAME_DEPTH = 5.0, 0.1  # between two poses that are one
 RANSAC_ITERATIONS = 2000  # of one view
 

@@ -36,6 +36,7 @@ from hfnet_edge.rig import View, adjoint, localize_views, refine_views
 from hfnet_edge.shell.one_thread import one_thread
 
 CONFIRMED = 3  # fixes in a row that contradict the session and agree with each other, until it follows them
+SMOOTHED = 150  # inliers of a frame that have a say in the next ones' poses, about
 RETRY = 5  # frames that are not tracked, of which one is searched for in the whole map
 CERTAIN = 3.0  # standard deviations between two poses that are one
 SLACK_DEPTH, SLACK_DEGREES = 0.02, 1.0  # besides: of the scene's depth, and degrees
@@ -327,7 +328,7 @@ class Session:
         for s in kept:
             r = s.result
             assert r.matches is not None and r.inlier_mask is not None
-            inliers = r.matches.take(r.inlier_mask)
+            inliers = r.matches.take(np.flatnonzero(r.inlier_mask)[:: max(1, r.inliers // SMOOTHED)])
             matches.append(replace(inliers, xyz=inliers.xyz - origin))
             assert s.query.features is not None, "it was localized by them"
             max_error = self.localizer.config.pose.max_error * s.query.pixel
