@@ -27,8 +27,9 @@ from scenes import RESULTS, Scene, exported, hfnet, load_scenes
 from trust import room
 
 from hfnet_edge.clock import Clock
-from hfnet_edge.features import Features
+from hfnet_edge.features import Features, extract
 from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import Localizer, RigFrame, localize_query
 from hfnet_edge.methods.method import Query
 from hfnet_edge.networks.hfnet import Model
@@ -227,9 +228,6 @@ def drawn(model: Model) -> tuple[MadePlace, BuiltMap]:
 
 
 def features_of(model: Model, rgb: np.ndarray, camera: Camera) -> Features:
-    from hfnet_edge.features import extract
-    from hfnet_edge.image.photo import load_photo
-
     photo = load_photo(rgb, model.description.input_size, camera, colors="rgb")
     return replace(extract(model, photo), hypercolumns=None)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hfnet_edge.camera_models import CAMERA_MODELS, PLAIN, STEP, CameraModel
-from hfnet_edge.errors import CameraError
+from hfnet_edge.errors import CameraError, InputError
 
 MAX_SIDE = 1 << 20  # pixels of an image's width or height
 MAX_PARAM = 1e9  # of a camera: pixels, or a coefficient of its distortion
@@ -249,3 +249,13 @@ class Pose:
         x, y, z = np.asarray(xyz, np.float64).T[:, :, None]
         a, b, c = self.rotation.T
         return x * a + y * b + z * c + self.translation
+
+
+def checked_pose(name: str, pose: Pose) -> Pose:
+    """A pose of a caller's, of unit length. Raises InputError: the argument ``name`` is none, or not finite."""
+    if not isinstance(pose, Pose):
+        raise InputError(f"{name} is {pose!r:.60}", "give a hfnet_edge.geometry.Pose")
+    try:
+        return Pose.from_values([*pose.quaternion, *pose.translation])
+    except (TypeError, ValueError) as e:
+        raise InputError(f"{name} {e}", "give a rotation and a position") from e

@@ -17,8 +17,8 @@ from hfnet_edge.clock import Clock
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.errors import CameraError, InputError, MismatchError
 from hfnet_edge.features import Features
-from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.image.frame import ANY, AnyImage, Colors, Frame, as_described, open_any, turned_by
+from hfnet_edge.geometry import Camera, Pose, checked_pose
+from hfnet_edge.image.frame import ANY, ROTATIONS, AnyImage, Colors, Frame, as_described, open_any, turned_by
 from hfnet_edge.image.image_file import ImageFile
 from hfnet_edge.image.photo import Photo, photo_of
 from hfnet_edge.map.map_file import LocalizationMap
@@ -175,10 +175,7 @@ class Localizer:
 
     def _seen_by(self, frame: RigFrame, clock: Clock) -> tuple[Query, Camera, Pose]:
         """What the method makes of a rig's frame; its camera and cam_from_rig."""
-        try:
-            cam_from_rig = Pose.from_values([*frame.cam_from_rig.quaternion, *frame.cam_from_rig.translation])
-        except (AttributeError, TypeError, ValueError) as e:
-            raise InputError(f"cam_from_rig {e}", "give a hfnet_edge.geometry.Pose") from e
+        cam_from_rig = checked_pose("cam_from_rig", frame.cam_from_rig)
         with clock("load"):
             opened = open_any(frame.image, frame.colors, frame.rotation)
             photo = photo_of(opened, self.method.input_size, frame.camera)
@@ -205,7 +202,7 @@ class Localizer:
         if upright.result.status is Status.LOCALIZED:
             return upright
         others = []
-        for rotation in sorted({0, 90, 180, 270} - {first}):
+        for rotation in sorted(ROTATIONS.keys() - {first}):
             with clock("load"):
                 photo = photo_of(turned_by(frame, rotation), self.method.input_size, camera)
             query = self.method.look(photo, clock)
@@ -269,12 +266,8 @@ def view_of(
     camera: Camera,
     cam_from_rig: Pose,
     clock: Clock | None = None,
-    drift: tuple[float, float] = (0.0, 0.0),
 ) -> View:
     """A query as one of several views, with what the method finds in its first `PLACES` places.
-
-    Args:
-        drift: see `hfnet_edge.rig.View`.
 
     Raises:
         MapFormatError: the map is damaged where touched. MismatchError: the method has no features to look among.
@@ -285,7 +278,7 @@ def view_of(
     places = tuple(m for m in found if m.landmarks is not None and m.keypoints is not None)
     max_error = method.config.pose.max_error * query.pixel
     own = own_poses(places, camera, max_error, method.config.pose)
-    return View(query.features, camera, cam_from_rig, places, max_error, own, drift)
+    return View(query.features, camera, cam_from_rig, places, max_error, own)
 
 
 def track_query(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hfnet_edge.correspondences import Match2D3D
+from hfnet_edge.correspondences import Match2D3D, no_matches
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.map.map_file import LocalizationMap
@@ -33,7 +33,7 @@ from hfnet_edge.pose.refinement import (
     substitute,
 )
 from hfnet_edge.pose.solvers import PoseConfig, rig_pose
-from hfnet_edge.pose.support import holds, inliers_of, reprojection_errors
+from hfnet_edge.pose.support import apart, holds, inliers_of, reprojection_errors
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.trust.evidence import Evidence, gather
 from hfnet_edge.trust.probability import InTolerance
@@ -41,10 +41,8 @@ from hfnet_edge.trust.second_look import SecondLook, look_again
 from hfnet_edge.trust.verdict import Verdict, decide
 
 LEAST = 6  # inliers, of all views
-SEEING = 4  # inliers with which a view has seen something of the place
 STEPS = 12
 SMALL_STEP = 1e-6  # radians, and depths
-SAME_DEGREES, SAME_DEPTH = 5.0, 0.1  # between two poses that are one
 RANSAC_ITERATIONS = 2000  # of one view
 
 
@@ -112,8 +110,8 @@ def localize_views(map_: LocalizationMap, views: Sequence[View], config: Localiz
         return LocalizationResult(Status.TOO_FEW_MATCHES if found else Status.NO_CANDIDATES)
     best = ranked[0]
     depth = best.depth(views)
-    rivals = [h.support for h in ranked[1:] if _apart(h.rig_from_map, best.rig_from_map, depth)]
-    pose, noise = refine_views(best.rig_from_map, views, best.matches, depth)
+    rivals = [h.support for h in ranked[1:] if apart(h.rig_from_map, best.rig_from_map, depth)]
+    pose, _ = refine_views(best.rig_from_map, views, best.matches, depth)
     looks = [_look(map_, view, pose, m, depth) for view, m in zip(views, _best_inliers(views, pose), strict=True)]
     pose, noise = refine_views(pose, views, [look.matches for look in looks], depth)
     found_ = [_refined(view, look, pose, noise) for view, look in zip(views, looks, strict=True)]
@@ -124,7 +122,6 @@ def localize_views(map_: LocalizationMap, views: Sequence[View], config: Localiz
     rays = np.concatenate([m.xyz for m in inliers])
     tolerance = config.tolerance.at(depth)
     joint = RefinedPose(pose, np.ones(len(rays), bool), np.zeros(len(rays)), noise, covariance)
-    first = views[0]
     held = any(
         holds(one.pose.transform(m.xyz), view.max_error / min(view.camera.focal))
         for view, one, m in zip(views, found_, inliers, strict=True)
@@ -136,9 +133,8 @@ def localize_views(map_: LocalizationMap, views: Sequence[View], config: Localiz
 
     evidence = _pooled(views, looks, each, best)
     verdict = verdict_on(evidence, config.max_wrong)
-    if (
-        not verdict.accepted
-    ):  # one view that is sure enough of where all others put it; there are as many chances as views
+    if not verdict.accepted:
+        # One view that is sure enough of where all put it; there are as many chances as views.
         sure = min(each, key=lambda one: verdict_on(one, config.max_wrong).wrong)
         alone = verdict_on(sure, config.max_wrong / len(views))
         if alone.accepted:
@@ -157,7 +153,7 @@ def localize_views(map_: LocalizationMap, views: Sequence[View], config: Localiz
         depth,
         evidence.ratio,
         evidence=evidence,
-        camera=first.camera,
+        camera=views[0].camera,
     )
 
 
@@ -237,12 +233,10 @@ def _best_inliers(views: Sequence[View], pose: Pose) -> tuple[Match2D3D, ...]:
     found = []
     for view in views:
         cam = view.cam_from_rig @ pose
-        depth = 1.0
         in_places = [m.take(inliers_of(cam, m, view.camera, view.max_error)) for m in view.places if len(m)]
         best = max(in_places, key=len, default=None)
         if best is None:
-            empty = np.zeros(0, np.int64)
-            best = Match2D3D(np.zeros((0, 2)), np.zeros((0, 3)), empty, empty)
+            best = no_matches()
         elif len(best):
             depth = float(np.median(cam.transform(best.xyz)[:, 2]))
             wider = view.max_error + view.noise(depth)
@@ -341,9 +335,3 @@ def _pooled(views: Sequence[View], looks: Sequence[SecondLook], each: Sequence[E
         rival=each[0].rival,
         focal=0.0,
     )
-
-
-def _apart(a: Pose, b: Pose, depth: float) -> bool:
-    turned = np.clip((np.trace(a.rotation @ b.rotation.T) - 1) / 2, -1, 1)
-    away = float(np.linalg.norm(a.center - b.center))
-    return bool(np.degrees(np.arccos(turned)) > SAME_DEGREES or away > SAME_DEPTH * depth)

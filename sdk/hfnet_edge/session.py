@@ -25,7 +25,7 @@ import numpy as np
 
 from hfnet_edge.clock import Clock
 from hfnet_edge.errors import CameraError, HFNetEdgeError, InputError
-from hfnet_edge.geometry import Camera, Pose
+from hfnet_edge.geometry import Camera, Pose, checked_pose
 from hfnet_edge.image.frame import AnyImage, Colors, open_any
 from hfnet_edge.image.photo import photo_of
 from hfnet_edge.localizer import Localizer, localize_query, track_query, view_of
@@ -206,7 +206,7 @@ class Session:
         """
         if not isinstance(camera, Camera):
             raise CameraError(f"{camera!r} is not a Camera", 'write Camera.parse("PINHOLE width height fx fy cx cy")')
-        checked = _checked(session_from_cam)
+        checked = None if session_from_cam is None else checked_pose("session_from_cam", session_from_cam)
         self._check_time(time)
         clock, method = Clock(), self.localizer.method
         with one_thread():
@@ -429,17 +429,6 @@ class Session:
             except HFNetEdgeError as e:
                 found = e
             self.on_pose(found)
-
-
-def _checked(pose: Pose | None) -> Pose | None:
-    if pose is None:
-        return None
-    if not isinstance(pose, Pose):
-        raise InputError(f"session_from_cam is {pose!r:.60}", "give a hfnet_edge.geometry.Pose")
-    try:
-        return Pose.from_values([*pose.quaternion, *pose.translation])
-    except (TypeError, ValueError) as e:
-        raise InputError(f"session_from_cam {e}", "leave it out for frames without odometry") from e
 
 
 def _radius(covariance: np.ndarray, camera: Camera, depth: float) -> float:

@@ -9,7 +9,7 @@ import pycolmap
 
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
-from hfnet_edge.pose.estimate import WIDEST
+from hfnet_edge.pose.estimate import pinhole_shows
 
 OUTSIDE = 1e6  # of a keypoint that belongs to no landmark
 
@@ -43,5 +43,5 @@ def _straight(camera: Camera, xy: np.ndarray) -> np.ndarray:
         )
         return np.asarray(described.cam_from_img(xy)).reshape(-1, 2)
     rays = camera.rays(xy)
-    seen = (np.abs(rays[:, :2]) < WIDEST * rays[:, 2:]).all(axis=1, keepdims=True)
+    seen = pinhole_shows(rays)[:, None]
     return np.where(seen, rays[:, :2] / np.where(seen, rays[:, 2:], 1), OUTSIDE)

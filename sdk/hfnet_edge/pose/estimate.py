@@ -46,12 +46,17 @@ def first_pose(matches: Match2D3D, camera: Camera, max_error: float, config: Pos
     return Pose(pose.quaternion, pose.translation / scale)
 
 
+def pinhole_shows(rays: np.ndarray) -> np.ndarray:
+    """(N,) bool: rays (N, 3) no farther from the axis than `WIDEST`; NaN is not."""
+    return (np.abs(rays[:, :2]) < WIDEST * rays[:, 2:]).all(axis=1)
+
+
 def straightened(matches: Match2D3D, camera: Camera) -> tuple[Match2D3D, Camera]:
     """Matches as a pinhole would see them, and this pinhole: for solvers, which know plain models alone. What lies
     farther from the axis than a pinhole shows well (`WIDEST`) is left out."""
     focal, (cx, cy) = min(camera.focal), camera.center
     rays = camera.rays(matches.xy)
-    seen = (np.abs(rays[:, :2]) < WIDEST * rays[:, 2:]).all(axis=1)  # NaN is not
+    seen = pinhole_shows(rays)
     pinhole = Camera("SIMPLE_PINHOLE", camera.width, camera.height, (focal, cx, cy))
     return replace(matches.take(seen), xy=pinhole.project(rays[seen])), pinhole
 

@@ -7,7 +7,15 @@ import numpy as np
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.geometry import Camera, Pose
 
+SAME_DEGREES, SAME_DEPTH = 5.0, 0.1  # between two poses that are one
 OFF_LINE = 10  # such landmarks at least: about a line or a point, which hold no pose, chance finds 7 more inliers
+
+
+def apart(a: Pose, b: Pose, depth: float) -> bool:
+    """Whether two poses are not one, by `SAME_DEGREES` or by `SAME_DEPTH` of the scene's depth."""
+    turned = np.clip((np.trace(a.rotation @ b.rotation.T) - 1) / 2, -1, 1)
+    away = float(np.linalg.norm(a.center - b.center))
+    return bool(np.degrees(np.arccos(turned)) > SAME_DEGREES or away > SAME_DEPTH * depth)
 
 
 def reprojection_errors(pose: Pose, matches: Match2D3D, camera: Camera) -> np.ndarray:

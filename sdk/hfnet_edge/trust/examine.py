@@ -20,7 +20,7 @@ from hfnet_edge.pose.focal import estimate_pose_and_focal, refine_focal
 from hfnet_edge.pose.intrinsics import IntrinsicsCheck, check_intrinsics
 from hfnet_edge.pose.refinement import RefinedPose, with_covariance
 from hfnet_edge.pose.solvers import PoseConfig
-from hfnet_edge.pose.support import holds, inliers_of, reprojection_errors
+from hfnet_edge.pose.support import apart, holds, inliers_of, reprojection_errors
 from hfnet_edge.trust.evidence import Evidence, gather, near_count
 from hfnet_edge.trust.rivals import FEW, alternatives, flip
 from hfnet_edge.trust.second_look import (
@@ -34,7 +34,6 @@ from hfnet_edge.trust.second_look import (
 
 LEAST = 6  # inliers that a second look is worth; fewer fit any camera
 RIVAL_ITERATIONS = 1000  # of RANSAC: a rival worth the name has a quarter of the matches
-SAME_DEGREES, SAME_DEPTH = 5.0, 0.1  # between two poses that are one
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,8 @@ class Examined:
         return self.held, self.near / math.sqrt(len(self.look.expected) + 100)
 
     def is_another_than(self, pose: Pose) -> bool:
-        """Whether a pose is not this one, by `SAME_DEGREES` or by `SAME_DEPTH` of the scene's depth."""
-        own = self.refined.pose
-        turned = np.clip((np.trace(own.rotation @ pose.rotation.T) - 1) / 2, -1, 1)
-        apart = float(np.linalg.norm(own.center - pose.center))
-        return bool(np.degrees(np.arccos(turned)) > SAME_DEGREES or apart > SAME_DEPTH * self.depth)
+        """Whether a pose is not this one, see `hfnet_edge.pose.support.apart`."""
+        return apart(self.refined.pose, pose, self.depth)
 
     def is_contradicted_by(self, other: Examined, max_error: float) -> bool:
         """Whether what supports another place does not fit this pose. Inliers that hold no camera are asked, for their
