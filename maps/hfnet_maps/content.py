@@ -23,9 +23,9 @@ from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName
 from hfnet_edge.map.container import Section
 from hfnet_edge.map.georeference import Earth
-from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.map_file import LocalizationMap, of_patches
 from hfnet_edge.map.scene_tree import SceneTree
-from hfnet_edge.networks.description import Description
+from hfnet_edge.networks.description import IMAGE, LOCAL_ROLE, Description
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class MapNetworks:
             where it is not known.
         local_dim, global_dim: D and G.
         global_weights_hash: of the network of the global descriptors, where it is another one; else "".
+        local_role: what the local descriptors are, as META has it; "" where that says it too.
     """
 
     architecture: str
@@ -45,19 +46,39 @@ class MapNetworks:
     local_dim: int
     global_dim: int
     global_weights_hash: str = ""
+    local_role: str = ""
 
     @classmethod
-    def of(cls, model: Description, patches: Description | None = None) -> MapNetworks:
-        """Those of a model file, and of a patch network's if there is one."""
-        local = patches or model
+    def of(cls, local: Description, retrieval: Description | None = None) -> MapNetworks:
+        """Those of the network that describes the landmarks, and of the one that retrieves, if that is another."""
         return cls(
             local.architecture,
             local.weights_hash,
             local.precision,
             local.local_dim,
-            model.global_dim,
-            model.weights_hash if patches else "",
+            (retrieval or local).global_dim,
+            retrieval.weights_hash if retrieval else "",
+            LOCAL_ROLE if retrieval and local.kind == IMAGE else "",
         )
+
+    @classmethod
+    def of_map(cls, map_: LocalizationMap) -> MapNetworks:
+        """As META says."""
+        d = map_.description
+        return cls(
+            d.architecture,
+            d.weightsHash,
+            d.precision,
+            d.localDim,
+            d.extractorGlobalDim,
+            d.globalWeightsHash,
+            d.localRole,
+        )
+
+    @property
+    def of_patches(self) -> bool:
+        """Whether a patch network describes the landmarks."""
+        return of_patches(self.local_role, self.global_weights_hash)
 
 
 @dataclass(frozen=True)
@@ -355,7 +376,7 @@ def read_content(path: Path | str) -> BuiltMap | PackedMap:
 def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
     """As `read_content`, of an open map. Raises MapFormatError."""
     map_.check_all()
-    d, landmarks = map_.description, np.arange(map_.landmark_count)
+    landmarks = np.arange(map_.landmark_count)
     _, described = map_.descriptor_rows(landmarks)
     observed = [map_.observed(image) for image in range(map_.image_count)]
     images = np.repeat(np.arange(map_.image_count), [len(ids) for ids in observed])
@@ -363,7 +384,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
     order = np.argsort(seen, kind="stable")
     keypoints = _read_keypoints(map_, described, seen[order])
     packed = PackedMap(
-        MapNetworks(d.architecture, d.weightsHash, d.precision, d.localDim, d.extractorGlobalDim, d.globalWeightsHash),
+        MapNetworks.of_map(map_),
         map_.image_names,
         tuple(map_.pose(image) for image in range(map_.image_count)),
         map_.global_descriptors,
@@ -377,7 +398,7 @@ def content_of(map_: LocalizationMap) -> BuiltMap | PackedMap:
         map_.calibration if Section.CALIBRATION in map_.file.sections else None,
         None
         if (codec := map_.hypercolumn_codec) is None
-        else EncodedHypercolumns(d.hypercolumnDim, codec, map_.hypercolumn_codes),
+        else EncodedHypercolumns(map_.description.hypercolumnDim, codec, map_.hypercolumn_codes),
         scene=map_.scene_tree if Section.SCENE_TREE in map_.file.sections else None,
         earth=map_.earth,
     )

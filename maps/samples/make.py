@@ -36,7 +36,7 @@ from hfnet_edge.map.calibration import Calibration
 from hfnet_edge.map.codecs import Codec, CodecName, project
 from hfnet_edge.map.container import CHECKSUM_AT, ENTRY, HEADER, Section
 from hfnet_edge.map.georeference import Earth
-from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.map_file import LOCAL, LocalizationMap
 from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.methods.matching import nearest_two
 from hfnet_edge.methods.retrieval import retrieve
@@ -48,6 +48,7 @@ from hfnet_maps.pack.writer import Sections, full_sections, lay_out, write_map
 GENERATOR = "hfnet-edge samples"  # instead of the package's version
 GLOBAL_HASH_SLOT = 19  # of the field that came with version 2.1
 HYPERCOLUMN_SLOT = 20  # of the first of those that came with version 2.3
+LOCAL_ROLE_SLOT = 24
 
 
 class Numbers:
@@ -188,6 +189,10 @@ def samples() -> dict[str, Sections]:
     turned = Pose(np.array([0.6, 0.0, 0.0, 0.8]), np.array([-3.5, 12.25, -1.5]))
     placed = replace(placed, earth=Earth(55.703, 13.191, 48.5, 1.25, turned, 2.5))
 
+    retrieving = Numbers(13).source(2, 5, (8, 4), 60).encoded()
+    two = replace(retrieving.networks, global_weights_hash="00112233445566778899aabbccddeeff", local_role=LOCAL)
+    retrieving = replace(retrieving, networks=two)
+
     n = Numbers(6)
     newer = dict(lay_out(n.source(2, 5, (8, 4), 90)))
     newer |= {40: b"of a later version", 100: b"of a later tool"}  # type: ignore[dict-item]
@@ -205,6 +210,7 @@ def samples() -> dict[str, Sections]:
         "hypercolumns": lay_out(sought),
         "scene_tree": lay_out(named),
         "georeference": lay_out(placed),
+        "two_networks": lay_out(retrieving),
     }
 
 
@@ -218,19 +224,25 @@ def meta_of(sections: Sections, later_field: bool) -> bytes:
     for camel, value in values.items():
         if isinstance(value, bytes | str):
             values[camel] = builder.CreateString(value)
-    global_hash = d.GlobalWeightsHash()
+    global_hash, role = d.GlobalWeightsHash(), d.LocalRole()
     if global_hash:
         global_hash = builder.CreateString(global_hash)
+    if role:
+        role = builder.CreateString(role)
     hypercolumns = {camel: getattr(d, camel)() for camel in HYPERCOLUMN_FIELDS.values()} if d.HypercolumnDim() else {}
     if hypercolumns:
         hypercolumns["HypercolumnCodec"] = builder.CreateString(hypercolumns["HypercolumnCodec"])
         builder.StartObject(HYPERCOLUMN_SLOT + len(hypercolumns))
+    elif role:
+        builder.StartObject(LOCAL_ROLE_SLOT + 1)
     else:
         builder.StartObject(GLOBAL_HASH_SLOT + 1 if global_hash else len(FIELDS) + later_field)
     for camel, value in values.items():
         getattr(schema, f"MapDescriptionAdd{camel}")(builder, value)
     if global_hash:
         schema.MapDescriptionAddGlobalWeightsHash(builder, global_hash)
+    if role:
+        schema.MapDescriptionAddLocalRole(builder, role)
     for camel, value in hypercolumns.items():
         getattr(schema, f"MapDescriptionAdd{camel}")(builder, value)
     if later_field:
@@ -262,7 +274,7 @@ def expected(map_: LocalizationMap, n: Numbers) -> dict[str, object]:
         "version": list(struct.unpack_from("<HH", map_.file.data, 8)),
         "sections": {str(e.kind): [e.offset, e.length] for e in map_.file.sections.values()},
         "meta": {name: _plain(getattr(d, camel[0].lower() + camel[1:])) for name, camel in FIELDS.items()}
-        | {"global_weights_hash": d.globalWeightsHash},
+        | {"global_weights_hash": d.globalWeightsHash, "local_role": d.localRole},
         "names": list(map_.image_names),
         "poses": {i: map_.image_poses[i].tolist() for i in images},
         "observed": {i: map_.observed(i).tolist() for i in images},

@@ -15,6 +15,7 @@ FIELDS = (
     ("subspaces", "I"), ("count_bits", "B"), ("descriptor_count", "I"),
     ("reserved", "I"), ("global_weights_hash", "s"),
     ("hypercolumn_dim", "I"), ("hypercolumn_codec", "s"), ("hypercolumn_code_dim", "I"), ("hypercolumn_subspaces", "I"),
+    ("local_role", "s"),
 )  # fmt: skip
 
 
@@ -109,6 +110,7 @@ class Reader:
         self.T = (self.L + 255) // 256
         require(1 <= self.D <= 1040 and 1 <= self.K <= 1040 and 1 <= self.G <= self.E <= 4096, "dimensions")
         require(all(abs(m[f"origin_{axis}"]) < 1e15 for axis in "xyz"), "origin")
+        require(m["local_role"] in ("", "local_descriptors", "patch_descriptors"), "local_role")
         require(m["codec"] in ("int8", "pq", "binary") and m["count_bits"] in (0, 2, 16), "codec or count_bits")
         require(m["codec"] != "pq" or (1 <= self.S <= self.K <= 16 * self.S and self.K % self.S == 0), "subspaces")
         require(m["count_bits"] or self.R == self.L, "descriptor_count")

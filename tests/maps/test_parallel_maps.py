@@ -30,7 +30,7 @@ PARALLEL = LocalizationConfig("parallel")
 def patch_source(seed=0, prefix=""):
     source = place(seed).source()
     names = tuple(f"{prefix}{name}" for name in source.names)
-    return replace(source, networks=MapNetworks.of(EXTRACTOR, PATCHES), names=names)
+    return replace(source, networks=MapNetworks.of(PATCHES, EXTRACTOR), names=names)
 
 
 def check(model, map_, patches):
@@ -43,7 +43,12 @@ def test_a_map_of_two_networks_knows_both():
     p = place()
     features = [p.features(pose) for pose in p.poses]
     source, _ = map_from_features(
-        [str(i) for i in range(len(features))], [CAMERA] * len(features), p.poses, features, EXTRACTOR, patches=PATCHES
+        [str(i) for i in range(len(features))],
+        [CAMERA] * len(features),
+        p.poses,
+        features,
+        PATCHES,
+        retrieval=EXTRACTOR,
     )
     m = to_map(built_sections(source))
     assert (m.description.weightsHash, m.description.globalWeightsHash) == ("1" * 32, "0" * 32)

@@ -37,7 +37,7 @@ MAPS = Path(__file__).parents[2] / "maps"
 SAMPLES = MAPS / "samples"
 NAMES = (
     "minimal", "pq", "binary", "int8_projected", "sources", "empty", "newer_minor", "random_trees", "calibrated",
-    "hypercolumns", "scene_tree", "georeference",
+    "hypercolumns", "scene_tree", "georeference", "two_networks",
 )  # fmt: skip
 SPEC = (MAPS / "SPEC.md").read_text(encoding="utf-8")
 
@@ -252,6 +252,8 @@ def test_the_samples_have_what_the_document_says():
     assert read["scene_tree"].version == (2, 4) and named.landmarks.count(2**32 - 1) == 1
     assert len(set(named.landmarks)) == len(named.landmarks) - 1 and 27 not in read["scene_tree"].sections
     assert read["georeference"].version == (2, 5) and 28 not in read["georeference"].sections
+    assert read["two_networks"].version == (2, 0) and read["two_networks"].meta["local_role"] == "local_descriptors"
+    assert not any(r.meta["local_role"] for name, r in read.items() if name != "two_networks")
     moved = sample("calibrated")[1]["calibration"]["moved"]
     assert {abs(points) for _, *both in moved for points in both} > {calibration.LARGEST}
     trees, (_, found) = Trees(read["random_trees"]), sample("random_trees")

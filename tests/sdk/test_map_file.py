@@ -389,6 +389,16 @@ def test_a_hostile_description_is_refused_whatever_it_says(good):
                 assert "the map" in str(e)
 
 
+def test_a_text_that_ends_past_meta_is_refused(good):
+    """Where META is cut within its last text, nothing but the text's length is wrong."""
+    sections = parts(good)
+    whole = sections[Section.META]
+    for end in range(1, 9):
+        sections[Section.META] = whole.rstrip(b"\0")[:-end]
+        with pytest.raises(MapFormatError, match="META"):
+            LocalizationMap.read(assembled(sections))
+
+
 def test_a_damaged_tool_section_does_not_disturb_a_query(tmp_path):
     content = with_sections(victim("as built").content, SOURCE_IMAGES=b"not a camera\n")
     assert localize_features(open_bytes(tmp_path, content), a_query(), CAMERA).status is Status.LOCALIZED

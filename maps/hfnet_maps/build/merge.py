@@ -75,9 +75,9 @@ def _hypercolumn_dim(source: BuiltMap) -> int:
     return 0 if source.hypercolumns is None else source.hypercolumns.shape[1]
 
 
-def _identity(n: MapNetworks) -> tuple[str, str, int, int]:
+def _identity(n: MapNetworks) -> tuple[str, str, bool, int, int]:
     """What has to agree; another precision of the same weights may be merged."""
-    return n.weights_hash, n.global_weights_hash, n.local_dim, n.global_dim
+    return n.weights_hash, n.global_weights_hash, n.of_patches, n.local_dim, n.global_dim
 
 
 def _told(n: MapNetworks) -> str:

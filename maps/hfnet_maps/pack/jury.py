@@ -75,8 +75,7 @@ class Jury:
             self._rounds += [(packer, queries[part::parts]) for part in range(parts) if queries[part::parts]]
         self.images = sum(len(queries) for _, queries in self._rounds)
         # Trees and frames see the same landmarks: of maps with trees, frames alone.
-        two_networks = bool(source.networks.global_weights_hash)
-        self.config = LocalizationConfig("retrieval" if two_networks else "hierarchical")
+        self.config = LocalizationConfig("retrieval" if source.networks.of_patches else "hierarchical")
         errors = self._errors(lambda packer: full_sections(packer.source))
         finite = errors[np.isfinite(errors[:, 0]), 0]
         self._usual = max(float(np.median(finite)), 1e-9) if len(finite) else 1.0

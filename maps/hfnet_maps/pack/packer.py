@@ -51,7 +51,7 @@ class Packer:
     def tree_bytes(self) -> float:
         """Bytes of the random trees for each landmark, about; 0 where there can be none: they are grown from all
         observations, of a patch network."""
-        if not self.source.networks.global_weights_hash or isinstance(self._described, PackedMap):
+        if not self.source.networks.of_patches or isinstance(self._described, PackedMap):
             return 0.0
         return (size_of(trees_of(self._described)) - TREES_FIXED) / max(1, len(self.order))
 

@@ -62,7 +62,7 @@ def built_sections(source: BuiltMap | DescribedMap, progress: Report = silent) -
     """`full_sections`, and random trees where a patch network describes the landmarks."""
     source = in_file_order(source)
     sections = dict(_full_sections(source))
-    if source.networks.global_weights_hash:
+    if source.networks.of_patches:
         sections |= trees_of(source, progress)
     return sections
 
@@ -106,7 +106,7 @@ def lay_out(content: MapContent) -> Sections:
     n, d = source.networks, MapDescriptionT()
     d.generator = f"hfnet-edge {version('hfnet-edge')}"
     d.architecture, d.weightsHash, d.precision = n.architecture, n.weights_hash, n.precision
-    d.globalWeightsHash = n.global_weights_hash or None
+    d.globalWeightsHash, d.localRole = n.global_weights_hash or None, n.local_role or None
     d.localDim, d.extractorGlobalDim, d.globalDim = n.local_dim, n.global_dim, source.global_descriptors.shape[1]
     d.imageCount, d.landmarkCount, d.observationCount = len(source.names), len(source.positions), len(source.images)
     d.originX, d.originY, d.originZ = (float(v) for v in origin)

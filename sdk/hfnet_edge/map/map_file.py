@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from mmap import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from flatbuffers.number_types import UOffsetTFlags
 
 from hfnet_edge.errors import MapFormatError, MismatchError
 from hfnet_edge.geometry import Pose
@@ -36,7 +38,11 @@ MAX_GLOBAL_DIM = 4096  # as wide as HF-Net's; see `hfnet_edge.methods.retrieval`
 MAX_ORIGIN = 1e15  # metres; poses stay finite when they are moved there
 MAX_SUBSPACE_DIM = 16  # bounds what a byte of a descriptor can unfold to
 COUNT_BITS = (0, 2, 16)  # of an entry of DESCRIPTOR_COUNTS
-NAMES = ("generator", "architecture", "weightsHash", "globalWeightsHash", "precision", "codec", "hypercolumnCodec")
+NAMES = {  # of META that are text, and their slots
+    "generator": 0, "architecture": 1, "weightsHash": 2, "precision": 3, "codec": 13, "globalWeightsHash": 19,
+    "hypercolumnCodec": 21, "localRole": 24,
+}  # fmt: skip
+LOCAL, PATCH = LOCAL_ROLES = ("local_descriptors", "patch_descriptors")  # a network's output that landmarks have
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ class LocalizationMap:
         if Section.OBSERVATION_LISTS not in file.sections:
             raise file.fail("section OBSERVATION_LISTS is missing")
         return m
+
+    @property
+    def of_patches(self) -> bool:
+        """Whether a patch network describes the landmarks."""
+        return of_patches(self.description.localRole, self.description.globalWeightsHash)
 
     @property
     def image_count(self) -> int:
@@ -362,8 +373,10 @@ def read_description(file: MapBytes) -> MapDescriptionT:
         raise file.fail(f"META has {file.sections[Section.META].length} bytes")
     buffer = file.bytes(Section.META)
     try:
-        d = MapDescriptionT.InitFromObj(MapDescription.GetRootAs(buffer, 0))
-        for name in NAMES:
+        root = MapDescription.GetRootAs(buffer, 0)
+        d = MapDescriptionT.InitFromObj(root)
+        for name, slot in NAMES.items():
+            _check_text(root._tab, slot, len(buffer))
             value = getattr(d, name)
             setattr(d, name, (value or b"").decode() if isinstance(value, bytes | None) else str(value))
     except Exception as e:
@@ -377,6 +390,22 @@ def read_description(file: MapBytes) -> MapDescriptionT:
     if not d.countBits and d.descriptorCount != d.landmarkCount:
         raise file.fail(f"{d.descriptorCount} descriptors of {d.landmarkCount} landmarks, and no DESCRIPTOR_COUNTS")
     return d
+
+
+def of_patches(local_role: str, global_weights_hash: str) -> bool:
+    """Whether the landmarks of a map are described by a patch network. What META leaves out is as in format 2.1, where
+    nobody else could describe them but the network that retrieves."""
+    return (local_role or (PATCH if global_weights_hash else LOCAL)) == PATCH
+
+
+def _check_text(table: Any, slot: int, size: int) -> None:
+    """A field that is text ends inside META: a slice of Python's would end there unasked. Raises ValueError."""
+    offset = table.Offset(4 + 2 * slot)
+    if offset:
+        at = table.Pos + offset
+        at += table.Get(UOffsetTFlags, at)
+        if table.Get(UOffsetTFlags, at) > size - at - 4:
+            raise ValueError("a text ends past META")
 
 
 def check_description(d: MapDescriptionT) -> None:
@@ -395,6 +424,8 @@ def check_description(d: MapDescriptionT) -> None:
     for name in ("imageCount", "landmarkCount", "observationCount", "descriptorCount"):
         if not 0 <= getattr(d, name) < 1 << 32:
             raise ValueError(f"{name} {getattr(d, name)} is more than 32 bits hold")
+    if (d.localRole or LOCAL) not in LOCAL_ROLES:
+        raise ValueError(f"landmarks have {d.localRole!r}, not one of {', '.join(LOCAL_ROLES)}")
     if d.countBits not in COUNT_BITS:
         raise ValueError(f"{d.countBits} bits for a number of descriptors, not one of {COUNT_BITS}")
     if not all(abs(v) < MAX_ORIGIN for v in (d.originX, d.originY, d.originZ)):  # NaN is not, either

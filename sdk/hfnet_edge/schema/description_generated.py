@@ -629,8 +629,15 @@ class MapDescription(object):
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
+    # MapDescription
+    def LocalRole(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(52))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
 def MapDescriptionStart(builder):
-    builder.StartObject(24)
+    builder.StartObject(25)
 
 def MapDescriptionAddGenerator(builder, generator):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(generator), 0)
@@ -704,6 +711,9 @@ def MapDescriptionAddHypercolumnCodeDim(builder, hypercolumnCodeDim):
 def MapDescriptionAddHypercolumnSubspaces(builder, hypercolumnSubspaces):
     builder.PrependUint32Slot(23, hypercolumnSubspaces, 0)
 
+def MapDescriptionAddLocalRole(builder, localRole):
+    builder.PrependUOffsetTRelativeSlot(24, flatbuffers.number_types.UOffsetTFlags.py_type(localRole), 0)
+
 def MapDescriptionEnd(builder):
     return builder.EndObject()
 
@@ -738,6 +748,7 @@ class MapDescriptionT(object):
         hypercolumnCodec = None,
         hypercolumnCodeDim = 0,
         hypercolumnSubspaces = 0,
+        localRole = None,
     ):
         self.generator = generator  # type: Optional[str]
         self.architecture = architecture  # type: Optional[str]
@@ -763,6 +774,7 @@ class MapDescriptionT(object):
         self.hypercolumnCodec = hypercolumnCodec  # type: Optional[str]
         self.hypercolumnCodeDim = hypercolumnCodeDim  # type: int
         self.hypercolumnSubspaces = hypercolumnSubspaces  # type: int
+        self.localRole = localRole  # type: Optional[str]
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -809,6 +821,7 @@ class MapDescriptionT(object):
         self.hypercolumnCodec = mapDescription.HypercolumnCodec()
         self.hypercolumnCodeDim = mapDescription.HypercolumnCodeDim()
         self.hypercolumnSubspaces = mapDescription.HypercolumnSubspaces()
+        self.localRole = mapDescription.LocalRole()
 
     # MapDescriptionT
     def Pack(self, builder):
@@ -826,6 +839,8 @@ class MapDescriptionT(object):
             globalWeightsHash = builder.CreateString(self.globalWeightsHash)
         if self.hypercolumnCodec is not None:
             hypercolumnCodec = builder.CreateString(self.hypercolumnCodec)
+        if self.localRole is not None:
+            localRole = builder.CreateString(self.localRole)
         MapDescriptionStart(builder)
         if self.generator is not None:
             MapDescriptionAddGenerator(builder, generator)
@@ -858,6 +873,8 @@ class MapDescriptionT(object):
             MapDescriptionAddHypercolumnCodec(builder, hypercolumnCodec)
         MapDescriptionAddHypercolumnCodeDim(builder, self.hypercolumnCodeDim)
         MapDescriptionAddHypercolumnSubspaces(builder, self.hypercolumnSubspaces)
+        if self.localRole is not None:
+            MapDescriptionAddLocalRole(builder, localRole)
         mapDescription = MapDescriptionEnd(builder)
         return mapDescription
 
