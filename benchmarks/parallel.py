@@ -177,7 +177,7 @@ def build_both(
 ) -> tuple[BuiltMap, BuiltMap]:
     hfnet, _ = map_from_features(names, cameras, poses, [f.hfnet for f in features], model.description)
     patches, _ = map_from_features(
-        names, cameras, poses, [f.patches for f in features], model.description, patches=patch_model.description
+        names, cameras, poses, [f.patches for f in features], patch_model.description, retrieval=model.description
     )
     return hfnet, patches
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -28,6 +28,9 @@ from hfnet_maps.build.reference import model_files
 from hfnet_maps.evaluation.png import check_png
 from hfnet_maps.pack.choice_table import choice_table, tell_choice
 from hfnet_maps.pack.size import parse_size
+
+if TYPE_CHECKING:
+    from hfnet_maps.content import MapNetworks
 
 WORST = 5  # fixes that are shown
 main = typer.Typer(
@@ -54,7 +57,9 @@ def build(
     reference: Annotated[Path, typer.Option(metavar="COLMAP_MODEL", help="Folder with their cameras and poses.")],
     model: Annotated[
         list[Path],
-        typer.Option(metavar="M.tflite", help="The network, from `hfnet-export`; again for a patch network."),
+        typer.Option(
+            metavar="M.tflite", help="The network, from `hfnet-export`; again for a patch or retrieval network."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="scene.hfmap", help="The map.")],
     list_: Annotated[
@@ -237,7 +242,7 @@ def pack(
         write_map(sections, output)
         frontier = [] if curve is None else trace_curve(place, codec, report, ladder)
     chosen = choices[0]
-    if place.networks.global_weights_hash and Section.RANDOM_TREES not in sections:
+    if place.networks.of_patches and Section.RANDOM_TREES not in sections:
         print("trees grow from all observations, and a packed source has none: the methods that walk trees are lost")
     if isinstance(place, PackedMap):
         print("the source is packed already: it keeps its codec and calibration, and loses landmarks where it must")
@@ -252,9 +257,7 @@ def pack(
         draw_reliability(chosen.calibrated.after, reliability)
         wrote(reliability)
     if place.networks.weights_hash:
-        wrote(
-            output, _localize(output, _networks(place.networks.global_weights_hash, sections, model), _method(sections))
-        )
+        wrote(output, _localize(output, _networks(place.networks, sections, model), _method(sections)))
     else:  # of a network that is not known
         local, global_ = features or "features.h5", global_features or "global-feats.h5"
         hloc_files = ("--features", local, "--global-features", global_)
@@ -270,10 +273,14 @@ def _method(sections: Collection[int]) -> str:
     return "auto" if Section.HYPERCOLUMNS in sections else "hierarchical"
 
 
-def _networks(patches: str, sections: Collection[int], model: Path | None = None) -> tuple[Path | str, ...]:
-    """What to name the networks of a map in a command: ``patches`` is the hash of the weights that are not a patch
-    network's, if there is one."""
-    others = [("P.tflite", bool(patches)), ("scene.tflite", Section.SCENE_TREE in sections)]
+def _networks(networks: MapNetworks, sections: Collection[int], model: Path | None = None) -> tuple[Path | str, ...]:
+    """What to name the networks of a map in a command."""
+    two = bool(networks.global_weights_hash)
+    others = [
+        ("P.tflite", networks.of_patches),
+        ("G.tflite", two and not networks.of_patches),
+        ("scene.tflite", Section.SCENE_TREE in sections),
+    ]
     return (model or "M.tflite", *(name for name, there in others if there))
 
 
@@ -529,7 +536,9 @@ def inspect(
 
         draw_map(m, picture)
         wrote(picture)
-    networks = _networks(d.globalWeightsHash, m.file.sections)
+    from hfnet_maps.content import MapNetworks
+
+    networks = _networks(MapNetworks.of_map(m), m.file.sections)
     print(f"next: {_localize(path, networks, _method(m.file.sections))}")
 
 

@@ -16,6 +16,7 @@ from hfnet_edge.image.photo import load_photo
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.networks.description import IMAGE, PATCHES
 from hfnet_edge.networks.network import description_of
 from hfnet_edge.record.recording import Recording
@@ -78,8 +79,7 @@ def run_on(
     method = method or recorded.method
     here = Localizer(map_, *networks, config=LocalizationConfig(method))
     if recorded.about.get("processor") != HLOC:
-        patches = here.networks.patches
-        _check_methods(bundle, method, "" if patches is None else patches.description.weights_hash)
+        _check_methods(bundle, method, here.networks)
     files = bundle.files()
     queries = tuple((q.name, files[q.name], q.camera) for q in recorded.queries)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,21 +97,23 @@ def run_on(
         return read_recording(content.read_bytes(), f"what came back from {backend.name}")
 
 
-def _check_methods(bundle: Bundle, method: str, patch_weights: str) -> None:
-    """A run is of the bundle's method, and of its patch network, "" for none. Raises MismatchError."""
+def _check_methods(bundle: Bundle, method: str, networks: Networks) -> None:
+    """A run is of the bundle's method, and of its patch and retrieval networks. Raises MismatchError."""
     recorded = bundle.recording
     if method != recorded.method:
         raise MismatchError(
             f"{bundle.path} was recorded with the method {recorded.method}, not {method}",
             f"leave --method out, or record the bundle with --method {method}",
         )
-    before = recorded.about.get("patch_weights_hash", "")
-    if before != patch_weights:
-        raise MismatchError(
-            f"{bundle.path} was recorded with {f'the patch weights {before}' if before else 'no patch network'}, "
-            f"the run has {patch_weights or 'none'}",
-            "run it with the network and the map that it was recorded with, or record it again",
-        )
+    for what, network in (("patch", networks.patches), ("retrieval", networks.retrieval)):
+        before = recorded.about.get(f"{what}_weights_hash", "")
+        now = "" if network is None else network.description.weights_hash
+        if before != now:
+            recorded_with = f"the {what} weights {before}" if before else f"no {what} network"
+            raise MismatchError(
+                f"{bundle.path} was recorded with {recorded_with}, the run has {now or 'none'}",
+                "run it with the network and the map that it was recorded with, or record it again",
+            )
 
 
 def judge(bundle: Bundle, run: Recording, map_: Path, backend: str, tolerances: Path | None = None) -> Verdict:

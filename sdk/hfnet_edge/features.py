@@ -78,12 +78,15 @@ def look(
     """What networks make of a photo, and the outputs that went into it, by role.
 
     Where a patch network is among them it describes the keypoints, see `describe`, and of the other network only the
-    global descriptor and the hypercolumns are used. There are `MAX_KEYPOINTS` at most, or `MAX_PATCHES`, where
+    global descriptor and the hypercolumns are used. A retrieval network's global descriptor is used in HF-Net's stead.
+    There are `MAX_KEYPOINTS` at most, or `MAX_PATCHES`, where
     ``max_keypoints`` is None.
     """
     clock, model, patches = clock or Clock(), networks.image, networks.patches
     with clock("extract"):
         raw = model(photo.pixels)
+        if networks.retrieval is not None:
+            raw = replace(raw, global_descriptor=networks.retrieval(photo))
     if patches is not None:
         with clock("describe"):
             features = describe(patches, np.asarray(raw.global_descriptor), photo, max_keypoints or MAX_PATCHES)

@@ -360,7 +360,9 @@ def _best_of(
             break
     if leader is None and against:
         best = replace(best, status=Status.REJECTED, notes=(against,))
-    return replace(best, prior_frames=candidates.prior_frames, milliseconds=clock.milliseconds)
+    frames = candidates.prior_frames
+    coarse = map_.pose(int(frames[0])) if best.status is Status.COARSE else None
+    return replace(best, prior_frames=frames, coarse=coarse, milliseconds=clock.milliseconds)
 
 
 def _batches(candidates: Candidates) -> Iterator[Iterable[Match2D3D]]:

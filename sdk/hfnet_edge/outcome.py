@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from hfnet_edge.errors import HFNetEdgeError, InputError
-from hfnet_edge.geometry import Camera
+from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.pose.intrinsics import IntrinsicsCheck
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell.console import INTERRUPTED, say
@@ -29,7 +29,8 @@ def result_text(name: str, result: LocalizationResult, stated: Camera) -> str:
     """
     pose, camera = result.pose, result.camera or stated
     if pose is None:
-        return "\n".join([f"{name}: no pose, {result.status.value}{reason(result)}", *result.notes])
+        near = [] if result.coarse is None else [f"it looks like the reference image at {_centre(result.coarse)}"]
+        return "\n".join([f"{name}: no pose, {result.status.value}{reason(result)}", *near, *result.notes])
     lines = [f"{name}: {trust_text(result)}", support_text(result)]
     lines += result.notes
     if result.rotation:
@@ -37,12 +38,16 @@ def result_text(name: str, result: LocalizationResult, stated: Camera) -> str:
     if result.found_by:
         lines.append(f"found by {result.found_by}")
     lines.append(f"cam_from_world {' '.join(f'{v:.6f}' for v in (*pose.quaternion, *pose.translation))}")
-    lines.append(f"camera centre  {' '.join(f'{v:.3f}' for v in pose.center)}")
+    lines.append(f"camera centre  {_centre(pose)}")
     if camera.focal != stated.focal:
         lines.append(f"focal length found with the pose: {camera.focal[0]:.0f} px ({stated.focal[0]:.0f} stated)")
     if result.intrinsics is not None:
         lines += remarks(result.intrinsics, camera)
     return "\n".join(lines)
+
+
+def _centre(pose: Pose) -> str:
+    return " ".join(f"{v:.3f}" for v in pose.center)
 
 
 def trust_text(result: LocalizationResult) -> str:

@@ -33,6 +33,9 @@ def report_line(
             "status": result.status.value,
             "qvec": None if pose is None else pose.quaternion,
             "tvec": None if pose is None else pose.translation,
+            "coarse": None
+            if result.coarse is None
+            else {"qvec": result.coarse.quaternion, "tvec": result.coarse.translation},
             "probability": round(result.probability, DIGITS),
             "wrong": round(result.wrong, DIGITS),
             "tolerance": result.tolerance if any(result.tolerance) else None,

@@ -19,6 +19,9 @@ class Status(Enum):
     """How a query ended."""
 
     LOCALIZED = "LOCALIZED"
+    COARSE = (
+        "COARSE"  # by the method retrieval-pose: a reference image that looks alike, and nothing of the query itself
+    )
     NO_KEYPOINTS = "NO_KEYPOINTS"  # a black, blurred or overexposed image
     NO_CANDIDATES = "NO_CANDIDATES"  # no reference image, or none that sees a landmark
     TOO_FEW_MATCHES = "TOO_FEW_MATCHES"  # in every place
@@ -29,7 +32,7 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """A pose, or the reason why there is none; never the retrieved image's pose in its stead.
+    """A pose, or the reason why there is none; the retrieved image's pose is never given in its stead.
 
     What describes the best candidate is there also where it was refused.
 
@@ -52,6 +55,7 @@ class LocalizationResult:
         evidence: what the probabilities were told from; None without a candidate.
         intrinsics: what the inliers say of the camera; None: nothing.
         camera: that the pose is of; not the stated one where its focal length was to be found.
+        coarse: the pose of the most similar reference image, with COARSE alone; `pose` is then None.
         prior_frames: (K,) retrieved reference images, most similar first.
         matches: 2D-3D matches of the best candidate, ``xyz`` in the world as the pose is; None where none was tried.
         inlier_mask: (N,) bool, over the matches; None where no pose was found.
@@ -76,6 +80,7 @@ class LocalizationResult:
     evidence: Evidence | None = None
     intrinsics: IntrinsicsCheck | None = None
     camera: Camera | None = None
+    coarse: Pose | None = None
     prior_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     matches: Match2D3D | None = None
     inlier_mask: np.ndarray | None = None

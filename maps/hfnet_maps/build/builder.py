@@ -88,7 +88,8 @@ def build_map(
         images: folder that the names are in.
         reference: folder of a COLMAP model.
         names: reference images.
-        networks: HF-Net; with a patch network, that describes the landmarks, and HF-Net does the retrieval alone.
+        networks: HF-Net; with a patch network, that describes the landmarks, and HF-Net does the retrieval alone; with
+            a retrieval network, that does the retrieval.
         refine: adjust the reference's poses as well; the map then has the adjusted ones.
         dense: give the landmarks hypercolumns, for sparse-to-dense.
 
@@ -99,7 +100,7 @@ def build_map(
         ImageError: an image is missing or does not decode.
     """
     networks = Networks.of(networks)
-    described, patches = networks.image.description, networks.patches
+    image, patches = networks.image, networks.patches
     if patches is not None and patches.description.local_dim > MAX_DIMS:
         raise InputError(
             f"{patches.path} describes patches by {patches.description.local_dim} numbers",
@@ -120,14 +121,15 @@ def build_map(
     with _timed(seconds, "extract"):
         for i, (name, camera) in enumerate(zip(names, cameras, strict=True)):
             progress("extract", i, len(names))
-            found = extract(networks, load_photo(images / name, described.input_size, camera))
+            found = extract(networks, load_photo(images / name, image.description.input_size, camera))
             if dense and found.hypercolumns is not None:
                 hypercolumns.append(found.hypercolumns.at(found.keypoints))
             features.append(replace(found, hypercolumns=None))
         progress("extract", len(names), len(names))
-    of_patches = None if patches is None else patches.description
+    local, global_ = (patches or image).description, (networks.retrieval or image).description
+    retrieval = None if global_ is local else global_
     return map_from_features(
-        names, cameras, poses, features, described, progress, seconds, of_patches, refine, hypercolumns or None
+        names, cameras, poses, features, local, progress, seconds, retrieval, refine, hypercolumns or None
     )
 
 
@@ -139,7 +141,7 @@ def map_from_features(
     description: Description,
     progress: Report = silent,
     seconds: dict[str, float] | None = None,
-    patches: Description | None = None,
+    retrieval: Description | None = None,
     refine: bool = False,
     hypercolumns: Sequence[np.ndarray] | None = None,
 ) -> tuple[BuiltMap, BuildReport]:
@@ -147,9 +149,9 @@ def map_from_features(
 
     Args:
         names, cameras, poses, features: of each reference image.
-        description: of the network, for the map's own description.
+        description: of the network that describes the landmarks, for the map's own description.
         seconds: of the stages before this one.
-        patches: of the patch network, where it made the local descriptors.
+        retrieval: of the network that made the global descriptors, where that is another.
         refine: adjust the poses as well.
         hypercolumns: (N, H) int8 at the keypoints of each image.
 
@@ -195,7 +197,7 @@ def map_from_features(
             f"nothing to triangulate: no landmark is seen under {MIN_ANGLE} degrees within {MAX_REPROJECTION:g} pixels",
             "check the reference's poses, and that the cameras stand apart",
         )
-    built = _to_built(names, cameras, poses, features, tracks, MapNetworks.of(description, patches))
+    built = _to_built(names, cameras, poses, features, tracks, MapNetworks.of(description, retrieval))
     if hypercolumns is not None:
         built = replace(built, hypercolumns=_of_landmarks(hypercolumns, tracks))
     return built, BuildReport(

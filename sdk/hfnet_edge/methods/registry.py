@@ -12,6 +12,7 @@ from hfnet_edge.methods.auto import Auto
 from hfnet_edge.methods.hierarchical import Hierarchical
 from hfnet_edge.methods.method import LocalizationConfig, Method
 from hfnet_edge.methods.parallel import Parallel, Retrieval, Trees, TreesAbsolute
+from hfnet_edge.methods.retrieval_pose import RetrievalPose
 from hfnet_edge.methods.scene_coordinates import SceneCoordinates
 from hfnet_edge.methods.sparse_to_dense import SparseToDense
 from hfnet_edge.networks.by_role import Networks, check_networks
@@ -24,6 +25,7 @@ METHODS: Mapping[str, type[Method]] = {
     "parallel": Parallel,
     "sparse-to-dense": SparseToDense,
     "scene-coordinates": SceneCoordinates,
+    "retrieval-pose": RetrievalPose,
     "auto": Auto,
 }
 

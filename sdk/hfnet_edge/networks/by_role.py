@@ -15,6 +15,7 @@ from hfnet_edge.networks.description import (
     LOCAL_ROLE,
     PATCH_ROLE,
     PATCHES,
+    RETRIEVAL,
     SCENE,
     SCENE_ROLE,
     Description,
@@ -23,13 +24,20 @@ from hfnet_edge.networks.description import (
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.networks.network import Network, read_model
 from hfnet_edge.networks.patches import PatchModel
+from hfnet_edge.networks.retrieval import RetrievalModel
 from hfnet_edge.networks.scene import SceneModel
 
-LOADED_AS: dict[str, type[Network]] = {IMAGE: Model, PATCHES: PatchModel, SCENE: SceneModel}
+LOADED_AS: dict[str, type[Network]] = {
+    IMAGE: Model,
+    PATCHES: PatchModel,
+    SCENE: SceneModel,
+    RETRIEVAL: RetrievalModel,
+}
 
 
 class Networks:
-    """Loaded networks, in any order: each output's role is given by one of them.
+    """Loaded networks, in any order: each output's role is given by one of them, the global descriptor by a retrieval
+    network where there is one, although HF-Net has it too.
 
     Args:
         networks: `.tflite` files of `hfnet-export`, or loaded networks.
@@ -45,9 +53,10 @@ class Networks:
         for network in self._all:
             if not isinstance(getattr(network, "description", None), Description):
                 raise InputError(f"{network!r:.80} is no network", "give .tflite files or loaded networks")
+        for network in sorted(self._all, key=lambda n: n.description.kind != RETRIEVAL):
             for role in network.description.outputs:
                 other = self._by_role.setdefault(role, network)
-                if other is not network:
+                if other is not network and (other.description.kind, network.description.kind) != (RETRIEVAL, IMAGE):
                     raise MismatchError(
                         f"{other.path} ({other.description.architecture}) and {network.path} "
                         f"({network.description.architecture}) both give {role}",
@@ -75,10 +84,14 @@ class Networks:
 
     @property
     def image(self) -> Model:
-        """The network that sees the whole image. Raises MismatchError: there is none."""
-        network = self[GLOBAL_ROLE]
-        assert network.description.kind == IMAGE, "a description has the roles of one kind"
-        return network  # type: ignore[return-value]
+        """HF-Net. Raises MismatchError: there is none."""
+        return self[LOCAL_ROLE]  # type: ignore[return-value]
+
+    @property
+    def retrieval(self) -> RetrievalModel | None:
+        """The network that describes the image as a whole in HF-Net's stead, if there is one."""
+        network = self._by_role.get(GLOBAL_ROLE)
+        return network if isinstance(network, RetrievalModel) else None
 
     @property
     def patches(self) -> PatchModel | None:
@@ -96,10 +109,10 @@ def open_network(path: Path | str, threads: int = 2, content: bytes | None = Non
 def weights_of(map_: LocalizationMap) -> dict[str, str]:
     """The roles whose outputs a map holds, and the hash of the weights that each came from."""
     d = map_.description
-    image = d.globalWeightsHash or d.weightsHash
-    hashes = {PATCH_ROLE if d.globalWeightsHash else LOCAL_ROLE: d.weightsHash, GLOBAL_ROLE: image}
+    of_image = d.globalWeightsHash or d.weightsHash
+    hashes = {PATCH_ROLE if map_.of_patches else LOCAL_ROLE: d.weightsHash, GLOBAL_ROLE: of_image}
     if map_.hypercolumn_codec is not None:
-        hashes[HYPERCOLUMN_ROLE] = image
+        hashes[HYPERCOLUMN_ROLE] = of_image if map_.of_patches else d.weightsHash
     return hashes
 
 
@@ -141,7 +154,7 @@ def check_networks(
     asked = {*roles, *(role for role in further if role in networks)}
     if SCENE_ROLE in asked and Section.SCENE_TREE in map_.file.sections:  # other methods do not read the tree
         hashes[SCENE_ROLE] = map_.scene_tree.weights_hash
-    for role in sorted(asked & hashes.keys() - {HYPERCOLUMN_ROLE}):  # which the global descriptor's network gives
+    for role in sorted(asked & hashes.keys() - {HYPERCOLUMN_ROLE}):  # which HF-Net gives, and that is checked
         found = networks[role].description
         if found.weights_hash != hashes[role]:
             raise MismatchError(

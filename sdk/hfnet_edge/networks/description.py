@@ -28,7 +28,7 @@ LOCAL_ROLES = {LOCAL_ROLE: CELL, **FINER_ROLES}
 HYPERCOLUMN_ROLE = "hypercolumns"  # of every cell of the input; a network may have it
 PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
 SCENE_ROLE = "scene_labels"  # of a scene network, which has no other
-KINDS = IMAGE, PATCHES, SCENE = ("an HF-Net", "a patch network", "a scene network")
+KINDS = IMAGE, PATCHES, SCENE, RETRIEVAL = ("an HF-Net", "a patch network", "a scene network", "a retrieval network")
 DETECTORS = NETWORK, BLOBS = ("network", "blobs")  # who finds keypoints; the network adds its own to blobs
 PRECISIONS = ("none", "fp16", "dynamic", "int8")
 TFLITE_IDENTIFIER = b"TFL3"
@@ -53,7 +53,8 @@ class Description:
         input_size: height, width in pixels.
         input_range: what grey levels 0 and 255 are mapped to.
         local_dim, global_dim: widths of the descriptors, of the local ones all parts together; patch and scene networks
-            have no global one: 0. The local ones of a scene network are what it is given.
+            have no global one: 0; a retrieval network no local ones. The local ones of a scene network are what it is
+            given.
         nms_radius: of the keypoint decoding, pixels of the network's input; 0 where there is none.
         outputs: role to name in the default signature.
         toolchain: versions that made the file.
@@ -74,7 +75,9 @@ class Description:
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`: for `hfnet_edge.networks.hfnet.Model`, `.patches.PatchModel` or `.scene.SceneModel`."""
+        """One of `KINDS`, by what the network gives: see `hfnet_edge.networks.by_role.LOADED_AS`."""
+        if self.outputs.keys() == {GLOBAL_ROLE}:
+            return RETRIEVAL
         return PATCHES if PATCH_ROLE in self.outputs else SCENE if SCENE_ROLE in self.outputs else IMAGE
 
     def scale(self, pixels: np.ndarray) -> np.ndarray:
@@ -181,11 +184,12 @@ def _what_is_wrong(d: Description) -> str:
         return f"its precision is {d.precision!r}, not one of {', '.join(PRECISIONS)}"
     optional = {*FINER_ROLES, HYPERCOLUMN_ROLE}
     needed = d.outputs.keys() - optional if d.kind == IMAGE else d.outputs.keys()
-    if needed not in [{PATCH_ROLE}, {SCENE_ROLE}, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
+    alone = [{PATCH_ROLE}, {SCENE_ROLE}, {GLOBAL_ROLE}]
+    if needed not in [*alone, *({role, *DESCRIPTOR_ROLES} for role in KEYPOINT_ROLES)]:
         return (
             f"its outputs are {sorted(d.outputs)[:8]}; an HF-Net has {' or '.join(KEYPOINT_ROLES)}, and "
             f"{' and '.join(DESCRIPTOR_ROLES)}, may have {' and '.join([*FINER_ROLES, HYPERCOLUMN_ROLE])}; "
-            f"a patch network has {PATCH_ROLE}, a scene network {SCENE_ROLE}"
+            f"a patch network has {PATCH_ROLE}, a scene network {SCENE_ROLE}, a retrieval network {GLOBAL_ROLE}"
         )
     if d.kind == SCENE:
         if d.input_size not in ((1, d.local_dim), (1, d.local_dim + 2)):  # the number of an image too
@@ -197,8 +201,9 @@ def _what_is_wrong(d: Description) -> str:
     low, high = d.input_range
     if not (math.isfinite(high - low) and -MAX_LEVEL <= low < high <= MAX_LEVEL):
         return f"its input range is {low} to {high}"
-    least, most = (1, MAX_GLOBAL_DIM) if d.kind == IMAGE else (0, 0)
-    if not (1 <= d.local_dim <= MAX_LOCAL_DIM and least <= d.global_dim <= most):
+    locals_ = (0, 0) if d.kind == RETRIEVAL else (1, MAX_LOCAL_DIM)
+    globals_ = (1, MAX_GLOBAL_DIM) if GLOBAL_ROLE in d.outputs else (0, 0)
+    if not (locals_[0] <= d.local_dim <= locals_[1] and globals_[0] <= d.global_dim <= globals_[1]):
         return f"its descriptors have {d.local_dim} (local) and {d.global_dim} (global) dimensions"
     if not 0 <= d.nms_radius <= MAX_NMS_RADIUS:
         return f"its radius of non-maximum suppression is {d.nms_radius}, not 0 to {MAX_NMS_RADIUS}"

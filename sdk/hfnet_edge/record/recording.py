@@ -31,6 +31,7 @@ PREFIXES = (
     "",
     "patch_",
     "scene_",
+    "retrieval_",
 )  # of what `Recording.about` says of a network, by `hfnet_edge.networks.description.KINDS`
 
 
@@ -93,7 +94,7 @@ class Recording:
     Attributes:
         about: what ran where: "method", "processor", "kernels", "solver", "model_hash" (of the file), "weights_hash",
             "precision", "map_hash" (of the file), versions; of a patch network "patch_kernels", "patch_model_hash",
-            "patch_weights_hash", "patch_precision".
+            "patch_weights_hash", "patch_precision"; likewise of a scene or a retrieval network.
         reference_poses: name of each reference image of the map to its cam_from_world, (7,) float64.
         queries: in the order of the list.
     """

@@ -39,8 +39,8 @@ from hfnet_edge.shell.reading import parse_json, read_bytes
 from hfnet_edge.shell.writing import atomic_write
 
 JOB, MODEL, PATCHES, MAP, IMAGES, OUT = "job.json", "model.tflite", "patches.tflite", "map.hfmap", "images", "out"
-SCENE = "scene.tflite"
-NAMED = dict(zip(KINDS, (MODEL, PATCHES, SCENE), strict=True))
+SCENE, RETRIEVAL = "scene.tflite", "retrieval.tflite"
+NAMED = dict(zip(KINDS, (MODEL, PATCHES, SCENE, RETRIEVAL), strict=True))
 RECORDING, BENCH = "recording.zip", "bench.json"
 
 OnQuery = Callable[[int, int], None]
@@ -103,7 +103,7 @@ def networks_of(folder: Path) -> list[Path]:
 
 def network_names(descriptions: Sequence[Description]) -> list[str]:
     """What networks are called in a job and in a bundle: `MODEL`, a patch network `PATCHES`, a scene network `SCENE`,
-    further ones numbered."""
+    a retrieval network `RETRIEVAL`, further ones numbered."""
     names: list[str] = []
     for description in descriptions:
         name = NAMED[description.kind]

@@ -15,7 +15,7 @@ MethodOption = Annotated[
         metavar="NAME",
         help="hierarchical; or auto, sparse-to-dense, in a map of `hfnet-map build --method sparse-to-dense`; or "
         "retrieval, trees, trees-absolute, parallel, in one of `--method parallel`; or scene-coordinates, in one of "
-        "`hfnet-map train`; or your own, module:Class.",
+        "`hfnet-map train`; or retrieval-pose, which says near which reference image only; or your own, module:Class.",
     ),
 ]
 ToleranceOption = Annotated[
