@@ -1,4 +1,4 @@
-"""What all nine commands have in common."""
+"""What all ten commands have in common."""
 
 import subprocess
 import sys
@@ -32,8 +32,19 @@ def run(monkeypatch, capsys):
     return of
 
 
-def test_there_are_nine():
-    names = ("bench", "device", "distill", "eval", "export", "localize", "map", "parity", "train-crbnet")
+def test_there_are_ten():
+    names = (
+        "bench",
+        "device",
+        "distill",
+        "eval",
+        "export",
+        "localize",
+        "map",
+        "parity",
+        "train-crbnet",
+        "train-densernet",
+    )
     assert [f"hfnet-{name}" for name in names] == PROGRAMS
 
 

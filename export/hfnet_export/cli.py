@@ -1,4 +1,4 @@
-"""`hfnet-export`, `hfnet-distill` and `hfnet-train-crbnet`.
+"""`hfnet-export`, `hfnet-distill`, `hfnet-train-crbnet` and `hfnet-train-densernet`.
 
 TensorFlow is imported only once the options are known to be good.
 """
@@ -22,7 +22,7 @@ from hfnet_edge.shell.console import command, progress, reports_errors, run, siz
 from hfnet_edge.shell.extras import needs
 from hfnet_edge.shell.tables import show
 from hfnet_export.extra import export_extra, readers_of
-from hfnet_export.networks.weights_card import is_crbnet
+from hfnet_export.networks.weights_card import network_of
 from hfnet_export.sources.network_files import network_files
 from hfnet_export.sources.roles import parse_outputs
 
@@ -36,9 +36,12 @@ OpenGate = Callable[[Path, str], "Judge"]
 MAX_LOSS = "1pt, 1.1x"
 INPUT_SIZE = "480x640"
 
+OF_KIND = {"hfnet": "HF-Net", "crbnet": "a patch network", "densernet": "a retrieval network"}
+
 export_app = typer.Typer(pretty_exceptions_enable=False)
 distill_app = typer.Typer(pretty_exceptions_enable=False)
 train_crbnet_app = typer.Typer(pretty_exceptions_enable=False)
+train_densernet_app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @export_app.command()
@@ -49,9 +52,9 @@ def export(
     network: Annotated[
         str,
         typer.Argument(
-            metavar="[hfnet | crbnet | FILE]",
-            help="`hfnet` or `crbnet`, the bundled weights; an .npz of hfnet-distill or hfnet-train-crbnet; "
-            "a .keras, .h5, .onnx or SavedModel of an HF-Net.",
+            metavar="[hfnet | crbnet | densernet | FILE]",
+            help="`hfnet`, `crbnet` or `densernet`, the bundled weights; an .npz of hfnet-distill, hfnet-train-crbnet "
+            "or hfnet-train-densernet; a .keras, .h5, .onnx or SavedModel of an HF-Net.",
         ),
     ] = "hfnet",
     quantize: Annotated[
@@ -60,7 +63,10 @@ def export(
     ] = "int8",
     input_size: Annotated[
         str | None,
-        typer.Option(metavar="HEIGHTxWIDTH", help=f"Of the network's input, multiples of 32; default {INPUT_SIZE}."),
+        typer.Option(
+            metavar="HEIGHTxWIDTH",
+            help=f"Of the network's input, multiples of 32; default {INPUT_SIZE}.",
+        ),
     ] = None,
     global_dim: Annotated[
         int | None, typer.Option(metavar="N", help="Keep N dimensions of the global descriptor.", min=1)
@@ -100,7 +106,8 @@ def export(
         typer.Option(metavar="FILE", help="Repeat OUT.recipe.json: the same network, size and calibration."),
     ] = None,
 ) -> None:
-    """Export HF-Net, or the patch network CRBNet, as a .tflite that is checked against the float network and timed.
+    """Export HF-Net, the patch network CRBNet or the retrieval network DenserNet as a .tflite that is checked against
+    the float network and timed.
 
     Example:
 
@@ -115,20 +122,25 @@ def export(
         hfnet-export --quantize int8 --recipe hfnet_int8.recipe.json -o again_int8.tflite
 
         hfnet-export crbnet --quantize int8 -o crbnet_int8.tflite
+
+        hfnet-export densernet --quantize int8 --global-dim 256 -o densernet_int8.tflite
     """
-    of_hfnet_only = {
-        "--input-size": input_size, "--global-dim": global_dim, "--pca": pca, "--input-range": input_range,
-        "--outputs": outputs, "--gate": gate, "--max-loss": max_loss, "--recipe": recipe,
+    kind = network if network in OF_KIND else network_of(Path(network))
+    of_image = {"--input-size": input_size, "--global-dim": global_dim}
+    of_hfnet = {
+        "--pca": pca, "--input-range": input_range, "--outputs": outputs,
+        "--gate": gate, "--max-loss": max_loss, "--recipe": recipe,
     }  # fmt: skip
-    given = [option for option, value in of_hfnet_only.items() if value is not None]
-    if network == "crbnet" or (network != "hfnet" and is_crbnet(Path(network))):
-        if given:
-            raise InputError(f"a patch network does not take {', '.join(given)}", "leave it out")
+    refused = {"hfnet": (), "densernet": (of_hfnet,), "crbnet": (of_image, of_hfnet)}[kind]
+    if given := [option for options in refused for option, value in options.items() if value is not None]:
+        raise InputError(f"{OF_KIND[kind]} does not take {', '.join(given)}", "leave it out")
+    size = None if input_size is None else parse_size(input_size)
+    if kind == "crbnet":
         _export_crbnet(network, output, quantize, calibration)
         return
-    input_size = input_size or INPUT_SIZE
-    if not (size := re.fullmatch(r"(\d+)x(\d+)", input_size)):
-        raise InputError(f"--input-size {input_size} is not HEIGHTxWIDTH", "write for example 480x640")
+    if kind == "densernet":
+        _export_densernet(network, output, quantize, size, global_dim, calibration)
+        return
     grey = None if input_range is None else parse_range(input_range)
     named = None if outputs is None else parse_outputs(outputs)
     if max_loss is not None and gate is None:
@@ -138,7 +150,7 @@ def export(
         files.reads_pictures(folder)
     files.writes(output)
     with export_extra(*readers_of(network)):
-        from hfnet_export.export import STEPS, export_hfnet, recipe_path
+        from hfnet_export.export import export_hfnet, recipe_path
         from hfnet_export.networks.weights import BUNDLED
         from hfnet_export.tflite.autopilot import GateError
 
@@ -151,7 +163,7 @@ def export(
                 BUNDLED if network == "hfnet" else Path(network),
                 output,
                 quantize,
-                (int(size[1]), int(size[2])),
+                size or parse_size(INPUT_SIZE),
                 global_dim,
                 pca,
                 calibration,
@@ -159,7 +171,7 @@ def export(
                 named,
                 judge,
                 recipe,
-                on_step=lambda number, what: print(f"{number}/{STEPS} {what}", flush=True),
+                on_step=_say_step,
                 report=show,
             )
     except GateError as e:
@@ -173,12 +185,47 @@ def export(
     wrote(output, command("hfnet-map", "build", *inputs, "-o", "scene.hfmap"))
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Of --input-size. Raises InputError."""
+    if not (size := re.fullmatch(r"(\d+)x(\d+)", text)):
+        raise InputError(f"--input-size {text} is not HEIGHTxWIDTH", "write for example 480x640")
+    return int(size[1]), int(size[2])
+
+
+def _export_densernet(
+    network: str,
+    output: Path,
+    quantize: str,
+    size: tuple[int, int] | None,
+    global_dim: int | None,
+    calibration: Path | None,
+) -> None:
+    files = CommandFiles(*network_files(network))
+    files.reads_pictures(calibration)
+    files.writes(output)
+    with export_extra():
+        from hfnet_export.export import export_densernet
+        from hfnet_export.networks.weights import BUNDLED_DENSERNET
+
+    source = BUNDLED_DENSERNET if network == "densernet" else Path(network)
+    report = export_densernet(source, output, quantize, size, global_dim, calibration, on_step=_say_step)
+    _print_report(report, quantize)
+    inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--model", output)
+    wrote(output, command("hfnet-map", "build", *inputs, "-o", "scene.hfmap"))
+
+
+def _say_step(number: int, what: str) -> None:
+    from hfnet_export.export import STEPS
+
+    print(f"{number}/{STEPS} {what}", flush=True)
+
+
 def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path | None) -> None:
     files = CommandFiles(*network_files(network))
     files.reads_pictures(calibration)
     files.writes(output)
     with export_extra():
-        from hfnet_export.export import STEPS, export_crbnet
+        from hfnet_export.export import export_crbnet
         from hfnet_export.networks.weights import BUNDLED_CRBNET
 
     report = export_crbnet(
@@ -186,7 +233,7 @@ def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path 
         output,
         quantize,
         calibration,
-        on_step=lambda number, what: print(f"{number}/{STEPS} {what}", flush=True),
+        on_step=_say_step,
     )
     _print_report(report, quantize)
     inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--model", output)
@@ -343,6 +390,43 @@ def train_crbnet(
     wrote(weights, _export_of(weights, images, "crbnet_int8.tflite"))
 
 
+@train_densernet_app.command()
+@reports_errors
+def train_densernet(
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Photographs, for pairs through homographies.")],
+    places: Annotated[Path, typer.Option(metavar="DIR", help="Folders of images/ and model/, a COLMAP model.")],
+    hold_out: Annotated[str, typer.Option(metavar="PLACE,...", help="Places that are never trained on.")],
+    encoder: Annotated[Path, typer.Option(metavar="FILE", help="What it begins as: mobilenetv2_1.0_imagenet.npz.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN_DIR", help="Everything of this run.")],
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Steps, rate, widths (TOML); default: the bundled weights'.")
+    ] = None,
+) -> None:
+    """Train DenserNet, which retrieves, on which photographs show the same. The same command again resumes a run.
+
+    Example:
+
+        hfnet-train-densernet --images photos --places places --hold-out bridge \\
+            --encoder mobilenetv2_1.0_imagenet.npz -o run
+    """
+    needs("maps", "pycolmap")
+    with export_extra("matplotlib"):
+        from hfnet_export.training.densernet_runs import run_densernet
+        from hfnet_export.training.training_recipe import BUNDLED_DENSERNET_RECIPE
+
+    try:
+        with progress() as report:
+            weights = run_densernet(
+                images, places, _names(hold_out), encoder, output, recipe or BUNDLED_DENSERNET_RECIPE, report
+            )
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint")
+        raise typer.Exit(130) from None
+    for path in (output / "losses.png", *output.glob("*.csv")):
+        wrote(path)
+    wrote(weights, _export_of(weights, images, "densernet_int8.tflite"))
+
+
 def _names(listed: str) -> list[str]:
     """Of a list with commas."""
     return [name.strip() for name in listed.split(",") if name.strip()]
@@ -364,3 +448,7 @@ def distill_main() -> None:
 
 def train_crbnet_main() -> None:
     run(train_crbnet_app)
+
+
+def train_densernet_main() -> None:
+    run(train_densernet_app)

@@ -2,8 +2,8 @@
 
     convert ──> float32 .tflite ──the recipe's rules, or those that an `autopilot` finds──> .tflite with its description
 
-What differs between networks is a `hfnet_export.trained.TrainedNetwork`. `export_hfnet` and `export_crbnet` are
-`export` of those that there are.
+What differs between networks is a `hfnet_export.trained.TrainedNetwork`. `export_hfnet`, `export_crbnet` and
+`export_densernet` are `export` of those that there are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.writing import atomic_write, check_writable
 from hfnet_export.networks.trained_crbnet import TrainedCRBNet
-from hfnet_export.networks.weights import BUNDLED, BUNDLED_CRBNET
-from hfnet_export.sources.hfnet_files import hfnet_of_file
+from hfnet_export.networks.trained_densernet import INPUT_SIZE as DENSERNET_SIZE
+from hfnet_export.networks.trained_densernet import TrainedDenserNet
+from hfnet_export.networks.weights import BUNDLED, BUNDLED_CRBNET, BUNDLED_DENSERNET
+from hfnet_export.sources.hfnet_files import check_input_size, hfnet_of_file
 from hfnet_export.tflite import checks
 from hfnet_export.tflite.autopilot import Attempt, Judge, autopilot
 from hfnet_export.tflite.checks import Fidelity
@@ -218,6 +220,22 @@ def export_crbnet(
 ) -> ExportReport:
     """Exports a CRBNet, weights that `hfnet-train-crbnet` wrote. Arguments and errors as of `export`."""
     return export(TrainedCRBNet(network), output, quantize, calibration, on_step=on_step)
+
+
+def export_densernet(
+    network: Path = BUNDLED_DENSERNET,
+    output: Path = Path("densernet.tflite"),
+    quantize: str = "int8",
+    input_size: tuple[int, int] | None = None,
+    global_dim: int | None = None,
+    calibration: Path | None = None,
+    on_step: Say = lambda *_: None,
+) -> ExportReport:
+    """Exports a DenserNet, weights that `hfnet-train-densernet` wrote. Arguments and errors as of `export_hfnet`."""
+    if input_size is not None:
+        check_input_size(input_size)
+    source = TrainedDenserNet(network, input_size or DENSERNET_SIZE, global_dim)
+    return export(source, output, quantize, calibration, on_step=on_step)
 
 
 def recipe_path(output: Path) -> Path:

@@ -10,10 +10,12 @@ from typing import Protocol
 import numpy as np
 
 from hfnet_edge.networks.description import Description
+from hfnet_export.tflite.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
 from hfnet_export.tflite.checks import Fidelity
 from hfnet_export.tflite.graph import Graph
 
 THREADS = 2  # of an interpreter
+COMPARED, CHECKED = 16, 2  # images: with the float network's outputs, and these with the original's
 
 Outputs = Mapping[str, np.ndarray]
 """By role, float32, the batch first."""
@@ -69,6 +71,22 @@ class Probes:
     compares: str
     unit: str = "images"
     count: int = 1
+
+
+def probes_of_images(calibration: Path | None, input_size: tuple[int, int], say: Say) -> Probes:
+    """Those of a network that sees whole images; says step 3.
+
+    Raises:
+        InputError: no images in the folder; ImageError names the one that does not load.
+    """
+    if calibration is None:
+        say(3, f"making {BUILT_IN} images; photos of the place are better: --calibration DIR")
+        images = built_in_images(input_size)
+    else:
+        say(3, f"reading up to {MAX_PHOTOS} photos from {calibration}")
+        images = photos(calibration, input_size)
+    compared = images[:: max(1, len(images) // COMPARED)][:COMPARED]
+    return Probes(images, compared, compared[:CHECKED], images[0], f"outputs on {len(compared)} images")
 
 
 class TrainedNetwork(Protocol):

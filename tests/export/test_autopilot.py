@@ -19,9 +19,8 @@ from hfnet_edge.errors import InputError, MismatchError
 from hfnet_edge.networks.description import Description, read_description
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 from hfnet_edge.record.recording import digest
-from hfnet_export import cli
+from hfnet_export import cli, trained
 from hfnet_export.export import export_hfnet
-from hfnet_export.networks import any_hfnet
 from hfnet_export.networks.any_hfnet import FLOORS, HFNetFidelity, compare
 from hfnet_export.networks.trained_hfnet import describe
 from hfnet_export.networks.weights import BUNDLED, hfnet_from_weights
@@ -121,7 +120,7 @@ def fragile(tmp_path_factory) -> Fragile:
 @pytest.fixture
 def fast(fragile, monkeypatch):
     """Few images do."""
-    monkeypatch.setattr(any_hfnet, "built_in_images", lambda size: fragile.images[:6])
+    monkeypatch.setattr(trained, "built_in_images", lambda size: fragile.images[:6])
 
 
 def guilty(graph: Graph) -> set[str]:
@@ -169,8 +168,8 @@ def gated(fragile, tmp_path_factory) -> Gated:
         return fragile.gate
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(any_hfnet, "built_in_images", lambda size: fragile.images[:6])
-        patch.setattr(any_hfnet, "COMPARED", 3)
+        patch.setattr(trained, "built_in_images", lambda size: fragile.images[:6])
+        patch.setattr(trained, "COMPARED", 3)
         options = ("--gate", "scene.bundle", "--max-loss", "2pt, 1.2x", "-o", model)
         done = export(*common(fragile), *options, gate=open_gate)
     assert done.exit_code == 0, done.stderr
@@ -208,7 +207,7 @@ def test_the_command_and_its_recipe(fragile, gated, fast, tmp_path, monkeypatch)
     assert f"quantizing: as {gated.recipe} says 5/6" in says()
     assert again.read_bytes() == gated.model.read_bytes()
     assert not again.with_suffix(".recipe.json").exists()
-    monkeypatch.setattr(any_hfnet, "built_in_images", lambda size: fragile.images[:5])
+    monkeypatch.setattr(trained, "built_in_images", lambda size: fragile.images[:5])
     assert f"as {gated.recipe} says, though it was found with other calibration images" in says()
     monkeypatch.setattr(convert, "to_float_tflite", lambda network: fragile.graph)  # the refusal comes after it
     assert f"{gated.recipe} is for an input of 96x128, the network has 96x160" in says("--input-size", "96x160")
@@ -243,8 +242,8 @@ def test_the_gate_of_a_bundle(fragile, weights, tmp_path, monkeypatch):
         parity_app, "record", *truth, "--map", scene, "--queries", place / "queries_with_intrinsics.txt",
         "-o", bundle,
     )  # fmt: skip
-    monkeypatch.setattr(any_hfnet, "built_in_images", lambda size: built_in_images(size)[:8])
-    monkeypatch.setattr(any_hfnet, "COMPARED", 2)
+    monkeypatch.setattr(trained, "built_in_images", lambda size: built_in_images(size)[:8])
+    monkeypatch.setattr(trained, "COMPARED", 2)
     gated, recipe = tmp_path / "gated.tflite", tmp_path / "gated.recipe.json"
     arguments = [*size, "--gate", bundle, "--max-loss", "1pt, 1.1x", "-o", gated]
     wrong = export(weights, "--input-size", "96x128", *arguments[2:], gate=open_gate)

@@ -24,7 +24,7 @@ from hfnet_export.networks.weights import (
     load_crbnet_weights,
     load_weights,
 )
-from hfnet_export.networks.weights_card import is_crbnet
+from hfnet_export.networks.weights_card import network_of
 from hfnet_export.tflite.calibration import built_in_images
 from hfnet_export.tflite.graph import Graph
 from small_crbnet import CONFIG, unchecked
@@ -167,10 +167,10 @@ def test_unusable_calibration(fast, small, tmp_path):
 
 
 def test_weights_of_the_other_kind(small, tmp_path):
-    assert is_crbnet(small.weights) and is_crbnet(BUNDLED_CRBNET)
+    assert network_of(small.weights) == network_of(BUNDLED_CRBNET) == "crbnet"
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not weights")
     for other in (BUNDLED, tmp_path / "bad.npz", tmp_path / "nowhere.npz", tmp_path):
-        assert not is_crbnet(other)
+        assert network_of(other) == "hfnet"
     with pytest.raises(InputError, match=r"holds HF-Net weights, not those of CRBNet; .* hfnet-train-crbnet wrote"):
         export_crbnet(BUNDLED, tmp_path / "m.tflite")
     with pytest.raises(InputError, match=r"holds CRBNet weights, not those of HF-Net; .* hfnet-distill wrote"):

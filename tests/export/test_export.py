@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from conftest import SIZE
 from hfnet_edge.errors import InputError, ModelError, OutputError
 from hfnet_edge.networks.hfnet import Model
+from hfnet_export import trained
 from hfnet_export.cli import distill_app, export_app
 from hfnet_export.export import STEPS, export_hfnet
 from hfnet_export.networks import any_hfnet
@@ -21,7 +22,7 @@ from hfnet_export.tflite.calibration import built_in_images
 @pytest.fixture
 def fast(exported, monkeypatch):
     """Few images do."""
-    monkeypatch.setattr(any_hfnet, "built_in_images", lambda size: exported.images[:4])
+    monkeypatch.setattr(trained, "built_in_images", lambda size: exported.images[:4])
 
 
 def run(*arguments) -> tuple[int, str, str]:

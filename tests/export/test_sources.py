@@ -24,9 +24,9 @@ from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample
 from hfnet_edge.image.photo import Photo
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.description import NETWORK, read_description
+from hfnet_export import trained
 from hfnet_export.cli import export_app
 from hfnet_export.export import export, export_hfnet
-from hfnet_export.networks import any_hfnet
 from hfnet_export.networks.weights import hfnet_from_weights
 from hfnet_export.sources import onnx_env
 from hfnet_export.sources.foreign import architecture_of, content_hash
@@ -233,7 +233,7 @@ def as_photo(image: np.ndarray) -> Photo:
 
 @pytest.fixture
 def fast(exported, monkeypatch):
-    monkeypatch.setattr(any_hfnet, "built_in_images", lambda size: exported.images)
+    monkeypatch.setattr(trained, "built_in_images", lambda size: exported.images)
 
 
 def run(*arguments) -> tuple[int, str, str]:

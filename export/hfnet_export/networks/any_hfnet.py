@@ -15,12 +15,10 @@ from hfnet_edge.errors import ModelError
 from hfnet_edge.image.keypoints import detect, sample_descriptors
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 from hfnet_edge.shell.quiet import quiet
-from hfnet_export.tflite.calibration import BUILT_IN, MAX_PHOTOS, built_in_images, photos
 from hfnet_export.tflite.rules import RECIPES
-from hfnet_export.trained import THREADS, Converted, Outputs, Probes, Say
+from hfnet_export.trained import THREADS, Converted, Outputs, Probes, Say, probes_of_images
 
 NMS_RADIUS = 4
-COMPARED, CHECKED = 16, 2  # images: with the float network's outputs, and these with the original's
 
 
 @dataclass(frozen=True)
@@ -65,14 +63,7 @@ class AnyHFNet(ABC):
     def convert(self, say: Say) -> Converted: ...
 
     def probe(self, calibration: Path | None, say: Say) -> Probes:
-        if calibration is None:
-            say(3, f"making {BUILT_IN} images; photos of the place are better: --calibration DIR")
-            images = built_in_images(self.input_size)
-        else:
-            say(3, f"reading up to {MAX_PHOTOS} photos from {calibration}")
-            images = photos(calibration, self.input_size)
-        compared = images[:: max(1, len(images) // COMPARED)][:COMPARED]
-        return Probes(images, compared, compared[:CHECKED], images[0], f"outputs on {len(compared)} images")
+        return probes_of_images(calibration, self.input_size, say)
 
     def load(self, content: bytes) -> Callable[[np.ndarray], Outputs]:
         with quiet():

@@ -55,6 +55,33 @@ class PCA:
         deviation = np.sqrt(np.maximum(values[order], 1e-6 * values.max()) / n)
         return cls(mean.astype(np.float32), (components / deviation**whitening).astype(np.float32))
 
+    @classmethod
+    def fit_pairs(cls, vectors: np.ndarray, pairs: np.ndarray, dim: int, floor: float = 0.01) -> PCA:
+        """Whitened by how vectors of the same place differ, then the directions of largest variance (Radenovic et al.
+        2019, section 3.4).
+
+        Args:
+            vectors: (N, D). pairs: (P, 2) int64, rows of one place. floor: added to the variances of the differences,
+                in units of the largest: what no pair shows is not known to be exact.
+
+        Raises:
+            InputError: there are too few vectors, or no pairs.
+        """
+        n, d = vectors.shape
+        if not (1 <= dim <= min(n - 1, d) and len(pairs)):
+            raise InputError(
+                f"{n} descriptors of {d} dimensions and {len(pairs)} pairs have no projection to {dim}",
+                f"give more images of one place, or at most {min(n - 1, d)} dimensions",
+            )
+        differences = vectors[pairs[:, 0]].astype(np.float64) - vectors[pairs[:, 1]]
+        variances, axes = np.linalg.eigh(differences.T @ differences / len(pairs))
+        whitened = axes / np.sqrt(np.maximum(variances, 0) + floor * variances.max())
+        mean = vectors.mean(axis=0, dtype=np.float64)
+        spread = (vectors - mean) @ whitened
+        values, axes = np.linalg.eigh(spread.T @ spread)
+        components = whitened @ axes[:, np.argsort(-values)[:dim]]
+        return cls(mean.astype(np.float32), components.astype(np.float32))
+
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) to (N, K), unit length."""
         x = (vectors - self.mean) @ self.components

@@ -1,11 +1,11 @@
-"""Weights on disk: one .npz of float16 arrays and a JSON card. `BUNDLED` and `BUNDLED_CRBNET` come with the package."""
+"""Weights on disk: one .npz of float16 arrays and a JSON card. `BUNDLED` and its like come with the package."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,21 +16,25 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.shell.reading import open_input, parse_json
 from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.networks.crbnet import CRBNetConfig, build_crbnet
+from hfnet_export.networks.densernet import DenserNetConfig, build_densernet
 from hfnet_export.networks.hfnet import INPUT_RANGE, HFNetConfig, build_hfnet
 from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.weights_card import ABOUT
 
 BUNDLED = Path(__file__).parent / "weights" / "hfnet.npz"
 BUNDLED_CRBNET = Path(__file__).parent / "weights" / "crbnet.npz"
+BUNDLED_DENSERNET = Path(__file__).parent / "weights" / "densernet.npz"
 MAKERS: dict[type, tuple[str, str]] = {
     HFNetConfig: ("HF-Net", "hfnet-distill"),
     CRBNetConfig: ("CRBNet", "hfnet-train-crbnet"),
+    DenserNetConfig: ("DenserNet", "hfnet-train-densernet"),
 }
 
-Config = TypeVar("Config", HFNetConfig, CRBNetConfig)
+AnyConfig = HFNetConfig | CRBNetConfig | DenserNetConfig
+Config = TypeVar("Config", HFNetConfig, CRBNetConfig, DenserNetConfig)
 
 
-def save_weights(path: Path, model: keras.Model, config: HFNetConfig | CRBNetConfig, card: dict) -> None:
+def save_weights(path: Path, model: keras.Model, config: AnyConfig, card: dict) -> None:
     """Writes every variable as float16, with ``config`` and ``card``, atomically."""
     arrays = {variable.path: np.asarray(variable).astype(np.float16) for variable in model.weights}
     about = json.dumps({"network": config.as_dict(), "card": card})
@@ -50,6 +54,11 @@ def load_weights(path: Path) -> tuple[HFNetConfig, dict[str, np.ndarray], dict]:
 def load_crbnet_weights(path: Path) -> tuple[CRBNetConfig, dict[str, np.ndarray], dict]:
     """`load_weights` of a CRBNet."""
     return _load(path, CRBNetConfig)
+
+
+def load_densernet_weights(path: Path) -> tuple[DenserNetConfig, dict[str, np.ndarray], dict]:
+    """`load_weights` of a DenserNet."""
+    return _load(path, DenserNetConfig)
 
 
 def _load(path: Path, kind: type[Config]) -> tuple[Config, dict[str, np.ndarray], dict]:
@@ -88,13 +97,36 @@ def hfnet_from_weights(
         InputError: bad file, or ``global_dim`` is more than the weights have.
     """
     config, arrays, _ = load_weights(path)
+    narrow = _narrowed(config, global_dim)
+    return _assigned(build_hfnet(narrow, input_size, batch), arrays, narrow, path), weights_hash(arrays)
+
+
+def densernet_from_weights(
+    path: Path, input_size: tuple[int, int], global_dim: int | None = None, batch: int | None = None
+) -> tuple[keras.Model, str]:
+    """As `hfnet_from_weights`, of a DenserNet."""
+    config, arrays, _ = load_densernet_weights(path)
+    narrow = _narrowed(config, global_dim)
+    return _assigned(build_densernet(narrow, input_size, batch), arrays, narrow, path), weights_hash(arrays)
+
+
+Wide = TypeVar("Wide", HFNetConfig, DenserNetConfig)
+
+
+def _narrowed(config: Wide, global_dim: int | None) -> Wide:
+    """With so many dimensions of the global descriptor. Raises InputError."""
     global_dim = config.global_dim if global_dim is None else global_dim
     if not 1 <= global_dim <= config.global_dim:
         raise InputError(f"--global-dim {global_dim} is not possible", f"these weights have 1 to {config.global_dim}")
-    model = build_hfnet(HFNetConfig(**{**config.as_dict(), "global_dim": global_dim}), input_size, batch)
-    kept = {k: v[..., :global_dim] if k.startswith("projection/") else v for k, v in arrays.items()}
-    _assign(model, kept, path)
-    return model, weights_hash(arrays)
+    return replace(config, global_dim=global_dim)
+
+
+def _assigned(
+    model: keras.Model, arrays: dict[str, np.ndarray], config: HFNetConfig | DenserNetConfig, path: Path
+) -> keras.Model:
+    dim = config.global_dim
+    _assign(model, {k: v[..., :dim] if k.startswith("projection/") else v for k, v in arrays.items()}, path)
+    return model
 
 
 def crbnet_from_weights(path: Path) -> tuple[keras.Model, CRBNetConfig, str]:

@@ -12,10 +12,11 @@ from hfnet_edge.shell.reading import open_input
 ABOUT = "__about__"  # its name among the arrays
 
 
-def is_crbnet(path: Path) -> bool:
-    """The file holds weights of a CRBNet. False for anything else, readable or not."""
+def network_of(path: Path) -> str:
+    """ "crbnet" or "densernet" where the file holds weights of one; "hfnet" for anything else, readable or not."""
     try:
         with open_input(path) as opened, np.load(opened) as file:
-            return "dim" in json.loads(file[ABOUT].tobytes())["network"]
+            network = json.loads(file[ABOUT].tobytes())["network"]
+            return "crbnet" if "dim" in network else "densernet" if set(network) == {"global_dim"} else "hfnet"
     except Exception:  # numpy raises whatever it likes
-        return False
+        return "hfnet"

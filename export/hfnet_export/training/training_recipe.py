@@ -1,4 +1,4 @@
-"""A training run's configuration file (TOML). `BUNDLED_RECIPE` and `BUNDLED_CRBNET_RECIPE` made the bundled weights."""
+"""A training run's configuration file (TOML). `BUNDLED_RECIPE` and its like made the bundled weights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 from hfnet_edge.errors import InputError
 from hfnet_edge.shell.reading import MAX_SETTINGS, parse_toml, read_text
 from hfnet_export.networks.crbnet import CRBNetConfig
+from hfnet_export.networks.densernet import DenserNetConfig
 from hfnet_export.networks.hfnet import HFNetConfig
 from hfnet_export.training.crbnet_training import CRBNetTraining
+from hfnet_export.training.densernet_stage import DenserNetTraining
 from hfnet_export.training.descriptor_stage import DescriptorConfig
 from hfnet_export.training.distill import DistillConfig, GlobalConfig, LocalConfig
 from hfnet_export.training.hypercolumn_stage import HypercolumnConfig
@@ -18,6 +20,7 @@ from hfnet_export.training.losses import LOCAL_TERMS
 
 BUNDLED_RECIPE = Path(__file__).parents[1] / "networks" / "weights" / "hfnet.toml"
 BUNDLED_CRBNET_RECIPE = Path(__file__).parents[1] / "networks" / "weights" / "crbnet.toml"
+BUNDLED_DENSERNET_RECIPE = Path(__file__).parents[1] / "networks" / "weights" / "densernet.toml"
 MIN_PAIRS = 16  # of a batch of patches: twice the neighbours that the second-order similarity looks at
 MOST = 2**63  # of a number; TOML has no bound
 TABLES = {
@@ -62,6 +65,22 @@ def read_crbnet_training_recipe(path: Path) -> CRBNetTraining:
         raise InputError(f"{path}: network.dim is {network.dim}", "give a multiple of 8: its signs are stored in bytes")
     if config.batch < MIN_PAIRS:
         raise InputError(f"{path}: batch is {config.batch}", f"give at least {MIN_PAIRS}")
+    return config
+
+
+def read_densernet_training_recipe(path: Path) -> DenserNetTraining:
+    """Reads what `BUNDLED_DENSERNET_RECIPE` shows; what a file leaves out has the defaults of `DenserNetTraining`.
+
+    Raises:
+        InputError: missing, not TOML, or a key or value that training does not know.
+    """
+    content = _parse(path, BUNDLED_DENSERNET_RECIPE)
+    network = _checked(path, "network", DenserNetConfig, content.pop("network", {}))
+    config = replace(_checked(path, "", DenserNetTraining, content), network=network)
+    if len(config.input_size) != 2 or any(not isinstance(s, int) or s % 32 or s < 64 for s in config.input_size):
+        raise InputError(f"{path}: input_size is {list(config.input_size)}", "give two multiples of 32, at least 64")
+    if not config.photographs <= 1:
+        raise InputError(f"{path}: photographs is {config.photographs}", "give a share from 0 to 1")
     return config
 
 
