@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow devices golden lint docs dist schema benchmark clean
+.PHONY: demo test test-slow android devices golden lint docs dist schema benchmark clean
 
 demo: .venv/.demo
 	rm -rf demo && mkdir demo
@@ -35,6 +35,12 @@ test: lint
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
 
+# The library for the JVM and Android: builds, tests against golden/ and maps/samples/, packs
+# android_bridge/library/core/target/hfnet-edge-core-0.1.0.jar. Wants JDK 17 and Maven.
+android:
+	@command -v mvn > /dev/null && command -v javac > /dev/null || { echo "make android wants JDK 17 and Maven" >&2; exit 1; }
+	mvn -q -B -f android_bridge/library/pom.xml clean package
+
 # What the tests of ARM and adb need beside qemu-user-static and adb of Debian: the arm64 root, adbd, a whole device.
 devices: .venv/.dev
 	$(BIN)/hfnet-device prepare-arm64
@@ -59,6 +65,7 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/live.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/densernet.py
 	$(BIN)/python benchmarks/compaction.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/large_map.py

@@ -19,6 +19,7 @@ BESIDE = {
     "maps/SPEC.md": "spec.md",
     "golden/README.md": "golden.md",
     "android_bridge/README.md": "devices.md",
+    "android_bridge/library/README.md": "jvm.md",
     "export/hfnet_export/networks/weights/README.md": "weights.md",
     "benchmarks/README.md": "figures.md",
 }

@@ -1,0 +1,23 @@
+package dev.hfnet.edge
+
+/** What went wrong and what to do about it: everything that this library throws on bad input. */
+public open class HFNetEdgeException(
+    /** What went wrong. */
+    public val problem: String,
+    /** What to do about it. */
+    public val remedy: String,
+    cause: Throwable? = null,
+) : RuntimeException("$problem; $remedy", cause)
+
+/** A map is missing, truncated, damaged, or no map. */
+public open class MapFormatException(problem: String, remedy: String, cause: Throwable? = null) :
+    HFNetEdgeException(problem, remedy, cause)
+
+/** A map of another major version. */
+public class MapVersionException(problem: String, remedy: String) : MapFormatException(problem, remedy)
+
+/** Networks, map and query do not belong together. */
+public class MismatchException(problem: String, remedy: String) : HFNetEdgeException(problem, remedy)
+
+/** A query asks for more work than any map made in good faith does (SPEC, section 10.3). */
+public class SearchLimitException(problem: String, remedy: String) : HFNetEdgeException(problem, remedy)

@@ -1,0 +1,31 @@
+package dev.hfnet.edge
+
+import dev.hfnet.edge.map.ByteArraySource
+import dev.hfnet.edge.map.LocalizationMap
+import java.io.DataInputStream
+import java.io.EOFException
+
+/**
+ * Reads maps from stdin, each after its length (4 bytes, big-endian), checks each whole, and prints a line: "ok", or the
+ * exception's class. What is not an [HFNetEdgeException] is printed as it is: a reader must not throw anything else.
+ */
+fun main() {
+    val input = DataInputStream(System.`in`.buffered())
+    val out = StringBuilder()
+    while (true) {
+        val length = try {
+            input.readInt()
+        } catch (e: EOFException) {
+            break
+        }
+        val content = ByteArray(length).also { input.readFully(it) }
+        val verdict = try {
+            LocalizationMap.read(ByteArraySource(content)).checkAll()
+            "ok"
+        } catch (e: Throwable) {
+            e.javaClass.simpleName
+        }
+        out.append(verdict).append('\n')
+    }
+    print(out)
+}
