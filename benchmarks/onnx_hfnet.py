@@ -1,4 +1,4 @@
-"""The same HF-Net in ONNX float32, so that ONNX Runtime can be timed against LiteRT.
+"""The same HF-Net or DenserNet in ONNX float32, so that ONNX Runtime can be timed against LiteRT.
 
 Walks the Keras graph; batch normalisation is folded into the convolution before it, as TFLite's converter does.
 """
@@ -32,7 +32,7 @@ class Graph:
 
 
 def to_onnx(model: keras.Model) -> bytes:
-    """Serialised ONNX of a model of `build_hfnet`; input and outputs as the Keras model's, batch 1."""
+    """Serialised ONNX of a `build_hfnet` or `build_densernet`; input and outputs as the Keras model's, batch 1."""
     g, tensors = Graph(), {}
     norms = {layer.input.name: layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
     pads = {layer.output.name: layer for layer in model.layers if isinstance(layer, keras.layers.ZeroPadding2D)}
@@ -63,8 +63,28 @@ def to_onnx(model: keras.Model) -> bytes:
                 strides=(stride, stride), pads=padded, group=len(kernel) if depthwise else 1,
             )  # fmt: skip
         elif isinstance(layer, keras.layers.ReLU):
-            limits = g.constant(np.float32(0)), g.constant(np.float32(6))
+            limits = [g.constant(np.float32(limit)) for limit in (0, layer.max_value) if limit is not None]
             tensors[out] = g.add("Clip", tensors[layer.input.name], *limits)
+        elif isinstance(layer, keras.layers.AveragePooling2D):
+            size = layer.pool_size
+            tensors[out] = g.add("AveragePool", tensors[layer.input.name], kernel_shape=size, strides=size)
+        elif isinstance(layer, keras.layers.Concatenate):
+            tensors[out] = g.add("Concat", *(tensors[t.name] for t in layer.input), axis=1)
+        elif layer.name == "scores":
+            x = tensors[layer.input.name]
+            e = g.add("Exp", g.add("Sub", x, g.add("ReduceMax", x, axes=[1, 2, 3])))
+            e = g.add("Add", e, g.constant(np.float32(1e-30)))
+            means = g.add("AveragePool", e, kernel_shape=(3, 3), strides=(1, 1), pads=(1, 1, 1, 1))
+            strongest = g.add("Cast", g.add("Equal", x, g.add("ReduceMax", x, axes=[1])), to=TensorProto.FLOAT)
+            scores = g.add("ReduceMax", g.add("Div", g.add("Mul", strongest, e), means), axes=[1])
+            total = g.add("ReduceSum", scores, g.constant(np.array([1, 2, 3])))
+            tensors[out] = g.add("Div", scores, total)
+        elif layer.name == "pooled":
+            x, scores = (tensors[t.name] for t in layer.input)
+            cells = g.constant(np.array([2, 3]))
+            mean = g.add("ReduceSum", g.add("Mul", unit(x, 1), scores), cells, keepdims=0)
+            square = g.add("ReduceSum", g.add("Mul", g.add("Mul", x, x), scores), cells, keepdims=0)
+            tensors[out] = g.add("Concat", unit(mean), unit(g.add("Sqrt", square)), axis=1)
         elif isinstance(layer, keras.layers.Add):
             tensors[out] = reduce(lambda a, b: g.add("Add", a, b), (tensors[t.name] for t in layer.input))
         elif isinstance(layer, keras.layers.UpSampling2D):
@@ -101,7 +121,7 @@ def to_onnx(model: keras.Model) -> bytes:
         g.nodes.append(helper.make_node("Identity", [name], [role]))
         outputs.append(helper.make_tensor_value_info(role, TensorProto.FLOAT, (1, *tensor.shape[1:])))
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, *model.input.shape[1:]))
-    graph = helper.make_graph(g.nodes, "hfnet", [image], outputs, g.weights)
+    graph = helper.make_graph(g.nodes, model.name, [image], outputs, g.weights)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(proto)
     return proto.SerializeToString()

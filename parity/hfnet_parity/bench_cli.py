@@ -28,7 +28,9 @@ app = typer.Typer(pretty_exceptions_enable=False)
 def bench(
     model: Annotated[
         list[Path],
-        typer.Option(metavar="M.tflite", help="Once or more; ratios are to the first. A patch network goes with each."),
+        typer.Option(
+            metavar="M.tflite", help="Once or more; ratios are to the first. Networks of other kinds go with each."
+        ),
     ],
     map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The place.")],
     images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the queries.")],

@@ -144,7 +144,8 @@ def layers_of(bundle: Bundle, networks: Sequence[Path], count: int = 4) -> tuple
     from hfnet_parity.layers import layer_noise
 
     descriptions = [description_of(file) for file in networks]
-    at = max(range(len(networks)), key=lambda i: descriptions[i].kind == PATCHES)
+    of_landmarks = [i for kind in (PATCHES, IMAGE) for i, d in enumerate(descriptions) if d.kind == kind]
+    at = of_landmarks[0] if of_landmarks else 0
     name = network_names(descriptions)[at]
     if name not in bundle.members:
         return ()
