@@ -59,7 +59,7 @@ def test_queries_are_found_and_the_order_of_networks_does_not_matter(kit, here):
         s = b.localize(place / "images" / name, camera)
         assert s.status is r.status and s.prior_frames.tolist() == r.prior_frames.tolist()
     assert found == 6 and a.map.description.extractorGlobalDim == 64
-    with pytest.raises(MismatchError, match="was built with weights"):
+    with pytest.raises(MismatchError, match="retrieved by a network of their own"):
         Localizer(here / "place.hfmap", kit.int8)
     with pytest.raises(MismatchError, match="was built with weights"):
         Localizer(kit.map, *files)

@@ -109,7 +109,7 @@ def test_a_map_knows_both_networks(town):
     for method in ("hierarchical", "retrieval-pose", "auto"):
         open_method(m, Networks(HFNet(), Retrieves()), LocalizationConfig(method))
     for networks, said in (
-        ((HFNet(),), "was built with weights 77777777"),
+        ((HFNet(),), r"of the weights 77777777.* name it too: --model densernet.tflite"),
         ((HFNet(), Retrieves(replace(RETRIEVING, weights_hash="8" * 32))), "has 88888888"),
         ((HFNet(replace(EXTRACTOR, weights_hash="8" * 32)), Retrieves()), "has 88888888"),
         ((HFNet(), Retrieves(replace(RETRIEVING, global_dim=8))), "16-D global"),

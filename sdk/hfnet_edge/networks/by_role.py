@@ -138,6 +138,11 @@ def check_networks(
         raise MismatchError(
             f"the landmarks of {where} are described by the patch network {d.architecture}", "name it too: --model"
         )
+    if GLOBAL_ROLE in roles and d.globalWeightsHash and not map_.of_patches and networks.retrieval is None:
+        raise MismatchError(
+            f"the images of {where} are retrieved by a network of their own, of the weights {d.globalWeightsHash}",
+            "name it too: --model densernet.tflite",
+        )
     if SCENE_ROLE in roles and SCENE_ROLE not in networks:
         raise MismatchError(f"the method asks for the scene network of {where}", "name it too: --model scene.tflite")
     for role in sorted(roles):
