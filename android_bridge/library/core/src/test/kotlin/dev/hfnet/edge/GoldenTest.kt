@@ -5,6 +5,7 @@ import dev.hfnet.edge.image.Blobs
 import dev.hfnet.edge.image.Keypoints
 import dev.hfnet.edge.image.Photo
 import dev.hfnet.edge.image.Points
+import dev.hfnet.edge.map.Calibration
 import dev.hfnet.edge.map.Described
 import dev.hfnet.edge.map.LocalizationMap
 import dev.hfnet.edge.map.RandomTrees
@@ -15,6 +16,7 @@ import dev.hfnet.edge.search.DenseSearch
 import dev.hfnet.edge.search.Matching
 import dev.hfnet.edge.search.ParallelSearch
 import dev.hfnet.edge.search.Retrieval
+import dev.hfnet.edge.trust.Judge
 import java.awt.image.DataBuffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
@@ -168,6 +170,25 @@ class GoldenTest {
         val found = DenseSearch.search(Golden.bytes(given["cells"]), h, w, Golden.bytes(given["landmarks"]))
         assertContentEquals(Golden.ints(expected["rows"]), found.rows)
         assertContentEquals(Golden.doubles(expected["xy"]), found.xy)
+    }
+
+    private fun numbers(value: JsonObject) = value.entrySet().associate { it.key to it.value.asDouble }
+
+    @TestFactory
+    fun probability() = each("probability") { given, expected ->
+        val evidence = numbers(given.getAsJsonObject("evidence"))
+        val inTolerance = numbers(given.getAsJsonObject("in_tolerance"))
+        val c = Golden.ints(given["calibration"])
+        val calibration = Calibration(c[0], c[1], c[2], c[3], c[4].toLong())
+        assertEquals(expected["right"].asInt, Judge.bundled.rightPoints(evidence, calibration))
+        assertEquals(expected["precise"].asInt, Judge.bundled.precisePoints(evidence, inTolerance, calibration))
+        val found = Judge.bundled.decide(
+            evidence, inTolerance, given["held"].asBoolean, given["max_wrong"].asDouble, calibration,
+        )
+        assertEquals(expected["probability"].asDouble, found.probability, 1e-9)
+        assertEquals(expected["wrong"].asDouble, found.wrong, 1e-9)
+        assertEquals(expected["accepted"].asBoolean, found.accepted)
+        assertEquals(expected["ambiguous"].asBoolean, found.ambiguous)
     }
 
     @TestFactory
