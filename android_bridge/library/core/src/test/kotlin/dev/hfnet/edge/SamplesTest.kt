@@ -4,7 +4,11 @@ import com.google.gson.JsonArray
 import com.google.gson.JsonObject
 import com.google.gson.JsonParser
 import dev.hfnet.edge.map.ByteArraySource
+import dev.hfnet.edge.map.Calibration
+import dev.hfnet.edge.map.Georeference
 import dev.hfnet.edge.map.LocalizationMap
+import dev.hfnet.edge.map.RandomTrees
+import dev.hfnet.edge.map.SceneTree
 import dev.hfnet.edge.search.Matching
 import dev.hfnet.edge.search.Retrieval
 import java.io.File
@@ -83,10 +87,67 @@ class SamplesTest {
     }
 
     @TestFactory
+    fun `what only some maps have`(): List<DynamicTest> = listOf(
+        DynamicTest.dynamicTest("trees") {
+            val (map, said) = some("random_trees", "trees")
+            val trees = RandomTrees.of(map)
+            for (query in said.getAsJsonArray("queries").map { it.asJsonObject }) {
+                val count = query["count"].asInt
+                val found = trees.priorLeaves(bytes(query.getAsJsonArray("descriptor")), map.meta.localDim, count)
+                assertContentEquals(ints(query.getAsJsonArray("leaves")), found.filter { it >= 0 }.toIntArray())
+                val landmarks = trees.landmarks(found, count).single()
+                assertContentEquals(ints(query.getAsJsonArray("landmarks")).sortedArray(), landmarks)
+            }
+        },
+        DynamicTest.dynamicTest("calibration") {
+            val (map, said) = some("calibrated", "calibration")
+            val calibration = Calibration.of(map)
+            for (moved in said.getAsJsonArray("moved").map { ints(it.asJsonArray) }) {
+                assertEquals(moved[1], calibration.right(moved[0]))
+                assertEquals(moved[2], calibration.precise(moved[0]))
+            }
+        },
+        DynamicTest.dynamicTest("hypercolumns") {
+            val (map, said) = some("hypercolumns", "hypercolumns")
+            for ((landmark, decoded) in said.getAsJsonObject("decoded").entrySet()) {
+                assertContentEquals(bytes(decoded.asJsonArray), map.hypercolumns(intArrayOf(landmark.toInt())))
+            }
+            for (query in said.getAsJsonArray("queries").map { it.asJsonObject }) {
+                val compared = map.hypercolumnCodec!!.compared(bytes(query.getAsJsonArray("cell")))
+                assertContentEquals(bytes(query.getAsJsonArray("compared")), compared)
+            }
+        },
+        DynamicTest.dynamicTest("scene tree") {
+            val (map, said) = some("scene_tree", "scene_tree")
+            val tree = SceneTree.of(map)
+            for (query in said.getAsJsonArray("queries").map { it.asJsonObject }) {
+                val labels = ints(query.getAsJsonArray("labels")).map { it.toFloat() }
+                assertEquals(query["landmark"].asInt, tree.landmarksOf((labels + 1f).toFloatArray()).single())
+            }
+        },
+        DynamicTest.dynamicTest("georeference") {
+            val (map, said) = some("georeference", "georeference")
+            val earth = Georeference.of(map)!!
+            for ((point, enu) in said.getAsJsonArray("points").zip(said.getAsJsonArray("enu"))) {
+                val found = earth.toEnu(point.asJsonArray.map { it.asDouble }.toDoubleArray())
+                for (axis in 0..2) assertEquals(enu.asJsonArray[axis].asDouble, found[axis], 1e-6)
+            }
+        },
+    )
+
+    private fun some(name: String, key: String): Pair<LocalizationMap, JsonObject> {
+        val map = LocalizationMap.open(File(folder, "$name.hfmap"))
+        return map to json("$name.json").asJsonObject.getAsJsonObject(key)
+    }
+
+    @TestFactory
     fun `what must be refused is refused by type`(): List<DynamicTest> =
-        json("refused.json").asJsonObject.getAsJsonArray("cases").map { it.asJsonObject }.map { case ->
-            DynamicTest.dynamicTest(case["why"].asString) {
-                val content = File(folder, "minimal.hfmap").readBytes()
+        folder.listFiles()!!.filter { it.name.startsWith("refused") }.sorted().flatMap { file ->
+            val all = json(file.name).asJsonObject
+            all.getAsJsonArray("cases").map { all["of"].asString to it.asJsonObject }
+        }.map { (of, case) ->
+            DynamicTest.dynamicTest("$of: ${case["why"].asString}") {
+                val content = File(folder, of).readBytes()
                 for (edit in case.getAsJsonArray("edits") ?: JsonArray()) {
                     val (at, hex) = edit.asJsonArray.let { it[0].asInt to it[1].asString }
                     hex.chunked(2).forEachIndexed { i, byte -> content[at + i] = byte.toInt(16).toByte() }

@@ -140,6 +140,17 @@ public class LocalizationMap private constructor(internal val file: MapBytes) {
         return Described(vectors, owners, codec.dim)
     }
 
+    /** Decoded hypercolumns of landmarks, (N, K') row by row. Throws [MismatchException]: the map has none. */
+    public fun hypercolumns(landmarks: IntArray): ByteArray {
+        val codec = hypercolumnCodec ?: throw MismatchException("the map has no hypercolumns", "build it with them")
+        val out = ByteArray(landmarks.size * codec.dim)
+        for (i in landmarks.indices) {
+            val stored = file.use(Section.HYPERCOLUMNS, landmarks[i].toLong() * codec.rowBytes, codec.rowBytes).toBytes()
+            codec.decode(stored, 0, out, i * codec.dim)
+        }
+        return out
+    }
+
     /** What a query's global descriptor, E numbers, is compared as: G numbers. */
     public fun globalCompared(descriptor: ByteArray): ByteArray {
         val p = globalProjection ?: return descriptor
