@@ -11,7 +11,7 @@ import numpy as np
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.pose.intrinsics import IntrinsicsCheck
-from hfnet_edge.pose.refinement import position_std, rotation_std
+from hfnet_edge.pose.refinement import Uncertain
 from hfnet_edge.trust.evidence import Evidence
 
 
@@ -31,7 +31,7 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
-class LocalizationResult:
+class LocalizationResult(Uncertain):
     """A pose, or the reason why there is none; the retrieved image's pose is never given in its stead.
 
     What describes the best candidate is there also where it was refused.
@@ -92,13 +92,3 @@ class LocalizationResult:
     def found_by(self) -> str:
         """The method that found the best candidate, where several were asked (`auto`); else ""."""
         return "" if self.matches is None else self.matches.found_by
-
-    @property
-    def position_std(self) -> float:
-        """Root of the expected squared distance of the camera's centre from the true one, map units; inf: unknown."""
-        return position_std(self.covariance)
-
-    @property
-    def rotation_std(self) -> float:
-        """Root of the expected squared angle from the true rotation, degrees; inf: unknown."""
-        return rotation_std(self.covariance)

@@ -30,7 +30,7 @@ from hfnet_edge.image.frame import AnyImage, Colors, open_any
 from hfnet_edge.image.photo import photo_of
 from hfnet_edge.localizer import Localizer, localize_query, track_query, view_of
 from hfnet_edge.methods.method import Query
-from hfnet_edge.pose.refinement import position_std, rotation_std
+from hfnet_edge.pose.refinement import Uncertain, position_std, rotation_std
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.rig import View, adjoint, localize_views, refine_views
 from hfnet_edge.shell.one_thread import one_thread
@@ -70,7 +70,7 @@ class Odometry:
 
 
 @dataclass(frozen=True)
-class SessionPose:
+class SessionPose(Uncertain):
     """What a session knows after a frame.
 
     Attributes:
@@ -94,16 +94,6 @@ class SessionPose:
     tracked: bool
     frame: LocalizationResult
     notes: tuple[str, ...] = ()
-
-    @property
-    def position_std(self) -> float:
-        """See `LocalizationResult.position_std`."""
-        return position_std(self.covariance)
-
-    @property
-    def rotation_std(self) -> float:
-        """See `LocalizationResult.rotation_std`."""
-        return rotation_std(self.covariance)
 
 
 @dataclass(frozen=True)

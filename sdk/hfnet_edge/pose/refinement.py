@@ -32,8 +32,24 @@ SMALL_STEP = 1e-8  # radians, and depths: a micrometre at a hundred metres
 MEDIAN_OF_RAYLEIGH = math.sqrt(2 * math.log(2))
 
 
+class Uncertain:
+    """A pose with a covariance, None where it is not known; what that says in a person's units."""
+
+    covariance: np.ndarray | None
+
+    @property
+    def position_std(self) -> float:
+        """See `position_std`: map units."""
+        return position_std(self.covariance)
+
+    @property
+    def rotation_std(self) -> float:
+        """See `rotation_std`: degrees."""
+        return rotation_std(self.covariance)
+
+
 @dataclass(frozen=True)
-class RefinedPose:
+class RefinedPose(Uncertain):
     """The optimum, and how certain it is; N matches.
 
     Attributes:
@@ -50,16 +66,6 @@ class RefinedPose:
     errors: np.ndarray
     noise: float
     covariance: np.ndarray | None = None
-
-    @property
-    def position_std(self) -> float:
-        """See `position_std`."""
-        return position_std(self.covariance)
-
-    @property
-    def rotation_std(self) -> float:
-        """See `rotation_std`."""
-        return rotation_std(self.covariance)
 
 
 def position_std(covariance: np.ndarray | None) -> float:
