@@ -16,17 +16,17 @@ import numpy as np
 from hfnet_edge.errors import ModelError
 from hfnet_edge.image.keypoints import CELL
 from hfnet_edge.image.patches import SIDE
-from hfnet_edge.map.map_file import MAX_GLOBAL_DIM, MAX_LOCAL_DIM
+from hfnet_edge.map.map_file import LOCAL, MAX_GLOBAL_DIM, MAX_LOCAL_DIM, PATCH
 from hfnet_edge.schema.description_generated import ModelDescription, ModelDescriptionT
 
 METADATA_NAME = "HFNET_EDGE"
 KEYPOINT_ROLES = ("keypoint_logits", "keypoint_scores")  # a network has one of them, and both of the others
-LOCAL_ROLE, GLOBAL_ROLE = DESCRIPTOR_ROLES = ("local_descriptors", "global_descriptor")
+LOCAL_ROLE, GLOBAL_ROLE = DESCRIPTOR_ROLES = (LOCAL, "global_descriptor")
 # Further parts of the local descriptors, on finer grids; role to pixels of the input between two of its points.
 FINER_ROLES = {"local_descriptors_quarter": 4, "local_descriptors_half": 2}
 LOCAL_ROLES = {LOCAL_ROLE: CELL, **FINER_ROLES}
 HYPERCOLUMN_ROLE = "hypercolumns"  # of every cell of the input; a network may have it
-PATCH_ROLE = "patch_descriptors"  # of a patch network, which has no other
+PATCH_ROLE = PATCH  # of a patch network, which has no other
 SCENE_ROLE = "scene_labels"  # of a scene network, which has no other
 KINDS = IMAGE, PATCHES, SCENE, RETRIEVAL = ("an HF-Net", "a patch network", "a scene network", "a retrieval network")
 DETECTORS = NETWORK, BLOBS = ("network", "blobs")  # who finds keypoints; the network adds its own to blobs
