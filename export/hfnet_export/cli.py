@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from hfnet_edge.errors import InputError, InstallError
 from hfnet_edge.shell.command_files import CommandFiles
-from hfnet_edge.shell.console import command, progress, reports_errors, run, size_text, wrote
+from hfnet_edge.shell.console import INTERRUPTED, Report, command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.shell.extras import needs
 from hfnet_edge.shell.tables import show
 from hfnet_export.extra import export_extra, readers_of
@@ -134,12 +135,9 @@ def export(
     refused = {"hfnet": (), "densernet": (of_hfnet,), "crbnet": (of_image, of_hfnet)}[kind]
     if given := [option for options in refused for option, value in options.items() if value is not None]:
         raise InputError(f"{OF_KIND[kind]} does not take {', '.join(given)}", "leave it out")
-    size = None if input_size is None else parse_size(input_size)
-    if kind == "crbnet":
-        _export_crbnet(network, output, quantize, calibration)
-        return
-    if kind == "densernet":
-        _export_densernet(network, output, quantize, size, global_dim, calibration)
+    size = parse_size(input_size or INPUT_SIZE)
+    if kind != "hfnet":
+        _export_beside(kind, network, output, quantize, size, global_dim, calibration)
         return
     grey = None if input_range is None else parse_range(input_range)
     named = None if outputs is None else parse_outputs(outputs)
@@ -163,7 +161,7 @@ def export(
                 BUNDLED if network == "hfnet" else Path(network),
                 output,
                 quantize,
-                size or parse_size(INPUT_SIZE),
+                size,
                 global_dim,
                 pca,
                 calibration,
@@ -192,52 +190,39 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(size[1]), int(size[2])
 
 
-def _export_densernet(
-    network: str,
-    output: Path,
-    quantize: str,
-    size: tuple[int, int] | None,
-    global_dim: int | None,
-    calibration: Path | None,
-) -> None:
-    files = CommandFiles(*network_files(network))
-    files.reads_pictures(calibration)
-    files.writes(output)
-    with export_extra():
-        from hfnet_export.export import export_densernet
-        from hfnet_export.networks.weights import BUNDLED_DENSERNET
-
-    source = BUNDLED_DENSERNET if network == "densernet" else Path(network)
-    report = export_densernet(source, output, quantize, size, global_dim, calibration, on_step=_say_step)
-    _print_report(report, quantize)
-    inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--model", output)
-    wrote(output, command("hfnet-map", "build", *inputs, "-o", "scene.hfmap"))
-
-
 def _say_step(number: int, what: str) -> None:
     from hfnet_export.export import STEPS
 
     print(f"{number}/{STEPS} {what}", flush=True)
 
 
-def _export_crbnet(network: str, output: Path, quantize: str, calibration: Path | None) -> None:
+def _export_beside(
+    kind: str,
+    network: str,
+    output: Path,
+    quantize: str,
+    size: tuple[int, int],
+    global_dim: int | None,
+    calibration: Path | None,
+) -> None:
+    """A network that goes with an HF-Net."""
     files = CommandFiles(*network_files(network))
     files.reads_pictures(calibration)
     files.writes(output)
     with export_extra():
-        from hfnet_export.export import export_crbnet
-        from hfnet_export.networks.weights import BUNDLED_CRBNET
+        from hfnet_export.export import export_crbnet, export_densernet
+        from hfnet_export.networks.weights import BUNDLED_CRBNET, BUNDLED_DENSERNET
 
-    report = export_crbnet(
-        BUNDLED_CRBNET if network == "crbnet" else Path(network),
-        output,
-        quantize,
-        calibration,
-        on_step=_say_step,
-    )
+    if kind == "crbnet":
+        source = BUNDLED_CRBNET if network == kind else Path(network)
+        report = export_crbnet(source, output, quantize, calibration, on_step=_say_step)
+    else:
+        source = BUNDLED_DENSERNET if network == kind else Path(network)
+        report = export_densernet(source, output, quantize, size, global_dim, calibration, on_step=_say_step)
     _print_report(report, quantize)
+    method = ("--method", "parallel") if kind == "crbnet" else ()
     inputs = ("--images", "DIR", "--reference", "COLMAP_MODEL", "--model", "M.tflite", "--model", output)
-    wrote(output, command("hfnet-map", "build", "--method", "parallel", *inputs, "-o", "scene.hfmap"))
+    wrote(output, command("hfnet-map", "build", *method, *inputs, "-o", "scene.hfmap"))
 
 
 def _open_gate(open_gate: OpenGate | None, bundle: Path, max_loss: str) -> Judge:
@@ -336,21 +321,17 @@ def distill(
         from hfnet_export.training.runs import run_distillation
         from hfnet_export.training.training_recipe import BUNDLED_RECIPE
 
-    try:
-        with progress() as report:
-            weights = run_distillation(
-                images,
-                local_teacher,
-                global_teacher,
-                output,
-                recipe or BUNDLED_RECIPE,
-                report,
-                places=places,
-                hold_out=_names(hold_out),
-            )
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint")
-        raise typer.Exit(130) from None
+    with _resumable() as report:
+        weights = run_distillation(
+            images,
+            local_teacher,
+            global_teacher,
+            output,
+            recipe or BUNDLED_RECIPE,
+            report,
+            places=places,
+            hold_out=_names(hold_out),
+        )
     for name in ("losses.png", "local.csv", "global.csv", "descriptors.csv", "hypercolumns.csv"):
         wrote(output / name)
     wrote(weights, _export_of(weights, images, "hfnet_int8.tflite"))
@@ -379,12 +360,8 @@ def train_crbnet(
         from hfnet_export.training.training_recipe import BUNDLED_CRBNET_RECIPE
 
     names = _names(hold_out)
-    try:
-        with progress() as report:
-            weights = run_crbnet(scenes, images, names, output, recipe or BUNDLED_CRBNET_RECIPE, report)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint")
-        raise typer.Exit(130) from None
+    with _resumable() as report:
+        weights = run_crbnet(scenes, images, names, output, recipe or BUNDLED_CRBNET_RECIPE, report)
     for path in (output / "losses.png", *output.glob("*.csv")):
         wrote(path)
     wrote(weights, _export_of(weights, images, "crbnet_int8.tflite"))
@@ -414,17 +391,24 @@ def train_densernet(
         from hfnet_export.training.densernet_runs import run_densernet
         from hfnet_export.training.training_recipe import BUNDLED_DENSERNET_RECIPE
 
-    try:
-        with progress() as report:
-            weights = run_densernet(
-                images, places, _names(hold_out), encoder, output, recipe or BUNDLED_DENSERNET_RECIPE, report
-            )
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint")
-        raise typer.Exit(130) from None
+    with _resumable() as report:
+        weights = run_densernet(
+            images, places, _names(hold_out), encoder, output, recipe or BUNDLED_DENSERNET_RECIPE, report
+        )
     for path in (output / "losses.png", *output.glob("*.csv")):
         wrote(path)
     wrote(weights, _export_of(weights, images, "densernet_int8.tflite"))
+
+
+@contextmanager
+def _resumable() -> Iterator[Report]:
+    """The progress of a training run, which Ctrl-C ends with a word on how it goes on."""
+    try:
+        with progress() as report:
+            yield report
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _names(listed: str) -> list[str]:

@@ -20,7 +20,6 @@ from hfnet_edge.errors import InputError, ModelError
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.writing import atomic_write, check_writable
 from hfnet_export.networks.trained_crbnet import TrainedCRBNet
-from hfnet_export.networks.trained_densernet import INPUT_SIZE as DENSERNET_SIZE
 from hfnet_export.networks.trained_densernet import TrainedDenserNet
 from hfnet_export.networks.weights import BUNDLED, BUNDLED_CRBNET, BUNDLED_DENSERNET
 from hfnet_export.sources.hfnet_files import check_input_size, hfnet_of_file
@@ -226,15 +225,14 @@ def export_densernet(
     network: Path = BUNDLED_DENSERNET,
     output: Path = Path("densernet.tflite"),
     quantize: str = "int8",
-    input_size: tuple[int, int] | None = None,
+    input_size: tuple[int, int] = (480, 640),
     global_dim: int | None = None,
     calibration: Path | None = None,
     on_step: Say = lambda *_: None,
 ) -> ExportReport:
     """Exports a DenserNet, weights that `hfnet-train-densernet` wrote. Arguments and errors as of `export_hfnet`."""
-    if input_size is not None:
-        check_input_size(input_size)
-    source = TrainedDenserNet(network, input_size or DENSERNET_SIZE, global_dim)
+    check_input_size(input_size)
+    source = TrainedDenserNet(network, input_size, global_dim)
     return export(source, output, quantize, calibration, on_step=on_step)
 
 

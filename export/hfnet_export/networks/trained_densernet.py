@@ -24,7 +24,6 @@ from hfnet_export.tflite.embed import toolchain
 from hfnet_export.tflite.rules import RECIPES
 from hfnet_export.trained import THREADS, Converted, Outputs, Probes, Say, probes_of_images
 
-INPUT_SIZE = (480, 640)  # as HF-Net's
 DIM = 256  # of what is exported, unless it is said (section IV.D)
 
 
@@ -51,8 +50,8 @@ class TrainedDenserNet:
         global_dim: dimensions to keep, the most important first; None: `DIM`, or all where they are fewer.
     """
 
-    path: Path = BUNDLED_DENSERNET
-    input_size: tuple[int, int] = INPUT_SIZE
+    path: Path
+    input_size: tuple[int, int]
     global_dim: int | None = None
 
     recipes: ClassVar[Mapping[str, str]] = RECIPES
