@@ -9,6 +9,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet
 from hfnet_export.networks.trained_hfnet import describe
@@ -57,6 +58,14 @@ def fit_global_head(model: keras.Model, images: np.ndarray, vectors: np.ndarray)
     gram = x @ x.T
     kernel = x.T @ np.linalg.solve(gram + gram.trace() / len(x) * np.eye(len(x)), vectors - target)
     projection.set_weights([kernel, target - mean @ kernel])
+
+
+@pytest.fixture
+def eager():
+    """TensorFlow's functions run as Python: building the graph of a step takes longer than three steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

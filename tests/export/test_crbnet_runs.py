@@ -48,12 +48,9 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, eager):
     monkeypatch.setattr(crbnet_runs, "MIN_TRACKS", 12)
     monkeypatch.setattr(crbnet_runs.os, "cpu_count", lambda: 1)
-    tf.config.run_functions_eagerly(True)  # building the graph of a step takes longer than three steps
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.filterwarnings("ignore:Even though")  # tf.data does not run eagerly

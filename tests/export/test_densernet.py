@@ -11,7 +11,6 @@ import cv2
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from typer.testing import CliRunner
 
 from colmap_scene import write_scene
@@ -29,7 +28,7 @@ from hfnet_export.networks.densernet import (
     build_densernet,
     initialise_branches,
 )
-from hfnet_export.networks.hfnet import initialise_encoder
+from hfnet_export.networks.hfnet import initialise_encoder, network_input
 from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.trained_densernet import RetrievalFidelity, same_order
 from hfnet_export.networks.weights import (
@@ -44,7 +43,7 @@ from hfnet_export.networks.weights_card import network_of
 from hfnet_export.tflite.calibration import built_in_images
 from hfnet_export.training import densernet_runs
 from hfnet_export.training.covisible import Images, Photographs, draw_triplet, from_aside, read_covisible
-from hfnet_export.training.densernet_stage import DenserNetTraining, embed, likeness, mean_precision, scaled
+from hfnet_export.training.densernet_stage import DenserNetTraining, embed, likeness, mean_precision
 from hfnet_export.training.training_recipe import BUNDLED_DENSERNET_RECIPE, read_densernet_training_recipe
 
 SIZE = (64, 96)
@@ -78,7 +77,7 @@ def small(imagenet, tmp_path_factory):
     """Weights of a network with random features that tell images apart, and the network."""
     keras.utils.set_random_seed(2)
     network = build_densernet(DenserNetConfig(8), SIZE)
-    images = scaled(np.stack(built_in_images(SIZE, 8, seed=3)))
+    images = network_input(np.stack(built_in_images(SIZE, 8, seed=3)))
     initialise_encoder(network, imagenet, images)
     initialise_branches(network, imagenet, images)
     path = tmp_path_factory.mktemp("densernet") / "weights.npz"
@@ -119,7 +118,7 @@ def test_the_network_begins_as_imagenet(small, imagenet):
     kernel = network.get_layer("branch18").get_weights()[0][0, 0]
     whole = imagenet[f"{FOLLOWS[18]}.weight"][:, :, 0, 0].T
     assert all(np.abs(whole - column[:, None]).max(axis=0).min() < 1e-3 for column in kernel.T[:20])
-    images = scaled(np.stack(built_in_images(SIZE, 12, seed=4)))
+    images = network_input(np.stack(built_in_images(SIZE, 12, seed=4)))
     spread = keras.Model(network.input, network.get_layer("attention").output).predict(images, verbose=0)
     assert 0.3 < np.median(spread.std(axis=(0, 1, 2))) < 1.2  # channels vary alike
     with pytest.raises(ValueError, match="multiples of 32"):
@@ -144,7 +143,7 @@ def test_pairs_decide_the_projection():
 
 def test_fewer_dimensions_are_the_first(small):
     path, network = small
-    image = scaled(np.stack(built_in_images(SIZE, 1, seed=6)))
+    image = network_input(np.stack(built_in_images(SIZE, 1, seed=6)))
     whole = np.asarray(network(image)["global_descriptor"])
     narrow, hash_ = densernet_from_weights(path, SIZE, 3)
     part = whole[:, :3] / np.linalg.norm(whole[:, :3])
@@ -164,7 +163,7 @@ def test_export(small, tmp_path):
         assert isinstance(model, RetrievalModel) and model.description.global_dim == 8
         for pixels in images:
             ours = np.asarray(model(load_photo(pixels, SIZE)))
-            theirs = np.asarray(network(scaled(pixels[None]))["global_descriptor"])[0]
+            theirs = np.asarray(network(network_input(pixels[None]))["global_descriptor"])[0]
             assert ours @ theirs / np.linalg.norm(ours) > (0.999 if precision == "none" else 0.8)
     black = np.asarray(model(load_photo(np.zeros((200, 300), np.uint8), SIZE)))
     assert np.isfinite(black).all()
@@ -245,13 +244,6 @@ def data(imagenet, tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def eager():
-    tf.config.run_functions_eagerly(True)  # building the graph of a step takes longer than three steps
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.filterwarnings("ignore:Even though")  # tf.data does not run eagerly
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(eager, data, tmp_path):
     def power_cut(what, done, total, note=""):
@@ -276,7 +268,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(eager, data, tmp_pat
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["recipe"]["steps"] == 3
     network, _ = densernet_from_weights(whole, SIZE)
     place = read_covisible(data / "places" / "there", SIZE)
-    vectors = np.asarray(network(scaled(place.pixels))["global_descriptor"])
+    vectors = np.asarray(network(network_input(place.pixels))["global_descriptor"])
     projected = PCA(np.zeros(1), np.eye(8))(vectors)
     np.testing.assert_allclose(vectors, projected, atol=1e-5)  # of unit length
     assert embed(network, place.pixels).shape == (3, 1040)

@@ -251,6 +251,12 @@ def build_hfnet(
     )
 
 
+def network_input(pixels: np.ndarray) -> np.ndarray:
+    """(N, H, W) uint8 grey levels to a network's input (N, H, W, 1) float32 in `INPUT_RANGE`."""
+    low, high = INPUT_RANGE
+    return (pixels.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low))[..., None]
+
+
 def descriptor_inputs(model: keras.Model) -> list:
     """The outputs of `DESCRIPTOR_LAYERS` in a `build_hfnet`."""
     first = (f"{HALF_ROLE}.conv", f"{QUARTER_ROLE}.conv", "descriptor.block.exp", "descriptor.context")

@@ -17,7 +17,7 @@ from hfnet_edge.shell.reading import open_input, parse_json
 from hfnet_edge.shell.writing import atomic_write
 from hfnet_export.networks.crbnet import CRBNetConfig, build_crbnet
 from hfnet_export.networks.densernet import DenserNetConfig, build_densernet
-from hfnet_export.networks.hfnet import INPUT_RANGE, HFNetConfig, build_hfnet
+from hfnet_export.networks.hfnet import HFNetConfig, build_hfnet, network_input
 from hfnet_export.networks.pca import PCA
 from hfnet_export.networks.weights_card import ABOUT
 
@@ -168,9 +168,7 @@ def fold_pca(network: keras.Model, path: Path, photos: Sequence[np.ndarray]) -> 
     whole, _ = hfnet_from_weights(path, network.input.shape[1:3])
     projection = whole.get_layer("projection")
     before_the_norm = keras.Model(whole.input, projection.output)
-    low, high = INPUT_RANGE
-    inputs = (photo[None, ..., None].astype(np.float32) * ((high - low) / 255) + low for photo in photos)
-    vectors = np.concatenate([np.asarray(before_the_norm(x, training=False)) for x in inputs])
+    vectors = np.concatenate([np.asarray(before_the_norm(network_input(p[None]), training=False)) for p in photos])
     folded = network.get_layer("projection")
     folded.set_weights(PCA.fit(vectors, folded.units).fold(*projection.get_weights()))
     return weights_hash({variable.path: np.asarray(variable) for variable in network.weights})

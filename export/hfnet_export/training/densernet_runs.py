@@ -18,7 +18,7 @@ import numpy as np
 from hfnet_edge.errors import InputError
 from hfnet_edge.shell.console import Report, silent
 from hfnet_export.networks.densernet import build_densernet, initialise_branches
-from hfnet_export.networks.hfnet import initialise_encoder
+from hfnet_export.networks.hfnet import initialise_encoder, network_input
 from hfnet_export.networks.weights import save_weights
 from hfnet_export.tflite.calibration import evenly, image_files
 from hfnet_export.tflite.embed import toolchain
@@ -29,7 +29,6 @@ from hfnet_export.training.densernet_stage import (
     embed,
     learnt_projection,
     mean_precision,
-    scaled,
 )
 from hfnet_export.training.distill import plot_losses
 from hfnet_export.training.runs import claim, commit, place_folders, sha256
@@ -82,7 +81,7 @@ def run_densernet(
 
     keras.utils.set_random_seed(config.seed)
     model = build_densernet(config.network, config.input_size)
-    probes = scaled(trained.pixels[evenly(len(trained.pixels), PROBES)])
+    probes = network_input(trained.pixels[evenly(len(trained.pixels), PROBES)])
     initialise_encoder(model, began.weights, probes)
     initialise_branches(model, began.weights, probes)
     card = {

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from hfnet_export.networks.densernet import DenserNetConfig
-from hfnet_export.networks.hfnet import INPUT_RANGE, unit
+from hfnet_export.networks.hfnet import network_input, unit
 from hfnet_export.networks.pca import PCA
 from hfnet_export.training.covisible import TURNED, Images, draw_triplet, from_aside
 from hfnet_export.training.losses import Term
@@ -67,7 +67,7 @@ def densernet_stage(model: keras.Model, images: Images, held_out: Images, config
             *(from_aside(of.pixels[i], rng) if a else of.pixels[i] for i, a in zip(positives, aside, strict=True)),
             *(of.pixels[i] for i in negatives),
         ]
-        return scaled(np.stack([change_view(view, rng) for view in views])), vectors[queries]
+        return network_input(np.stack([change_view(view, rng) for view in views])), vectors[queries]
 
     def batches(first: int) -> Iterator[tuple]:
         for step in range(first, c.steps):
@@ -102,18 +102,12 @@ def likeness(a: tuple, b: tuple):
     return tf.reduce_sum(weights * tf.sqrt(tf.maximum(2 - 2 * tf.reduce_max(similar, -1), 1e-6)), -1)
 
 
-def scaled(pixels: np.ndarray) -> np.ndarray:
-    """(N, H, W) uint8 to the network's input (N, H, W, 1)."""
-    low, high = INPUT_RANGE
-    return (pixels.astype(np.float32) * ((high - low) / 255) + low)[..., None]
-
-
 def embed(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """(N, 2 C) float32 of unit length: what is pooled of images (N, H, W) uint8, before the projection."""
     pooled = keras.Model(model.input, model.get_layer("pooled").output)
     run = tf.function(lambda x: pooled(x, training=False) / np.sqrt(2), reduce_retracing=True)
     blocks = (pixels[k : k + BLOCK] for k in range(0, len(pixels), BLOCK))
-    return np.concatenate([run(scaled(block)).numpy() for block in blocks])
+    return np.concatenate([run(network_input(block)).numpy() for block in blocks])
 
 
 def learnt_projection(model: keras.Model, images: Images, dim: int, seed: int) -> PCA:

@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from hfnet_edge.networks.description import LOCAL_ROLE, LOCAL_ROLES
 from hfnet_edge.shell.quiet import quiet
-from hfnet_export.networks.hfnet import HALF_ROLE, INPUT_RANGE, QUARTER_ROLE, descriptor_inputs
+from hfnet_export.networks.hfnet import HALF_ROLE, QUARTER_ROLE, descriptor_inputs, network_input
 from hfnet_export.training.losses import CONTRAST, bilinear, cells, joined, pair_contrast
 from hfnet_export.training.targets import Targets
 from hfnet_export.training.training_stage import TrainingStage
@@ -63,9 +63,7 @@ class Encoder:
             self._interpreter.allocate_tensors()
 
     def __call__(self, view: np.ndarray) -> list[np.ndarray]:
-        low, high = INPUT_RANGE
-        grey = view[None, ..., None].astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
-        self._interpreter.set_tensor(self._interpreter.get_input_details()[0]["index"], grey)
+        self._interpreter.set_tensor(self._interpreter.get_input_details()[0]["index"], network_input(view[None]))
         self._interpreter.invoke()
         outputs = [self._interpreter.get_tensor(o["index"])[0] for o in self._interpreter.get_output_details()]
         return [output.astype(np.float16) for output in sorted(outputs, key=len, reverse=True)]
