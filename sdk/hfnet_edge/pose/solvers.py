@@ -86,11 +86,14 @@ def _usac(matches: Match2D3D, camera: Camera, max_error: float, config: PoseConf
     parameters.loMethod = cv2.LOCAL_OPTIM_INNER_LO
     parameters.loIterations, parameters.loSampleSize = 10, 50
     parameters.randomGeneratorState = 0
-    normalised = cv2.undistortPoints(matches.xy[:, None], camera.matrix, camera.distortion)[:, 0]
+    rays = camera.rays(matches.xy)
+    seen = np.isfinite(rays).all(axis=1)
+    if seen.sum() < MIN_SAMPLE:
+        return None
+    # In float32, which is all that OpenCV takes in Java: what is found is refined from the float64 matches.
+    points, normalised = matches.xyz[seen].astype(np.float32), rays[seen, :2].astype(np.float32)
     identity = np.eye(3)
-    ok, _, rotation, translation, inliers = cv2.solvePnPRansac(
-        matches.xyz, normalised, identity, None, params=parameters
-    )
+    ok, _, rotation, translation, inliers = cv2.solvePnPRansac(points, normalised, identity, None, params=parameters)
     if not ok or inliers is None or len(inliers) < MIN_SAMPLE:
         return None
     return Pose.from_matrix(cv2.Rodrigues(rotation)[0], translation.ravel())
