@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from hfnet_edge import features, localizer
+from hfnet_edge import features, localizer, rig, session
 from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
@@ -29,12 +31,14 @@ from hfnet_edge.map.codecs import project
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.methods import covisibility, dense_search, matching, parallel_search, retrieval, scene_coordinates
-from hfnet_edge.methods.method import LocalizationConfig
+from hfnet_edge.methods.method import LocalizationConfig, Query
+from hfnet_edge.methods.registry import open_method
 from hfnet_edge.networks.description import Description
 from hfnet_edge.networks.hfnet import Model, RawOutputs
 from hfnet_edge.networks.patches import PatchModel
 from hfnet_edge.networks.scene import rows_of
 from hfnet_edge.pose import estimate, refinement, solvers, support
+from hfnet_edge.prior import Gps, Prior
 from hfnet_edge.trust import examine, second_look
 from hfnet_edge.trust.evidence import Evidence
 from hfnet_edge.trust.probability import InTolerance, default_judge
@@ -120,12 +124,24 @@ def near(a, b, relative):
 
 
 def pose_differences(found, expected, tolerance):
+    """What is beyond the tolerance, as text; of lists and tables, of each within."""
     if found.get("status") != expected.get("status"):
         return [f"status {found['status']}"]
     off = np.abs(np.asarray(found.get("inliers", 0), int) - np.asarray(expected.get("inliers", 0), int)).sum()
     wrong = [f"inliers {off}"] if "inliers" in expected and off else []
+    for key in expected.keys() - {"status", "inliers", "quaternion", "translation"}:
+        a, b = found.get(key), expected[key]
+        if isinstance(b, dict):
+            wrong += [f"{key}: {text}" for text in pose_differences(a or {}, b, tolerance)]
+        elif isinstance(b, list) and b and isinstance(b[0], dict):
+            for number, (x, y) in enumerate(zip(a, b, strict=True)):
+                wrong += [f"{key} {number}: {text}" for text in pose_differences(x, y, tolerance)]
+        elif not near(a, b, tolerance["relative"]):
+            wrong.append(key)
     if "quaternion" not in expected:
         return wrong
+    if "quaternion" not in found:
+        return [*wrong, "no pose"]
     moved = Pose(np.array(found["quaternion"]), np.array(found["translation"]))
     truth = Pose(np.array(expected["quaternion"]), np.array(expected["translation"]))
     turn = moved.rotation @ truth.rotation.T
@@ -345,6 +361,100 @@ def result(map, camera, solver=None, method="hierarchical", **given):
     return {"status": found.status.value, "inliers": found.inliers, **(vars(found.pose) if found.pose else {})}
 
 
+def brief(value):
+    """A float as JSON has it, ten digits of it; None where it is not finite."""
+    return float(f"{value:.10g}") if math.isfinite(value) else None
+
+
+def plain_pose(pose):
+    return {"quaternion": [*map(brief, pose.quaternion)], "translation": [*map(brief, pose.translation)]}
+
+
+def pose_of(told):
+    return told and Pose(np.array(told["quaternion"]), np.array(told["translation"]))
+
+
+def believed(found):
+    """What a result says of its pose."""
+    known = {"status": found.status.value, "probability": found.probability, "wrong": found.wrong}
+    if found.pose is None:
+        return known
+    spread = {"position_std": brief(found.position_std), "rotation_std": brief(found.rotation_std)}
+    return {**known, **spread, **plain_pose(found.pose)}
+
+
+def counted(found):
+    """And what a pose is judged by."""
+    if found.pose is None:
+        return believed(found)
+    evidence = {name: brief(float(value)) for name, value in vars(found.evidence).items()}
+    return {**believed(found), "inliers": found.inliers, "evidence": evidence}
+
+
+def method_of(m, solver=None):
+    config = LocalizationConfig(pose=solvers.PoseConfig(solver=solver or solvers.DEFAULT_SOLVER))
+    return open_method(m, None, config)
+
+
+def shown(keypoints, descriptors, global_descriptor, pixel):
+    about = Features(keypoints, np.ones(len(keypoints), np.float32), descriptors, global_descriptor, pixel)
+    return Query(pixel, about)
+
+
+def tracked(m, keypoints, descriptors, pixel, quaternion, translation, depth, radius, camera, solver=None):
+    query = shown(keypoints, descriptors, np.zeros(1, np.int8), pixel)
+    told = Pose(np.array(quaternion), np.array(translation))
+    found = localizer.track_query(method_of(m, solver), query, Camera.parse(camera), told, depth, radius)
+    return counted(found)
+
+
+def known_in(m, poses, position=None, radius=None, gps=None, gravity=None, images=()):
+    prior = Prior(position, radius, gps and Gps(*gps), gravity, tuple(images))
+    known = prior.in_map(m)
+    stds = [math.inf if pose["position_std"] is None else pose["position_std"] for pose in poses]
+    return {
+        "among": None if known.among is None else [int(one) for one in known.among],
+        "rotation": prior.rotation,
+        "contradicted": [bool(known.contradiction(pose_of(p), s)) for p, s in zip(poses, stds, strict=True)],
+    }
+
+
+def localized_rig(m, views, solver=None):
+    method, seen = method_of(m, solver), []
+    for view in map(dict, views):
+        camera, cam_from_rig, drift = (view.pop(key) for key in ("camera", "cam_from_rig", "drift"))
+        one = localizer.view_of(method, shown(**view), Camera.parse(camera), pose_of(cam_from_rig))
+        seen.append(replace(one, drift=tuple(drift)))
+    found = rig.localize_views(m, seen, method.config)
+    covariance = [] if found.covariance is None else [[*map(brief, row)] for row in found.covariance]
+    return {**counted(found), **({} if found.pose is None else {"covariance": covariance})}
+
+
+def walked(m, frames, camera, pixel, odometry, window, solver=None):
+    method = method_of(m, solver)
+    opened = SimpleNamespace(map=m, config=method.config, method=method)
+    walk, after = session.Session(opened, window, session.Odometry(*odometry)), []
+    for frame in map(dict, frames):
+        told = pose_of(frame.pop("session_from_cam"))
+        found = walk.localize_query(shown(**frame, pixel=pixel), Camera.parse(camera), told)
+        after.append(
+            {
+                **believed(found),
+                "map_from_session": found.map_from_session and plain_pose(found.map_from_session),
+                "way": brief(found.way),
+                "tracked": found.tracked,
+                "notes": len(found.notes),
+                "frame": found.frame.status.value,
+            }
+        )
+    return {"frames": after}
+
+
+def in_map(function):
+    """A stage whose map is opened for it."""
+    return lambda map, **given: function(LocalizationMap.open(map), **given)
+
+
 STAGES = {
     "load": lambda **given: load(given.pop("image"), **given),
     "scale": lambda pixels, input_range: {"input": described(input_range).scale(pixels)[0, :, :, 0]},
@@ -377,6 +487,10 @@ STAGES = {
     "evidence": gather,
     "probability": judge,
     "result": result,
+    "track": in_map(tracked),
+    "prior": in_map(known_in),
+    "rig": in_map(localized_rig),
+    "session": in_map(walked),
 }  # without "network", which needs a file that is not in the folder
 
 

@@ -13,6 +13,7 @@ from golden.loading import FIRST, Query
 from golden.matching import MAPS, map_file, match_cases, search_cases
 from golden.reader import pose_differences
 from golden.stages import TOLERANCES
+from golden.tracking import track_cases
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.localizer import localize_features
@@ -69,6 +70,9 @@ def map_cases(
     files = {"xy": given["xy"], "xyz": xyz}
     refinement_case(folder, name, start, matches, query.camera, max_error, **files)
     trust_cases(folder, name, map_name, m, query.camera, features, arrays, matches, max_error)
+    if query.name == FIRST:
+        depth = float(np.median(first.pose.transform(matches.xyz[first.inliers])[:, 2]))
+        track_cases(folder, name, map_name, m, query.camera, features, arrays, first.pose, depth)
 
 
 def enough(refined: RefinedPose) -> bool:

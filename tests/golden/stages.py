@@ -12,7 +12,7 @@ from hfnet_edge.image.hypercolumns import Hypercolumns
 from hfnet_edge.image.keypoints import detect, keypoint_scores, quantize, sample_descriptors
 from hfnet_edge.image.patches import cut
 from hfnet_edge.image.photo import Photo, load_photo
-from hfnet_edge.localizer import localize_features
+from hfnet_edge.localizer import localize_features, track_query, view_of
 from hfnet_edge.map.codecs import Codec
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.random_trees import RandomTrees
@@ -31,6 +31,9 @@ from hfnet_edge.pose.estimate import estimate_pose
 from hfnet_edge.pose.intrinsics import check_intrinsics
 from hfnet_edge.pose.refinement import RefinedPose, refine, with_covariance
 from hfnet_edge.pose.support import holds, inliers_of
+from hfnet_edge.prior import Known, Prior
+from hfnet_edge.rig import localize_views
+from hfnet_edge.session import Odometry, Session, SessionPose
 from hfnet_edge.trust.evidence import Evidence
 from hfnet_edge.trust.examine import evidence_of, examine, rival
 from hfnet_edge.trust.probability import InTolerance, Judge
@@ -50,9 +53,10 @@ TOLERANCES: dict[str, Any] = {
     },
     "pose": {
         "what": "whatever the solver, unless a case names one; distance of translations, angle between quaternions; "
-        "all else is equal",
+        "other floats differ by so much of the largest in their array at most, all else is equal",
         "metres": 1e-6,
         "degrees": 1e-6,
+        "relative": 1e-6,
     },
 }
 
@@ -194,5 +198,31 @@ STAGES = {
         "if it is not hierarchical",
         "status; where it is LOCALIZED, quaternion, translation (in the world) and the number of inliers; where it is "
         "REJECTED or AMBIGUOUS, their number unless it is chance", "pose",
+    ),
+    "track": Stage(
+        (track_query,),
+        "map, keypoints, descriptors, pixel, camera; quaternion and translation: of the expected pose, relative to the "
+        "map's origin; depth; radius in pixels; solver, where solvers differ",
+        "status, probability, wrong; where it is LOCALIZED, quaternion, translation (in the world), position_std, "
+        "rotation_std, evidence and the number of inliers", "pose",
+    ),
+    "prior": Stage(
+        (Prior, Known),
+        "map; what is known: position, radius, gps (latitude, longitude, accuracy), gravity, images; poses: "
+        "quaternion, translation, and position_std or null",
+        "among: by reference image, whether it may be retrieved, or null; rotation or null; contradicted: by pose",
+    ),
+    "rig": Stage(
+        (view_of, localize_views),
+        "map; views: of each keypoints, descriptors, global_descriptor, pixel, camera, cam_from_rig, and drift "
+        "(position, rotation in radians); solver, which is usac: there is no solver for all views at once",
+        "as of track, and the covariance", "pose",
+    ),
+    "session": Stage(
+        (Session, SessionPose, Odometry),
+        "map, camera, pixel, window; odometry: distance, rotation, metres; frames: of each keypoints, descriptors, "
+        "global_descriptor, and session_from_cam or null; solver, as of rig",
+        "frames: of each as of track; map_from_session or null, way or null, tracked, the number of notes; frame: the "
+        "status of it alone", "pose",
     ),
 }  # fmt: skip

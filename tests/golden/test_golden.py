@@ -27,7 +27,7 @@ from hfnet_edge.pose.solvers import available_solvers
 from hfnet_edge.result import Status
 
 FOLDER = Path(__file__).parents[2] / "golden"
-MOST = 4_100_000  # bytes
+MOST = 4_250_000  # bytes
 CODECS = ("int8", "pq", "binary")
 
 
@@ -231,6 +231,31 @@ def test_cases_after_the_pose_hold_what_they_promise(golden):
     assert found["evidence/few"]["intrinsics"] is None
     points = [case["expected"][kind] for case in golden.cases("probability") for kind in ("right", "precise")]
     assert min(points) == -14_000 and max(points) == 14_000
+
+
+def test_sessions_hold_what_they_promise(golden):
+    """T: tracked, F: found, c: carried, !: contradicted or jumped, -: nothing is known."""
+
+    def letter(frame):
+        if frame["notes"]:
+            return "!"
+        if frame["status"] != "LOCALIZED":
+            return "-"
+        return "T" if frame["tracked"] else "c" if frame["way"] or frame["frame"] != "LOCALIZED" else "F"
+
+    ends = {
+        case["name"].split("/")[1]: "".join(map(letter, case["expected"]["frames"])) for case in golden.cases("session")
+    }
+    assert ends == {
+        "carried": "FTTTTTccccccccTT", "empty": "-FccT", "moved_away": "FTT!!!T!", "disagreeing": "FTT!T!!!",
+        "few_together": "-ccccT", "few_then_seen": "-cTcc", "without_odometry": "FTT-FT", "odometry_later": "FTFTTT",
+        "lost": "Fc!----FT", "turned_too_far": "F!-----", "feet": "FTcccT", "jumped": "FTT!F", "jumped_feet": "FTTcc",
+        "retried": "Fccccc!",
+    }  # fmt: skip
+    rigs = {case["name"].split("/")[1]: case["expected"]["status"] for case in golden.cases("rig")}
+    localized = {name for name, status in rigs.items() if status == "LOCALIZED"}
+    assert localized == {"together", "drifting", "pixels", "one_sees", "one_of_six", "one"}
+    assert rigs["disagreeing"] == "AMBIGUOUS" and rigs["alone0"] == rigs["alone1"] == "TOO_FEW_MATCHES"
 
 
 def test_the_manifest_names_the_tables_that_the_vectors_were_made_with(golden):

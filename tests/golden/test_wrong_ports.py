@@ -1,10 +1,15 @@
 """What a port to another language is likely to get wrong: every mistake is noticed by some case of its stage."""
 
+import math
 from bisect import bisect_left
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from operator import ge, gt, le, lt
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -13,7 +18,9 @@ import pytest
 from golden import plain
 from golden.plain import PLAIN, by_opencv
 from golden.plain_trust import towards_zero
-from golden.reader import STAGES, Golden, possible
+from golden.reader import STAGES, Golden, plain_pose, pose_of, possible
+from hfnet_edge import localizer, prior, rig, session
+from hfnet_edge.geometry import Pose
 
 FOLDER = Path(__file__).parents[2] / "golden"
 
@@ -45,6 +52,20 @@ def returned(stage, **wrong):
     return stage, stage_
 
 
+def inside(stage, where, **wrong):
+    """The runtime's stage with something else in one of its modules or classes: by name, what it becomes, from what it
+    is where that is a function, else the value itself."""
+
+    def stage_(**values):
+        with ExitStack() as stack:
+            for name, change in wrong.items():
+                other = change(getattr(where, name, None)) if callable(change) else change
+                stack.enter_context(patch.object(where, name, other, create=True))
+            return STAGES[stage](**values)
+
+    return stage, stage_
+
+
 def just_above(threshold):
     return np.nextafter(np.float32(threshold), np.float32(1))
 
@@ -63,6 +84,84 @@ def rounded_down(products):
 
 def zero_is_negative(descriptors):
     return descriptors - (descriptors == 0).astype(np.int8)
+
+
+def turned_alone(adjoint):
+    """What a motion of the rig is of a camera that sits in its middle."""
+
+    def wrong(pose):
+        return adjoint(Pose(pose.quaternion, np.zeros(3)))
+
+    return wrong
+
+
+def as_if_straight(drift):
+    """Odometry whose rotation does not drift."""
+    return lambda odometry, way: (drift(odometry, way)[0], 0.0)
+
+
+def in_map_units(drift):
+    """A unit of the map taken for a metre."""
+    return lambda odometry, way: drift(replace(odometry, metres=1.0), way)
+
+
+def no_drift(drift):
+    return lambda odometry, way: (0.0, 0.0)
+
+
+def nothing_of(function):
+    """In the place of a method: it finds nothing."""
+    return lambda *_: None
+
+
+def as_it_was(function):
+    """In the place of a method: what it is given."""
+    return lambda _, found: found
+
+
+def by_side(_):
+    """The share of a window's side in place of its area's."""
+    return lambda most, share: min(most, share**0.5)
+
+
+def from_the_first(spread):
+    """The first landmarks in place of a spread; of other spreads all."""
+    return lambda first, last, count: np.arange(count) if count == localizer.MIN_TRACKED else spread(first, last, count)
+
+
+def of_pixels(noise):
+    return lambda view, depth: 0.0
+
+
+def upside_down(**values):
+    """Gravity that points upwards."""
+    down = {"gravity": [-v for v in values["gravity"]]} if "gravity" in values else {}
+    return STAGES["prior"](**values | down)
+
+
+def with_heights(_):
+    return lambda disk, points: np.linalg.norm(points - disk.center, axis=1)
+
+
+def without_drift(covariance):
+    return lambda pose, views, *rest: covariance(pose, [replace(view, drift=(0.0, 0.0)) for view in views], *rest)
+
+
+def without_roots(_):
+    return SimpleNamespace(**vars(math) | {"sqrt": lambda count: 1.0})
+
+
+def least_sure(_):
+    return lambda *values, key=None: max(*values, key=key) if key else min(*values)
+
+
+def inverted(frames):
+    """What leads to the map leads from there."""
+    there = [frame["map_from_session"] for frame in frames]
+    return [
+        frame | {"map_from_session": told and plain_pose(pose_of(told).inverse)}
+        for frame, told in zip(frames, there, strict=True)
+    ]
 
 
 def every_landmark(m):
@@ -205,6 +304,50 @@ MISTAKES = {
     "fewer inliers examined": rule("result", least=7),
     **{f"{n} images": rule("result", images=n) for n in (1,)},
     "a hundredth of a millimetre off": rule("result", aside=1e-5),
+    "all landmarks tracked": inside("track", localizer, MIN_TRACKED=10**6),
+    "fewer landmarks tracked": inside("track", localizer, MIN_TRACKED=200),
+    "chance of a window's side": inside("track", localizer, min=by_side),
+    "tracked by the first landmarks": inside("track", np, linspace=from_the_first),
+    "fewer images near a position": inside("prior", prior, NEAREST=10),
+    "images within the radius": inside("prior", prior, REACH=1.0),
+    "a deviation is certain": inside("prior", prior, CERTAIN=1.0),
+    "gravity to a degree": inside("prior", prior, GRAVITY_TOLERANCE=1.0),
+    "gravity to a quarter": inside("prior", prior, GRAVITY_TOLERANCE=90.0),
+    "gravity points up": ("prior", upside_down),
+    "level cameras alone": inside("prior", prior, LEVEL=0.95),
+    "turned where it looks down": inside("prior", prior, LEVEL=0.0),
+    "heights count": inside("prior", prior.Disk, distances=with_heights),
+    "one view's matches are enough": inside("rig", rig, LEAST=5),
+    "the adjoint without the offset": inside("rig", rig, adjoint=turned_alone),
+    "cameras that do not drift": inside("rig", rig.View, noise=of_pixels),
+    "drift left out of the covariance": inside("rig", rig, _covariance=without_drift),
+    "counts of all views": inside("rig", rig, math=without_roots),
+    "the least sure view asked": inside("rig", rig, min=least_sure),
+    "rigs refined once": inside("rig", rig, COARSE=1 / 32),
+    "another scale of rigs": inside("rig", rig, PRECISE=1 / 8),
+    "rivals forgotten": inside("rig", rig, apart=lambda _: lambda *poses: False),
+    "contradictions followed at once": inside("session", session, CONFIRMED=1),
+    "contradictions followed early": inside("session", session, CONFIRMED=2),
+    "contradictions followed late": inside("session", session, CONFIRMED=4),
+    "searched for too seldom": inside("session", session, RETRY=10),
+    "searched for too often": inside("session", session, RETRY=4),
+    "no drift": inside("session", session.Odometry, drift=no_drift),
+    "no drift of rotation": inside("session", session.Odometry, drift=as_if_straight),
+    "feet taken for metres": inside("session", session.Odometry, drift=in_map_units),
+    "jumps in map units": inside("session", session, FASTEST=30.48),
+    "jumps let pass": inside("session", session, FASTEST=1e4),
+    "covariances not carried": inside("session", session, adjoint=lambda _: lambda pose: np.eye(6)),
+    "covariances turned alone": inside("session", session, adjoint=turned_alone),
+    "lost too late": inside("session", session, LOST_DEGREES=50.0),
+    "lost too early": inside("session", session, LOST_DEGREES=2.0),
+    "not smoothed": inside("session", session.Session, _smoothed=as_it_was),
+    "frames not taken together": inside("session", session.Session, _together=nothing_of),
+    "a window that is too long": given("session", window=lambda window: 2 * window),
+    "a narrower search": inside("session", session, NARROWEST=2.0),
+    "a wider search": inside("session", session, NARROWEST=64.0),
+    "the last fix however far": inside("session", session, _within=lambda _: lambda spread, tolerance: 1.0),
+    "stricter agreement": inside("session", session, CERTAIN=0.0, SLACK_DEPTH=0.0, SLACK_DEGREES=0.0),
+    "the session for its inverse": returned("session", frames=inverted),
 }
 
 

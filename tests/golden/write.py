@@ -25,6 +25,7 @@ from golden.result import map_cases, result_case
 from golden.scene import scene_cases
 from golden.trees import patch_cases, tree_cases
 from golden.trust_limits import limit_cases
+from golden.walk import walk_cases
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.shell.console import Report, progress, reports_errors, silent, wrote
@@ -80,6 +81,7 @@ def write_golden(output: Path, report: Report = silent, export: Callable[[], byt
     scene_cases(folder)
     limit_cases(folder)
     corner_cases(folder)
+    walk_cases(folder)
     for query in queries:
         query_cases(folder, query, model, maps)
     patch_cases(folder)
