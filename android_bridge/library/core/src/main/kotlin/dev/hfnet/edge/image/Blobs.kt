@@ -1,5 +1,6 @@
 package dev.hfnet.edge.image
 
+import dev.hfnet.edge.Memory
 import kotlin.math.abs
 import kotlin.math.max
 import kotlin.math.min
@@ -9,9 +10,11 @@ public class Blobs internal constructor(
     public val xy: FloatArray,
     public val response: FloatArray,
     public val scale: FloatArray,
-) {
     /** N. */
-    public val size: Int get() = response.size
+    public val size: Int = response.size,
+) {
+    /** A copy out of a memory, its arrays as long as they should be. */
+    internal fun own(): Blobs = Blobs(xy.copyOf(2 * size), response.copyOf(size), scale.copyOf(size))
 
     public companion object {
         private const val UNIT = 16 // steps of a grey level
@@ -22,14 +25,9 @@ public class Blobs internal constructor(
         private const val BORDER = 4
         private const val FAR = 4
         private const val MOST = 65535
+        private const val STRENGTH = 48 // from this bit on a key holds the strength, below it the pixel and then the plane
+        private const val PLANE = 3 // bits of octave and difference
         private val SCALES = doubleArrayOf(Math.sqrt(2.25), Math.sqrt(4.5))
-        private val KERNELS = arrayOf(
-            intArrayOf(1, 8, 14, 8, 1),
-            intArrayOf(1, 2, 1),
-            intArrayOf(1, 6, 15, 20, 15, 6, 1),
-            intArrayOf(1, 0, 8, 0, 14, 0, 8, 0, 1),
-            intArrayOf(1, 0, 6, 0, 15, 0, 20, 0, 15, 0, 6, 0, 1),
-        )
 
         /**
          * The [count] strongest blobs of a photo, none near a stronger extremum; see `find_blobs` of the Python runtime,
@@ -38,29 +36,42 @@ public class Blobs internal constructor(
          * @param pixels grey levels, of [width] columns. @param validHeight, validWidth the part that holds the photo.
          */
         @JvmStatic
-        public fun find(pixels: ByteArray, width: Int, validHeight: Int, validWidth: Int, count: Int): Blobs {
-            val octaves = octaves(pixels, width, validHeight, validWidth)
-            val found = octaves.flatMapIndexed { k, octave -> extrema(octave).map { Extremum(k, it, octave) } }
-            val order = found.sortedWith(compareBy({ -it.strength }, { it.y * validWidth + it.x })).take(MOST)
-            val rank = IntArray(validHeight * validWidth)
-            for (i in order.indices.reversed()) rank[order[i].y * validWidth + order[i].x] = order.size - i
-            val kept = ArrayList<Extremum>()
-            for (i in order.indices) {
-                if (largest(rank, validHeight, validWidth, order[i].x, order[i].y) == order.size - i) kept.add(order[i])
+        public fun find(pixels: ByteArray, width: Int, validHeight: Int, validWidth: Int, count: Int): Blobs =
+            find(pixels, width, validHeight, validWidth, count, Memory()).own()
+
+        /** As the other one, in [memory]. */
+        internal fun find(pixels: ByteArray, width: Int, h: Int, w: Int, count: Int, memory: Memory): Blobs {
+            val octaves = Octaves(pixels, width, h, w, memory)
+            val found = extrema(octaves, memory)
+            val keys = memory.longs(EXTREMA, 0)
+            java.util.Arrays.sort(keys, 0, found)
+            val extrema = min(found, MOST)
+            val rank = memory.ints("blobs: rank", h * w)
+            rank.fill(0, 0, h * w)
+            for (i in extrema - 1 downTo 0) rank[pixel(keys[i])] = extrema - i
+            val most = min(count, extrema)
+            val xy = memory.floats("blobs: xy", 2 * most)
+            val response = memory.floats("blobs: response", most)
+            val scale = memory.floats("blobs: scale", most)
+            val offset = memory.doubles("blobs: offset", 2)
+            var n = 0
+            for (i in 0 until extrema) {
+                if (n == most) break
+                val pixel = pixel(keys[i])
+                val x = pixel % w
+                val y = pixel / w
+                if (largest(rank, h, w, x, y) != extrema - i) continue
+                val k = (keys[i].toInt() and (1 shl PLANE) - 1) / 2
+                val plane = (keys[i].toInt() and 1) + 1
+                val row = octaves.width[k]
+                if (!fit(octaves.differences[k], plane, (y shr k) * row + (x shr k), row, offset)) continue
+                val step = (1 shl k).toDouble()
+                xy[2 * n] = (x + 0.5 + offset[0] * step).toFloat()
+                xy[2 * n + 1] = (y + 0.5 + offset[1] * step).toFloat()
+                response[n] = (MOST - (keys[i] ushr STRENGTH).toInt()).toFloat() / UNIT.toFloat()
+                scale[n++] = (SCALES[plane - 1] * step).toFloat()
             }
-            val xy = ArrayList<Float>()
-            val response = ArrayList<Float>()
-            val scale = ArrayList<Float>()
-            for (one in kept) {
-                val offset = fit(one.octave, one.at) ?: continue
-                if (response.size == count) break
-                val step = (1 shl one.k).toDouble()
-                xy.add((one.x + 0.5 + offset[0] * step).toFloat())
-                xy.add((one.y + 0.5 + offset[1] * step).toFloat())
-                response.add(one.strength.toFloat() / UNIT.toFloat())
-                scale.add((SCALES[one.at / one.octave.size - 1] * step).toFloat())
-            }
-            return Blobs(xy.toFloatArray(), response.toFloatArray(), scale.toFloatArray())
+            return Blobs(xy, response, scale, n)
         }
 
         /**
@@ -68,118 +79,127 @@ public class Blobs internal constructor(
          * these only where no blob is within four whole pixels in both x and y.
          */
         @JvmStatic
-        public fun combine(blobs: Blobs, keypoints: Points, count: Int): Points {
-            val missing = max(0, count - blobs.size)
-            val cells = HashSet<Long>()
-            for (i in 0 until blobs.size) cells.add(cell(blobs.xy[2 * i].toInt(), blobs.xy[2 * i + 1].toInt()))
-            val xy = blobs.xy.toMutableList()
-            val scores = blobs.response.map { it + 1f }.toMutableList()
+        public fun combine(blobs: Blobs, keypoints: Points, count: Int): Points =
+            combine(blobs, keypoints, count, Memory()).own()
+
+        /** As the other one, in [memory]. */
+        internal fun combine(blobs: Blobs, keypoints: Points, count: Int, memory: Memory): Points {
+            var w = 0
+            var h = 0
             for (i in 0 until keypoints.size) {
-                if (scores.size == blobs.size + missing) break
-                val x = keypoints.xy[2 * i].toInt()
-                val y = keypoints.xy[2 * i + 1].toInt()
-                val near = (-FAR..FAR).any { b -> (-FAR..FAR).any { a -> cell(x + a, y + b) in cells } }
-                if (near) continue
-                xy.add(keypoints.xy[2 * i])
-                xy.add(keypoints.xy[2 * i + 1])
-                scores.add(keypoints.scores[i])
+                w = max(w, keypoints.xy[2 * i].toInt() + 1)
+                h = max(h, keypoints.xy[2 * i + 1].toInt() + 1)
             }
-            return Points(xy.toFloatArray(), scores.toFloatArray())
-        }
-
-        private fun cell(x: Int, y: Int): Long = (x.toLong() shl 32) or (y.toLong() and 0xffffffffL)
-
-        private fun octaves(pixels: ByteArray, width: Int, h: Int, w: Int): List<Octave> {
-            val octaves = ArrayList<Octave>()
-            var image = IntArray(h * w) { (pixels[it / w * width + it % w].toInt() and 0xff) * UNIT }
-            var height = h
-            var columns = w
-            while (octaves.isEmpty() || (octaves.size < OCTAVES && min(height, columns) > 2 * BORDER)) {
-                val last = octaves.lastOrNull()
-                val octave = Octave(height, columns)
-                var level = if (last == null) blur(image, height, columns, KERNELS[0]) else image
-                if (last != null) {
-                    for (k in 0 until 2) halve(last.differences[k + 2], last.width, octave.differences[k], height, columns)
-                }
-                for (k in (if (last == null) 0 else 2) until 4) {
-                    val next = blur(level, height, columns, KERNELS[k + 1])
-                    for (i in next.indices) octave.differences[k][i] = next[i] - level[i]
-                    level = next
-                }
-                octaves.add(octave)
-                val half = IntArray((height + 1) / 2 * ((columns + 1) / 2))
-                halve(level, columns, half, (height + 1) / 2, (columns + 1) / 2)
-                image = half
-                height = (height + 1) / 2
-                columns = (columns + 1) / 2
-            }
-            return octaves
-        }
-
-        private fun halve(from: IntArray, width: Int, to: IntArray, h: Int, w: Int) {
-            for (y in 0 until h) for (x in 0 until w) to[y * w + x] = from[2 * y * width + 2 * x]
-        }
-
-        private fun blur(image: IntArray, h: Int, w: Int, kernel: IntArray): IntArray {
-            val reach = kernel.size / 2
-            val rows = IntArray(h * w)
-            for (y in 0 until h) {
-                for (x in 0 until w) {
-                    var sum = 0
-                    for (k in kernel.indices) {
-                        if (kernel[k] != 0) sum += kernel[k] * image[y * w + Photo.mirrored(x + k - reach, w)]
-                    }
-                    rows[y * w + x] = sum
+            val near = memory.bytes("combine: near", h * w)
+            near.fill(0, 0, h * w)
+            for (i in 0 until blobs.size) {
+                val x = blobs.xy[2 * i].toInt()
+                val left = max(0, x - FAR)
+                val right = min(w, x + FAR + 1)
+                val y = blobs.xy[2 * i + 1].toInt()
+                for (row in max(0, y - FAR)..min(h - 1, y + FAR)) {
+                    for (at in row * w + left until row * w + right) near[at] = 1
                 }
             }
-            val total = kernel.sum()
-            val shift = 2 * (31 - Integer.numberOfLeadingZeros(total))
-            val out = IntArray(h * w)
-            for (y in 0 until h) {
-                for (x in 0 until w) {
-                    var sum = 0
-                    for (k in kernel.indices) {
-                        if (kernel[k] != 0) sum += kernel[k] * rows[Photo.mirrored(y + k - reach, h) * w + x]
-                    }
-                    out[y * w + x] = halfToEven(sum, shift)
-                }
+            val most = max(count, blobs.size)
+            val xy = memory.floats("combine: xy", 2 * most)
+            val scores = memory.floats("combine: scores", most)
+            System.arraycopy(blobs.xy, 0, xy, 0, 2 * blobs.size)
+            for (i in 0 until blobs.size) scores[i] = blobs.response[i] + 1f
+            var n = blobs.size
+            for (i in 0 until keypoints.size) {
+                if (n == most) break
+                val x = keypoints.xy[2 * i]
+                val y = keypoints.xy[2 * i + 1]
+                if (near[y.toInt() * w + x.toInt()] != 0.toByte()) continue
+                xy[2 * n] = x
+                xy[2 * n + 1] = y
+                scores[n++] = keypoints.scores[i]
             }
-            return out
+            return Points(xy, scores, n)
         }
 
-        private fun halfToEven(value: Int, shift: Int): Int {
-            val whole = value shr shift
-            val rest = value - (whole shl shift)
-            val half = 1 shl (shift - 1)
-            return if (rest > half || (rest == half && whole and 1 == 1)) whole + 1 else whole
-        }
+        private val ROWS = Array(6) { "blobs: row $it" }
+        private const val EXTREMA = "blobs: extrema"
 
-        private fun extrema(octave: Octave): List<Int> {
-            val found = ArrayList<Int>()
-            val h = octave.height
-            val w = octave.width
-            for (k in 1..2) {
-                for (y in BORDER until h - BORDER) {
-                    for (x in BORDER until w - BORDER) {
-                        val here = octave.differences[k][y * w + x]
-                        if (abs(here) < MIN_CONTRAST) continue
-                        var high = true
-                        var low = true
-                        for (d in k - 1..k + 1) {
-                            val plane = octave.differences[d]
-                            for (b in y - 1..y + 1) {
-                                for (a in x - 1..x + 1) {
-                                    val other = plane[b * w + a]
-                                    high = high && other <= here
-                                    low = low && other >= here
-                                }
-                            }
+        private fun pixel(key: Long): Int = (key ushr PLANE).toInt()
+
+        /**
+         * How many extrema there are; their keys are in [memory]. A key orders by strength, then pixel of the photo, octave
+         * and difference.
+         */
+        private fun extrema(octaves: Octaves, memory: Memory): Int {
+            var keys = memory.longs(EXTREMA, 1024)
+            var n = 0
+            for (k in 0 until octaves.count) {
+                val h = octaves.height[k]
+                val w = octaves.width[k]
+                val among = memory.ints("blobs: among", w)
+                val rows = Array(ROWS.size) { memory.ints(ROWS[it], w) }
+                for (plane in 1..2) {
+                    val differences = octaves.differences[k]
+                    for (y in BORDER until h - BORDER) {
+                        amongFour(differences[plane], y * w, w, rows, among)
+                        for (x in BORDER until w - BORDER) {
+                            if (among[x] >= 0 || !isExtremum(differences, plane, y * w + x, w)) continue
+                            if (n == keys.size) keys = memory.longs(EXTREMA, n + 1)
+                            val strength = (MOST - abs(differences[plane][y * w + x])).toLong()
+                            val pixel = ((y shl k) * octaves.width[0] + (x shl k)).toLong()
+                            keys[n++] = (strength shl STRENGTH) or (pixel shl PLANE) or (2L * k + plane - 1)
                         }
-                        if (high || low) found.add(k * h * w + y * w + x)
                     }
                 }
             }
-            return found
+            return n
+        }
+
+        /**
+         * Negative where a pixel of a row that begins at [at] is as high, or as low, as the four beside it. Signs stand for
+         * conditions, and each of the [rows] is an array of its own as in [Blur], so that processors do many pixels at once.
+         */
+        private fun amongFour(values: IntArray, at: Int, w: Int, rows: Array<IntArray>, out: IntArray) {
+            System.arraycopy(values, at, rows[0], 0, w)
+            System.arraycopy(values, at - 1, rows[1], 0, w)
+            System.arraycopy(values, at + 1, rows[2], 0, w)
+            System.arraycopy(values, at - w, rows[3], 0, w)
+            System.arraycopy(values, at + w, rows[4], 0, w)
+            allBelow(rows[0], rows[1], rows[2], rows[3], rows[4], out, w)
+            allAbove(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], w)
+            for (x in 0 until w) out[x] = out[x] or rows[5][x]
+        }
+
+        /** Negative where no neighbour is higher. */
+        private fun allBelow(m: IntArray, a: IntArray, b: IntArray, c: IntArray, d: IntArray, out: IntArray, w: Int) {
+            for (x in 0 until w) {
+                val above = m[x] + 1
+                out[x] = (a[x] - above) and (b[x] - above) and (c[x] - above) and (d[x] - above)
+            }
+        }
+
+        /** Negative where no neighbour is lower. */
+        private fun allAbove(m: IntArray, a: IntArray, b: IntArray, c: IntArray, d: IntArray, out: IntArray, w: Int) {
+            for (x in 0 until w) {
+                val below = m[x] - 1
+                out[x] = (below - a[x]) and (below - b[x]) and (below - c[x]) and (below - d[x])
+            }
+        }
+
+        private fun isExtremum(differences: Array<IntArray>, plane: Int, at: Int, w: Int): Boolean {
+            val here = differences[plane][at]
+            if (abs(here) < MIN_CONTRAST) return false
+            var high = true
+            var low = true
+            for (d in plane - 1..plane + 1) {
+                val values = differences[d]
+                for (row in at - w..at + w step w) {
+                    for (i in row - 1..row + 1) {
+                        high = high && values[i] <= here
+                        low = low && values[i] >= here
+                    }
+                    if (!high && !low) return false
+                }
+            }
+            return true
         }
 
         private fun largest(rank: IntArray, h: Int, w: Int, x: Int, y: Int): Int {
@@ -190,51 +210,96 @@ public class Blobs internal constructor(
             return most
         }
 
-        /** A quadratic fit in x, y and scale: the offset, or null where it is an edge or peaks elsewhere. */
-        private fun fit(octave: Octave, at: Int): DoubleArray? {
-            val row = octave.width
-            val level = octave.size
-
-            fun v(step: Int): Double {
-                val place = at + step
-                return octave.differences[place / level][place % level].toDouble()
-            }
-
-            fun mixed(a: Int, b: Int) = (v(a + b) + v(-a - b) - v(a - b) - v(b - a)) / 4
-            val middle = v(0)
-            val gx = (v(1) - v(-1)) / 2
-            val gy = (v(row) - v(-row)) / 2
-            val gs = (v(level) - v(-level)) / 2
-            val xx = v(1) + v(-1) - 2 * middle
-            val yy = v(row) + v(-row) - 2 * middle
-            val ss = v(level) + v(-level) - 2 * middle
-            val xy = mixed(1, row)
-            val xs = mixed(1, level)
-            val ys = mixed(row, level)
+        /** A quadratic fit in x, y and scale: [offset], or false where it is an edge or peaks elsewhere. */
+        private fun fit(differences: Array<IntArray>, plane: Int, at: Int, row: Int, offset: DoubleArray): Boolean {
+            val finer = differences[plane - 1]
+            val here = differences[plane]
+            val coarser = differences[plane + 1]
+            val middle = here[at].toDouble()
+            val right = here[at + 1].toDouble()
+            val left = here[at - 1].toDouble()
+            val below = here[at + row].toDouble()
+            val above = here[at - row].toDouble()
+            val more = coarser[at].toDouble()
+            val less = finer[at].toDouble()
+            val gx = (right - left) / 2
+            val gy = (below - above) / 2
+            val gs = (more - less) / 2
+            val xx = right + left - 2 * middle
+            val yy = below + above - 2 * middle
+            val ss = more + less - 2 * middle
+            val xy = mixed(here[at + 1 + row], here[at - 1 - row], here[at + 1 - row], here[at + row - 1])
+            val xs = mixed(coarser[at + 1], finer[at - 1], finer[at + 1], coarser[at - 1])
+            val ys = mixed(coarser[at + row], finer[at - row], finer[at + row], coarser[at - row])
             val flat = xx * yy - xy * xy
-            if (!((xx + yy) * (xx + yy) * MAX_STRETCH < (MAX_STRETCH + 1) * (MAX_STRETCH + 1) * flat)) return null
+            if (!((xx + yy) * (xx + yy) * MAX_STRETCH < (MAX_STRETCH + 1) * (MAX_STRETCH + 1) * flat)) return false
             val a = yy * ss - ys * ys
             val b = xs * ys - xy * ss
             val c = xy * ys - yy * xs
             val d = xx * ss - xs * xs
             val e = xy * xs - xx * ys
             val volume = xx * a + xy * b + xs * c
-            if (volume == 0.0) return null
-            val dx = (a * gx + b * gy + c * gs) / -volume
-            val dy = (b * gx + d * gy + e * gs) / -volume
-            return if (abs(dx) <= 1 && abs(dy) <= 1) doubleArrayOf(dx, dy) else null
+            if (volume == 0.0) return false
+            offset[0] = (a * gx + b * gy + c * gs) / -volume
+            offset[1] = (b * gx + d * gy + e * gs) / -volume
+            return abs(offset[0]) <= 1 && abs(offset[1]) <= 1
         }
+
+        private fun mixed(a: Int, b: Int, c: Int, d: Int): Double = (a.toDouble() + b - c - d) / 4
     }
 
-    private class Octave(val height: Int, val width: Int) {
-        val size = height * width
-        val differences = Array(4) { IntArray(size) }
-    }
+    /** Differences of blurs: four planes an octave. */
+    private class Octaves(pixels: ByteArray, width: Int, h: Int, w: Int, memory: Memory) {
+        val height = IntArray(OCTAVES)
+        val width = IntArray(OCTAVES)
+        val differences = Array(OCTAVES) { k -> Array(4) { memory.ints(PLANES[4 * k + it], 0) } }
+        var count = 0
 
-    private class Extremum(val k: Int, val at: Int, val octave: Octave) {
-        private val place = at % octave.size
-        val x = (place % octave.width) shl k
-        val y = (place / octave.width) shl k
-        val strength = abs(octave.differences[at / octave.size][place])
+        init {
+            var level = memory.ints("blobs: level", h * w)
+            var spare = memory.ints("blobs: spare", h * w)
+            var rows = h
+            var columns = w
+            for (y in 0 until h) {
+                for (x in 0 until w) spare[y * w + x] = (pixels[y * width + x].toInt() and 0xff) * UNIT
+            }
+            while (count == 0 || (count < OCTAVES && min(rows, columns) > 2 * BORDER)) {
+                val k = count++
+                height[k] = rows
+                this.width[k] = columns
+                val planes = differences[k]
+                for (i in 0 until 4) planes[i] = memory.ints(PLANES[4 * k + i], rows * columns)
+                if (k == 0) {
+                    BLURS[0].apply(spare, rows, columns, level, memory)
+                } else {
+                    for (i in 0 until 2) halve(differences[k - 1][i + 2], this.width[k - 1], planes[i], rows, columns)
+                }
+                for (i in (if (k == 0) 0 else 2) until 4) {
+                    BLURS[i + 1].apply(level, rows, columns, spare, memory)
+                    subtract(spare, level, planes[i], rows * columns)
+                    level = spare.also { spare = level }
+                }
+                halve(level, columns, spare, (rows + 1) / 2, (columns + 1) / 2)
+                level = spare.also { spare = level }
+                rows = (rows + 1) / 2
+                columns = (columns + 1) / 2
+            }
+        }
+
+        private fun subtract(a: IntArray, b: IntArray, out: IntArray, n: Int) {
+            for (i in 0 until n) out[i] = a[i] - b[i]
+        }
+
+        private fun halve(from: IntArray, width: Int, to: IntArray, h: Int, w: Int) {
+            for (y in 0 until h) for (x in 0 until w) to[y * w + x] = from[2 * y * width + 2 * x]
+        }
+
+        private companion object {
+            val PLANES = Array(4 * OCTAVES) { "blobs: difference $it" }
+            val BLURS = arrayOf(
+                Blur(1, 14, 8, 1, 0), Blur(1, 2, 1, 0, 0), Blur(1, 20, 15, 6, 1), Blur(2, 14, 8, 1, 0),
+                Blur(2, 20, 15, 6, 1),
+            )
+        }
     }
 }

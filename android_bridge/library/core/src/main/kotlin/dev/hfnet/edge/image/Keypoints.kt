@@ -1,5 +1,6 @@
 package dev.hfnet.edge.image
 
+import dev.hfnet.edge.Memory
 import kotlin.math.max
 import kotlin.math.min
 
@@ -16,26 +17,36 @@ public object Keypoints {
 
     /** Softmax over the 65 channels of each cell without the last, as an image of 8 h by 8 w scores. */
     @JvmStatic
-    public fun scores(logits: Output): FloatArray {
+    public fun scores(logits: Output): FloatArray =
+        scores(logits, Memory()).copyOf(logits.height * logits.width * CELL * CELL)
+
+    /** As the other one, in [memory]. */
+    internal fun scores(logits: Output, memory: Memory): FloatArray {
         val n = logits.channels
         val row = logits.width * CELL
-        val out = FloatArray(logits.height * CELL * row)
-        val steps = FloatArray(n)
+        val out = memory.floats("scores", logits.height * CELL * row)
+        val values = logits.values(memory, "scores: logits")
+        val steps = memory.floats("scores: steps", n)
+        val last = (TABLE.size - 1).toFloat()
         for (y in 0 until logits.height) {
             for (x in 0 until logits.width) {
                 val at = (y * logits.width + x) * n
                 var most = Float.NEGATIVE_INFINITY
                 for (c in 0 until n) {
-                    steps[c] = Math.rint((logits[at + c] * STEPS.toFloat()).toDouble()).toFloat()
-                    most = max(most, steps[c])
+                    val step = Math.rint((values[at + c] * STEPS.toFloat()).toDouble()).toFloat()
+                    steps[c] = step
+                    if (!(step <= most)) most = step
                 }
                 var total = 0f
                 for (c in 0 until n) {
-                    steps[c] = TABLE[min(most - steps[c], (TABLE.size - 1).toFloat()).toInt()]
-                    total += steps[c]
+                    val below = most - steps[c]
+                    val weight = TABLE[(if (below < last) below else last).toInt()]
+                    steps[c] = weight
+                    total += weight
                 }
-                for (c in 0 until n - 1) {
-                    out[(y * CELL + c / CELL) * row + x * CELL + c % CELL] = steps[c] / total
+                for (b in 0 until CELL) {
+                    val to = (y * CELL + b) * row + x * CELL
+                    for (a in 0 until CELL) out[to + a] = steps[b * CELL + a] / total
                 }
             }
         }
@@ -60,84 +71,102 @@ public object Keypoints {
         radius: Int,
         threshold: Float,
         border: Int,
+    ): Points = detect(scores, width, validHeight, validWidth, count, radius, threshold, border, Memory()).own()
+
+    /** As the other one, in [memory]. */
+    internal fun detect(
+        scores: FloatArray,
+        width: Int,
+        h: Int,
+        w: Int,
+        count: Int,
+        radius: Int,
+        threshold: Float,
+        border: Int,
+        memory: Memory,
     ): Points {
-        val most = highest(scores, width, validHeight, validWidth, radius)
+        var peaks = memory.longs("detect: peaks", 1024)
+        var found = 0
         val edge = max(border, REFINE)
-        val peaks = ArrayList<Int>()
-        for (y in edge until validHeight - edge) {
-            for (x in edge until validWidth - edge) {
+        for (y in edge until h - edge) {
+            for (x in edge until w - edge) {
                 val score = scores[y * width + x]
-                if (score == most[y * validWidth + x] && score >= threshold) peaks.add(y * validWidth + x)
+                if (!(score >= threshold) || !isHighest(scores, width, h, w, x, y, radius)) continue
+                if (found == peaks.size) peaks = memory.longs("detect: peaks", found + 1)
+                peaks[found++] = falling(score) or (y * width + x).toLong()
             }
         }
-        fun score(at: Int) = scores[at / validWidth * width + at % validWidth]
-        peaks.sortWith { a, b -> java.lang.Float.compare(score(b), score(a)) } // stable
-        val kept = firstOfEquals(peaks, ::score, validHeight, validWidth, radius)
-        val n = min(count, kept.size)
-        val xy = FloatArray(2 * n)
-        val found = FloatArray(n)
+        java.util.Arrays.sort(peaks, 0, found)
+        val kept = firstOfEquals(peaks, found, width, h, w, radius, memory)
+        val n = min(count, kept)
+        val xy = memory.floats("detect: xy", 2 * n)
+        val best = memory.floats("detect: scores", n)
         for (i in 0 until n) {
-            val x = kept[i] % validWidth
-            val y = kept[i] / validWidth
+            val at = peaks[i].toInt()
             var total = 0f
             var dx = 0f
             var dy = 0f
             for (oy in -REFINE..REFINE) {
                 for (ox in -REFINE..REFINE) {
-                    val weight = scores[(y + oy) * width + x + ox]
+                    val weight = scores[at + oy * width + ox]
                     total += weight
                     dx += weight * ox.toFloat()
                     dy += weight * oy.toFloat()
                 }
             }
-            xy[2 * i] = (x + (dx / total).toDouble() + 0.5).toFloat()
-            xy[2 * i + 1] = (y + (dy / total).toDouble() + 0.5).toFloat()
-            found[i] = score(kept[i])
+            xy[2 * i] = (at % width + (dx / total).toDouble() + 0.5).toFloat()
+            xy[2 * i + 1] = (at / width + (dy / total).toDouble() + 0.5).toFloat()
+            best[i] = scores[at]
         }
-        return Points(xy, found)
+        return Points(xy, best, n)
     }
 
-    /** The largest of a square about each pixel of the part (h, w). */
-    private fun highest(scores: FloatArray, width: Int, h: Int, w: Int, radius: Int): FloatArray {
-        val along = FloatArray(h * w)
-        for (y in 0 until h) {
-            for (x in 0 until w) {
-                var most = Float.NEGATIVE_INFINITY
-                for (k in max(0, x - radius)..min(w - 1, x + radius)) most = max(most, scores[y * width + k])
-                along[y * w + x] = most
-            }
+    /** Whether no score in the square about a pixel of the part (h, w) is higher. Rows beside it mostly say no first. */
+    private fun isHighest(scores: FloatArray, width: Int, h: Int, w: Int, x: Int, y: Int, radius: Int): Boolean {
+        val left = max(0, x - radius)
+        val right = min(w - 1, x + radius)
+        val score = scores[y * width + x]
+        for (i in 0..2 * radius) {
+            val row = if (i % 2 == 0) y + i / 2 else y - (i + 1) / 2 // y, y - 1, y + 1, y - 2 and so on
+            if (row < 0 || row >= h) continue
+            for (at in row * width + left..row * width + right) if (!(scores[at] <= score)) return false
         }
-        val out = FloatArray(h * w)
-        for (y in 0 until h) {
-            for (x in 0 until w) {
-                var most = Float.NEGATIVE_INFINITY
-                for (k in max(0, y - radius)..min(h - 1, y + radius)) most = max(most, along[k * w + x])
-                out[y * w + x] = most
-            }
-        }
-        return out
+        return true
     }
 
-    /** Drops a peak that equals an earlier one in its window. */
-    private fun firstOfEquals(peaks: List<Int>, score: (Int) -> Float, h: Int, w: Int, radius: Int): List<Int> {
-        val taken = BooleanArray(h * w)
-        val kept = ArrayList<Int>(peaks.size)
-        for (i in peaks.indices) {
-            val own = score(peaks[i])
-            val equal = (i > 0 && score(peaks[i - 1]) == own) || (i + 1 < peaks.size && score(peaks[i + 1]) == own)
+    /** The upper half of a key that orders by falling score. */
+    private fun falling(score: Float): Long {
+        val bits = (score + 0f).toRawBits() // of -0 as of 0
+        return (bits xor (bits shr 31 and Int.MAX_VALUE)).inv().toLong() shl 32
+    }
+
+    /** Drops peaks that equal an earlier one in their window; how many stay. */
+    private fun firstOfEquals(
+        peaks: LongArray, found: Int, width: Int, h: Int, w: Int, radius: Int, memory: Memory,
+    ): Int {
+        val taken = memory.bytes("detect: taken", h * width)
+        taken.fill(0, 0, h * width)
+        var kept = 0
+        var before = 1L // no key's upper half, shifted
+        for (i in 0 until found) {
+            val own = peaks[i] shr 32
+            val equal = (i > 0 && before == own) || (i + 1 < found && peaks[i + 1] shr 32 == own)
+            before = own
             if (equal) {
-                val x = peaks[i] % w
-                val y = peaks[i] / w
-                var near = false
-                for (b in max(0, y - radius)..min(h - 1, y + radius)) {
-                    for (a in max(0, x - radius)..min(w - 1, x + radius)) near = near || taken[b * w + a]
-                }
-                if (near) continue
-                taken[peaks[i]] = true
+                val at = peaks[i].toInt()
+                if (isNear(taken, width, h, w, at % width, at / width, radius)) continue
+                taken[at] = 1
             }
-            kept.add(peaks[i])
+            peaks[kept++] = peaks[i]
         }
         return kept
+    }
+
+    private fun isNear(taken: ByteArray, width: Int, h: Int, w: Int, x: Int, y: Int, radius: Int): Boolean {
+        for (row in max(0, y - radius)..min(h - 1, y + radius)) {
+            for (i in max(0, x - radius)..min(w - 1, x + radius)) if (taken[row * width + i] != 0.toByte()) return true
+        }
+        return false
     }
 
     /**
@@ -148,36 +177,46 @@ public object Keypoints {
      * @return (N, sum of channels) row by row.
      */
     @JvmStatic
-    public fun descriptors(maps: List<Output>, xy: FloatArray): ByteArray {
-        val n = xy.size / 2
-        val width = maps.sumOf { it.channels }
-        val out = ByteArray(n * width)
-        val row = FloatArray(width)
-        for (i in 0 until n) {
-            var at = 0
-            for (map in maps) {
-                sample(map, (CELL * maps[0].height / map.height).toFloat(), xy[2 * i], xy[2 * i + 1], row, at)
-                at += map.channels
-            }
-            quantize(row, 0, width, out, i * width)
+    public fun descriptors(maps: List<Output>, xy: FloatArray): ByteArray =
+        descriptors(maps, xy, xy.size / 2, Memory()).copyOf(xy.size / 2 * maps.sumOf { it.channels })
+
+    /** As the other one, of the first [n] points, in [memory]. */
+    internal fun descriptors(maps: List<Output>, xy: FloatArray, n: Int, memory: Memory): ByteArray {
+        var width = 0
+        for (k in maps.indices) width += maps[k].channels
+        val vectors = memory.floats("descriptors: vectors", n * width)
+        var first = 0
+        for (k in maps.indices) {
+            val map = maps[k]
+            val corners = memory.floats("descriptors: corners", 4 * map.channels)
+            val stride = (CELL * maps[0].height / map.height).toFloat()
+            for (i in 0 until n) sample(map, stride, xy[2 * i], xy[2 * i + 1], corners, vectors, i * width + first)
+            first += map.channels
         }
+        val out = memory.bytes("descriptors", n * width)
+        for (i in 0 until n) quantize(vectors, i * width, width, out, i * width)
         return out
     }
 
-    private fun sample(map: Output, stride: Float, px: Float, py: Float, out: FloatArray, outAt: Int) {
+    private fun sample(
+        map: Output, stride: Float, px: Float, py: Float, corners: FloatArray, out: FloatArray, outAt: Int,
+    ) {
         val x = (px / stride - 0.5f).coerceIn(0f, (map.width - 1).toFloat())
         val y = (py / stride - 0.5f).coerceIn(0f, (map.height - 1).toFloat())
         val x0 = min(x.toInt(), map.width - 2)
         val y0 = min(y.toInt(), map.height - 2)
-        val fx = x - x0
-        val fy = y - y0
         val c = map.channels
         val corner = (y0 * map.width + x0) * c
-        val below = corner + map.width * c
+        map.read(corner, 2 * c, corners, 0)
+        map.read(corner + map.width * c, 2 * c, corners, 2 * c)
+        blend(corners, c, x - x0, y - y0, out, outAt)
+    }
+
+    private fun blend(v: FloatArray, c: Int, fx: Float, fy: Float, out: FloatArray, at: Int) {
         for (k in 0 until c) {
-            val top = map[corner + k] * (1 - fx) + map[corner + c + k] * fx
-            val bottom = map[below + k] * (1 - fx) + map[below + c + k] * fx
-            out[outAt + k] = top * (1 - fy) + bottom * fy
+            val top = v[k] * (1 - fx) + v[c + k] * fx
+            val bottom = v[2 * c + k] * (1 - fx) + v[3 * c + k] * fx
+            out[at + k] = top * (1 - fy) + bottom * fy
         }
     }
 
@@ -189,13 +228,14 @@ public object Keypoints {
         return out
     }
 
-    private fun quantize(from: FloatArray, at: Int, width: Int, out: ByteArray, outAt: Int) {
+    internal fun quantize(from: FloatArray, at: Int, width: Int, out: ByteArray, outAt: Int) {
         var sum = 0.0
         for (k in at until at + width) sum += from[k].toDouble() * from[k].toDouble()
         val norm = Math.sqrt(sum)
-        for (k in 0 until width) {
-            val value = if (norm > 1e-12) Math.rint(from[at + k].toDouble() * 127 / norm) else 0.0
-            out[outAt + k] = if (value.isNaN()) 0 else value.toInt().toByte()
+        if (!(norm > 1e-12)) {
+            out.fill(0, outAt, outAt + width)
+            return
         }
+        for (k in 0 until width) out[outAt + k] = Math.rint(from[at + k].toDouble() * 127 / norm).toInt().toByte()
     }
 }

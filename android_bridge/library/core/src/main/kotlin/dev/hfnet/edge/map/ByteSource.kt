@@ -32,11 +32,40 @@ public class ByteArraySource(private val content: ByteArray) : ByteSource {
 
     override fun bytes(offset: Long, length: Int): ByteBuffer =
         ByteBuffer.wrap(content, offset.toInt(), length).slice().order(ByteOrder.LITTLE_ENDIAN)
+
+    internal fun copy(offset: Long, length: Int, out: ByteArray, at: Int) {
+        System.arraycopy(content, offset.toInt(), out, at, length)
+    }
+}
+
+/** Copies bytes, which are inside, into [out] at [at]; of the library's own sources without making objects. */
+@Throws(IOException::class)
+internal fun ByteSource.copy(offset: Long, length: Int, out: ByteArray, at: Int) {
+    when (this) {
+        is ByteArraySource -> copy(offset, length, out, at)
+        is MappedFile -> copy(offset, length, out, at)
+        else -> bytes(offset, length).get(out, at, length)
+    }
+}
+
+/** A buffer's bytes from its position to its limit, an asset that is mapped for example; shorter than 2 GiB. */
+public class ByteBufferSource(content: ByteBuffer) : ByteSource {
+    private val content: ByteBuffer = content.slice()
+    override val size: Long get() = content.capacity().toLong()
+
+    override fun bytes(offset: Long, length: Int): ByteBuffer {
+        val part = content.duplicate()
+        part.position(offset.toInt()).limit(offset.toInt() + length)
+        return part.slice().order(ByteOrder.LITTLE_ENDIAN)
+    }
 }
 
 /** A file mapped into memory, in parts of a gigabyte. Closing it leaves the mapping to the garbage collector. */
 public class MappedFile @Throws(IOException::class) constructor(file: File) : ByteSource, Closeable {
     private val parts: List<ByteBuffer>
+    private val ofThread = object : ThreadLocal<List<ByteBuffer>>() { // a buffer that is copied from has a position
+        override fun initialValue() = parts.map { it.duplicate() }
+    }
     override val size: Long
 
     init {
@@ -60,6 +89,17 @@ public class MappedFile @Throws(IOException::class) constructor(file: File) : By
         val first = part.limit() - at
         copied.put(bytes(offset, first)).put(bytes(offset + first, length - first)).flip()
         return copied
+    }
+
+    internal fun copy(offset: Long, length: Int, out: ByteArray, at: Int) {
+        var from = offset
+        while (from < offset + length) {
+            val part = ofThread.get()[(from / PART).toInt()]
+            part.position((from % PART).toInt())
+            val some = minOf(part.remaining().toLong(), offset + length - from).toInt()
+            part.get(out, at + (from - offset).toInt(), some)
+            from += some
+        }
     }
 
     override fun close(): Unit = Unit

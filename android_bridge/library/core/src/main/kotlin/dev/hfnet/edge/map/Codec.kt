@@ -1,5 +1,7 @@
 package dev.hfnet.edge.map
 
+import dev.hfnet.edge.Memory
+
 /**
  * How descriptors are stored and compared (SPEC, section 9).
  *
@@ -36,17 +38,38 @@ public class Codec internal constructor(
         }
     }
 
+    /** Whether what is stored is what it decodes to. */
+    internal val isPlain: Boolean get() = name == INT8
+
     /** What queries' descriptors, (N, D) int8 row by row, are compared as: (N, K). The given ones where nothing changes. */
     public fun compared(descriptors: ByteArray): ByteArray {
-        val p = projection ?: return descriptors
+        if (projection == null) return descriptors
         val n = descriptors.size / queryDim
-        val out = ByteArray(n * dim)
-        for (i in 0 until n) {
+        return compared(descriptors, n, Memory()).copyOf(n * dim)
+    }
+
+    /** As the other one, of the first [n], in [memory]. */
+    internal fun compared(descriptors: ByteArray, n: Int, memory: Memory): ByteArray {
+        val p = projection ?: return descriptors
+        val out = memory.bytes("compared", n * dim)
+        val products = memory.ints("compared: products", BLOCK)
+        val columns = Columns(memory, queryDim)
+        val short = Columns.fits(p, dim, descriptors, n, queryDim)
+        for (first in 0 until n step BLOCK) {
+            val count = minOf(BLOCK, n - first)
+            columns.take(descriptors, queryDim, first, count)
             for (k in 0 until dim) {
-                val product = dot(p, k * queryDim, descriptors, i * queryDim, queryDim)
-                out[i * dim + k] = when (val t = thresholds) {
-                    null -> round127(product)
-                    else -> if (product > t[k]) 1 else -1
+                if (short) {
+                    columns.products(p, k * queryDim, products)
+                } else {
+                    for (i in 0 until count) {
+                        products[i] = dot(p, k * queryDim, descriptors, (first + i) * queryDim, queryDim)
+                    }
+                }
+                val t = thresholds
+                for (i in 0 until count) {
+                    val product = products[i]
+                    out[(first + i) * dim + k] = if (t == null) round127(product) else if (product > t[k]) 1 else -1
                 }
             }
         }
@@ -100,6 +123,7 @@ public class Codec internal constructor(
         }
 
         private const val MAX_SUBSPACE_DIM = 16
+        private const val BLOCK = 1024 // descriptors at a time
     }
 }
 

@@ -1,7 +1,9 @@
 package dev.hfnet.edge.map
 
 import dev.hfnet.edge.MapFormatException
+import dev.hfnet.edge.Memory
 import dev.hfnet.edge.MismatchException
+import dev.hfnet.edge.Pose
 import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer
@@ -52,7 +54,7 @@ public class LocalizationMap private constructor(internal val file: MapBytes) {
         file.shaped(Section.IMAGE_POSES, POSE * meta.imageCount)
         file.shaped(Section.GLOBAL_DESCRIPTORS, meta.imageCount * meta.globalDim)
         file.shaped(Section.OBSERVATION_OFFSETS, 4 * meta.imageCount + 4)
-        file.shaped(Section.TILES, TILE * ((landmarks + 255) / 256))
+        file.shaped(Section.TILES, Tiles.BYTES * ((landmarks + 255) / 256))
         file.shaped(Section.LANDMARK_POSITIONS, 6 * landmarks)
         file.shaped(Section.DESCRIPTORS, meta.descriptorCount * codec.rowBytes)
         if (meta.countBits != 0) file.shaped(Section.DESCRIPTOR_COUNTS, (landmarks * meta.countBits + 7) / 8)
@@ -89,55 +91,127 @@ public class LocalizationMap private constructor(internal val file: MapBytes) {
         return pose
     }
 
+    internal fun camFromWorld(image: Int): Pose = pose(image).let { Pose(it.copyOf(4), it.copyOfRange(4, 7)) }
+
     /** The landmarks that a reference image observes, rising. */
     public fun observed(image: Int): IntArray {
-        val offsets = file.use(Section.OBSERVATION_OFFSETS, 4L * image, 8)
+        val memory = Memory()
+        val count = observed(image, memory, "observed", 0)
+        return memory.ints("observed", count).copyOf(count)
+    }
+
+    /** How many they are; they are put into the array of this [name] in [memory], from [start] on. */
+    internal fun observed(image: Int, memory: Memory, name: String, start: Int): Int {
+        val offsets = memory.bytes("observed: offsets", 8)
+        file.use(Section.OBSERVATION_OFFSETS, 4L * image, 8, offsets)
         val begin = offsets.uint(0)
         val end = offsets.uint(4)
         if (begin > end || end > file.length(Section.OBSERVATION_LISTS) || end - begin > Int.MAX_VALUE) {
             throw file.fail("a list of observed landmarks lies past the end")
         }
-        val list = file.use(Section.OBSERVATION_LISTS, begin, (end - begin).toInt())
-        return ObservationList.decode(list, meta.landmarkCount, file)
+        val length = (end - begin).toInt()
+        val list = memory.bytes("observed: list", length)
+        file.use(Section.OBSERVATION_LISTS, begin, length, list)
+        return ObservationList.decode(list, length, meta.landmarkCount, file, memory, name, start)
     }
 
     /** The position of a landmark relative to the origin, x, y, z. */
-    public fun position(landmark: Int): DoubleArray {
-        val tile = tile(landmark)
-        val step = tile.getFloat(12).toDouble()
-        val steps = file.use(Section.LANDMARK_POSITIONS, 6L * landmark, 6)
-        return DoubleArray(3) { axis ->
-            tile.getFloat(4 * axis).toDouble() + (steps.getShort(2 * axis).toInt() and 0xffff) * step
+    public fun position(landmark: Int): DoubleArray =
+        DoubleArray(3).also { Tiles(file, meta, Memory()).position(landmark, it, 0) }
+
+    /** Positions of the first [count] of these [landmarks], x, y, z, one after the other in [memory] by this [name]. */
+    internal fun positions(landmarks: IntArray, count: Int, memory: Memory, name: String): DoubleArray {
+        val out = memory.doubles(name, 3 * count)
+        val tiles = Tiles(file, meta, memory)
+        for (i in 0 until count) tiles.position(landmarks[i], out, 3 * i)
+        return out
+    }
+
+    /** The positions of landmarks, three numbers each. */
+    internal fun positions(landmarks: IntArray): DoubleArray = positions(landmarks, landmarks.size, Memory(), "positions")
+
+    /** The landmarks that some reference images observe, rising. */
+    internal fun observedBy(images: IntArray): IntArray {
+        val all = images.flatMap { observed(it).asIterable() }.toIntArray()
+        all.sort()
+        var n = 0
+        for (i in all.indices) if (i == 0 || all[i] != all[i - 1]) all[n++] = all[i]
+        return all.copyOf(n)
+    }
+
+    /** Centres relative to the origin, and viewing directions, of the reference images. */
+    internal val views: Views by lazy {
+        val centers = DoubleArray(3 * imageCount)
+        val axes = DoubleArray(3 * imageCount)
+        for (image in 0 until imageCount) {
+            val pose = camFromWorld(image)
+            val center = pose.center
+            for (axis in 0 until 3) {
+                centers[3 * image + axis] = center[axis] - origin[axis]
+                axes[3 * image + axis] = pose.r[6 + axis]
+            }
         }
+        Views(centers, axes)
+    }
+
+    internal val origin get() = doubleArrayOf(meta.originX, meta.originY, meta.originZ)
+
+    /** Points relative to the origin, in the world. */
+    internal fun inWorld(xyz: DoubleArray): DoubleArray {
+        val from = origin
+        return DoubleArray(xyz.size) { xyz[it] + from[it % 3] }
+    }
+
+    /** cam_from_world of a pose that was found among points relative to the origin. */
+    internal fun fromWorld(pose: Pose): Pose {
+        val from = origin
+        val t = pose.translation
+        return Pose(
+            pose.quaternion,
+            DoubleArray(3) { t[it] - (pose.r[3 * it] * from[0] + pose.r[3 * it + 1] * from[1] + pose.r[3 * it + 2] * from[2]) },
+        )
     }
 
     /** Numbers of a landmark's descriptors. */
     public fun rows(landmark: Int): LongRange {
-        if (meta.countBits == 0) return landmark.toLong()..landmark.toLong()
-        var first = tile(landmark).uint(16)
-        for (before in landmark / 256 * 256 until landmark) first += descriptorCount(before)
-        val last = first + descriptorCount(landmark) - 1
-        if (last >= meta.descriptorCount) throw file.fail("a descriptor past the last")
-        return first..last
+        val tiles = Tiles(file, meta, Memory())
+        return tiles.firstRow(landmark) until tiles.endOfRows(landmark)
     }
 
     /** Decoded descriptors of landmarks, by landmark. */
-    internal fun descriptors(landmarks: IntArray): Described {
-        val ranges = landmarks.map { rows(it) }
-        val total = ranges.sumOf { it.last - it.first + 1 }
-        if (total * codec.dim > Int.MAX_VALUE) throw file.fail("a place has $total descriptors")
-        val vectors = ByteArray(total.toInt() * codec.dim)
-        val owners = IntArray(total.toInt())
-        var row = 0
-        for (i in ranges.indices) {
-            val count = (ranges[i].last - ranges[i].first + 1).toInt()
-            val stored = file.use(Section.DESCRIPTORS, ranges[i].first * codec.rowBytes, count * codec.rowBytes).toBytes()
-            for (k in 0 until count) {
-                codec.decode(stored, k * codec.rowBytes, vectors, row * codec.dim)
-                owners[row++] = i
-            }
+    internal fun descriptors(landmarks: IntArray): Described = descriptors(landmarks, landmarks.size, Memory())
+
+    /** Decoded descriptors of the first [count] of these [landmarks], rising, in [memory]. */
+    internal fun descriptors(landmarks: IntArray, count: Int, memory: Memory): Described {
+        val tiles = Tiles(file, meta, memory)
+        val ends = memory.longs("descriptors: ends", 2 * count) // of each landmark's rows: the first, and after the last
+        var total = 0L
+        for (i in 0 until count) {
+            ends[2 * i] = tiles.firstRow(landmarks[i])
+            ends[2 * i + 1] = tiles.endOfRows(landmarks[i])
+            total += ends[2 * i + 1] - ends[2 * i]
         }
-        return Described(vectors, owners, codec.dim)
+        if (total * codec.dim > Int.MAX_VALUE) throw file.fail("a place has $total descriptors")
+        val owners = memory.ints("descriptors: owners", total.toInt())
+        val vectors = memory.bytes("descriptors: decoded", total.toInt() * codec.dim)
+        val stored = if (codec.isPlain) vectors else memory.bytes("descriptors: stored", total.toInt() * codec.rowBytes)
+        var row = 0
+        var i = 0
+        while (i < count) {
+            val first = ends[2 * i]
+            var end = first
+            val start = row
+            while (i < count && ends[2 * i] == end) { // landmarks whose rows follow one another are read at once
+                end = ends[2 * i + 1]
+                while (row - start < end - first) owners[row++] = i
+                i++
+            }
+            file.use(
+                Section.DESCRIPTORS, first * codec.rowBytes, (row - start) * codec.rowBytes, stored, start * codec.rowBytes,
+            )
+        }
+        if (!codec.isPlain) for (k in 0 until row) codec.decode(stored, k * codec.rowBytes, vectors, k * codec.dim)
+        return Described(vectors, owners, codec.dim, row)
     }
 
     /** Decoded hypercolumns of landmarks, (N, K') row by row. Throws [MismatchException]: the map has none. */
@@ -186,28 +260,14 @@ public class LocalizationMap private constructor(internal val file: MapBytes) {
         }
         if (observations != meta.observationCount) throw file.fail("$observations observations, not ${meta.observationCount}")
         var row = 0L
+        val tiles = Tiles(file, meta, Memory())
+        val position = DoubleArray(3)
         for (landmark in 0 until landmarkCount) {
-            position(landmark)
-            if (meta.countBits == 0) continue
-            if (landmark % 256 == 0 && tile(landmark).uint(16) != row) throw file.fail("descriptors do not follow one another")
-            row += descriptorCount(landmark)
+            tiles.position(landmark, position, 0)
+            if (tiles.firstRow(landmark) != row) throw file.fail("descriptors do not follow one another")
+            row = tiles.endOfRows(landmark)
         }
         if (meta.countBits != 0 && row != meta.descriptorCount) throw file.fail("$row descriptors, not ${meta.descriptorCount}")
-    }
-
-    private fun descriptorCount(landmark: Int): Int =
-        if (meta.countBits == 16) {
-            (file.use(Section.DESCRIPTOR_COUNTS, 2L * landmark, 2).getShort(0).toInt() and 0xffff) + 1
-        } else {
-            (file.use(Section.DESCRIPTOR_COUNTS, landmark / 4L, 1).get(0).toInt() shr 2 * (landmark % 4) and 3) + 1
-        }
-
-    private fun tile(landmark: Int): ByteBuffer {
-        val tile = file.use(Section.TILES, TILE * (landmark / 256), TILE.toInt())
-        for (i in 0 until 4) {
-            if (!(Math.abs(tile.getFloat(4 * i)) <= Float.MAX_VALUE)) throw file.fail("tile ${landmark / 256} is not finite")
-        }
-        return tile
     }
 
     private fun count(number: Long, what: String): Int {
@@ -217,7 +277,6 @@ public class LocalizationMap private constructor(internal val file: MapBytes) {
 
     public companion object {
         private const val POSE = 56L
-        private const val TILE = 20L
 
         /** Maps a file into memory. Throws [MapFormatException]: missing, truncated, damaged, or no map. */
         @JvmStatic
@@ -236,7 +295,20 @@ public class LocalizationMap private constructor(internal val file: MapBytes) {
     }
 }
 
+/** M centres and directions, three numbers each. */
+internal class Views(val centers: DoubleArray, val axes: DoubleArray)
+
 /** Decoded descriptors, (R, [dim]) row by row, and of each the place of its landmark among those asked for. */
-internal class Described(val vectors: ByteArray, val owners: IntArray, val dim: Int)
+internal class Described(
+    val vectors: ByteArray,
+    val owners: IntArray,
+    val dim: Int,
+    /** R. */
+    val size: Int = owners.size,
+)
 
 internal fun ByteBuffer.uint(at: Int): Long = getInt(at).toLong() and 0xffffffffL
+
+internal fun ByteArray.uint(at: Int): Long = ushort(at) or (ushort(at + 2) shl 16)
+
+internal fun ByteArray.ushort(at: Int): Long = (this[at].toLong() and 0xff) or ((this[at + 1].toLong() and 0xff) shl 8)

@@ -48,7 +48,7 @@ public class Entry internal constructor(public val offset: Long, public val leng
  * The sections of a map (SPEC, section 3). The head is checked here, each block of the data when it is first used.
  * Threads may share it.
  */
-public class MapBytes internal constructor(private val source: ByteSource, private val name: String) {
+public class MapBytes internal constructor(private val source: ByteSource, internal val name: String) {
     /** By kind, in order. */
     public val sections: Map<Int, Entry>
 
@@ -113,14 +113,26 @@ public class MapBytes internal constructor(private val source: ByteSource, priva
     }
 
     /** Part of a section, after its blocks' checksums; little-endian. Throws [MapFormatException]. */
-    internal fun use(kind: Int, at: Long, length: Int): ByteBuffer {
+    internal fun use(kind: Int, at: Long, length: Int): ByteBuffer = read(checked(kind, at, length), length)
+
+    /** The same, copied into [out] at [outAt]. */
+    internal fun use(kind: Int, at: Long, length: Int, out: ByteArray, outAt: Int = 0) {
+        val first = checked(kind, at, length)
+        try {
+            source.copy(first, length, out, outAt)
+        } catch (e: IOException) {
+            throw unreadable(e)
+        }
+    }
+
+    /** Where part of a section begins in the file, after its blocks' checksums. */
+    private fun checked(kind: Int, at: Long, length: Int): Long {
         val entry = entry(kind)
         if (at < 0 || at > entry.length || length < 0 || length > entry.length - at) {
             throw fail("something lies past the end of section $kind")
         }
-        val first = entry.offset + at
-        check(first, length.toLong())
-        return read(first, length)
+        check(entry.offset + at, length.toLong())
+        return entry.offset + at
     }
 
     /** A whole section of at most 2 GiB. */
@@ -174,8 +186,11 @@ public class MapBytes internal constructor(private val source: ByteSource, priva
         try {
             source.bytes(offset, length)
         } catch (e: IOException) {
-            throw MapFormatException("$name cannot be read: ${e.message}", "check the file or the connection", e)
+            throw unreadable(e)
         }
+
+    private fun unreadable(e: IOException) =
+        MapFormatException("$name cannot be read: ${e.message}", "check the file or the connection", e)
 
     internal companion object {
         const val HEADER = 64

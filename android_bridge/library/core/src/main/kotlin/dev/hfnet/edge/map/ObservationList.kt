@@ -1,14 +1,75 @@
 package dev.hfnet.edge.map
 
-import java.nio.ByteBuffer
+import dev.hfnet.edge.Memory
 
 /** Lists of observed landmarks, Elias-Fano codes (SPEC, section 7). */
 internal object ObservationList {
-    /** Landmarks, rising. Throws [dev.hfnet.edge.MapFormatException]: another list than a writer may write. */
-    fun decode(bytes: ByteBuffer, landmarkCount: Long, file: MapBytes): IntArray {
-        val end = bytes.limit()
-        if (end == 0) return IntArray(0)
+    /**
+     * How many landmarks there are, which are put into the array of this [name] in [memory] from [start] on, rising.
+     * Throws [dev.hfnet.edge.MapFormatException]: another list than a writer may write.
+     *
+     * @param bytes the list, [end] of them.
+     */
+    fun decode(
+        bytes: ByteArray, end: Int, landmarkCount: Long, file: MapBytes, memory: Memory, name: String, start: Int,
+    ): Int {
+        if (end == 0) return 0
+        val read = Reader(bytes, end, file)
+        val n = read.varint()
+        val t = read.varint()
+        val rest = end - read.at
+        read.require(t in 1..n && n <= 256 * t && t <= rest && n <= 8L * rest)
+        val k = 63 - java.lang.Long.numberOfLeadingZeros(256 * t / n) // at most 8
+        val h = (256 * t - 1) shr k
+        val tiles = memory.ints("observed: tiles", t.toInt())
         val tileCount = (landmarkCount + 255) / 256
+        var tile = -1L
+        for (r in 0 until t.toInt()) {
+            tile += read.varint() + 1
+            read.require(tile < tileCount)
+            tiles[r] = tile.toInt()
+        }
+        val low = read.at
+        val high = low + (n * k + 7) / 8
+        read.require(high + (n + h + 7) / 8 == end.toLong())
+        val out = memory.ints(name, Math.addExact(start, n.toInt()))
+        val bits = n + h
+        val first = high.toInt()
+        val mask = (1 shl k) - 1
+        var place = 0L
+        var last = -1L
+        var seen = -1 // tiles up to here have a landmark
+        for (i in 0 until n.toInt()) {
+            while (true) {
+                read.require(place < bits)
+                if (bit(bytes, first, place) == 1) break
+                place++
+            }
+            val at = i.toLong() * k
+            val from = low + (at shr 3).toInt()
+            val after = if (from + 1 < end) bytes[from + 1].toInt() and 0xff else 0
+            val two = (bytes[from].toInt() and 0xff) or (after shl 8)
+            val local = ((place - i) shl k) or ((two shr (at and 7).toInt()) and mask).toLong()
+            place++
+            read.require(local > last && local < 256 * t)
+            last = local
+            val rank = (local shr 8).toInt()
+            read.require(rank <= seen + 1) // no tile without a landmark
+            seen = rank
+            val landmark = 256L * tiles[rank] + (local and 255)
+            read.require(landmark < landmarkCount)
+            out[start + i] = landmark.toInt()
+        }
+        read.require(seen == t.toInt() - 1)
+        for (j in place until 8 * (end - high)) read.require(bit(bytes, first, j) == 0)
+        for (j in n * k until 8 * (high - low)) read.require(bit(bytes, low, j) == 0)
+        return n.toInt()
+    }
+
+    private fun bit(bytes: ByteArray, start: Int, j: Long): Int =
+        bytes[start + (j shr 3).toInt()].toInt() shr (j and 7).toInt() and 1
+
+    private class Reader(private val bytes: ByteArray, private val end: Int, private val file: MapBytes) {
         var at = 0
 
         fun require(condition: Boolean) {
@@ -19,7 +80,7 @@ internal object ObservationList {
             var value = 0L
             for (i in 0 until 5) {
                 require(at < end)
-                val byte = bytes.get(at++).toInt() and 0xff
+                val byte = bytes[at++].toInt() and 0xff
                 value = value or ((byte and 0x7f).toLong() shl 7 * i)
                 if (byte < 0x80) {
                     require(i == 0 || byte != 0) // in as few bytes as possible
@@ -29,51 +90,5 @@ internal object ObservationList {
             }
             throw file.fail("a list of observed landmarks is damaged")
         }
-
-        val n = varint()
-        val t = varint()
-        require(t in 1..n && n <= 256 * t && t <= end - at && n <= 8L * (end - at))
-        val k = 63 - java.lang.Long.numberOfLeadingZeros(256 * t / n)
-        val h = (256 * t - 1) shr k
-        val tiles = IntArray(t.toInt())
-        var tile = -1L
-        for (r in tiles.indices) {
-            tile += varint() + 1
-            require(tile < tileCount)
-            tiles[r] = tile.toInt()
-        }
-        val low = at
-        val high = low + (n * k + 7) / 8
-        require(high + (n + h + 7) / 8 == end.toLong())
-        val bits = n + h
-
-        fun bit(start: Long, j: Long): Int = bytes.get((start + (j shr 3)).toInt()).toInt() shr (j and 7).toInt() and 1
-
-        val out = IntArray(n.toInt())
-        val seen = BooleanArray(tiles.size)
-        var place = 0L
-        var last = -1L
-        for (i in out.indices) {
-            while (true) {
-                require(place < bits)
-                if (bit(high, place) == 1) break
-                place++
-            }
-            var rest = 0L
-            for (j in 0 until k) rest = rest or (bit(low.toLong(), i.toLong() * k + j).toLong() shl j)
-            val local = ((place - i) shl k) or rest
-            place++
-            require(local > last && local < 256 * t)
-            last = local
-            val rank = (local shr 8).toInt()
-            seen[rank] = true
-            val landmark = 256L * tiles[rank] + (local and 255)
-            require(landmark < landmarkCount)
-            out[i] = landmark.toInt()
-        }
-        for (j in place until 8 * (end - high)) require(bit(high, j) == 0)
-        for (j in n * k until 8 * (high - low)) require(bit(low.toLong(), j) == 0)
-        require(seen.all { it }) // no tile without a landmark
-        return out
     }
 }

@@ -1,7 +1,9 @@
 package dev.hfnet.edge.search
 
+import dev.hfnet.edge.Memory
 import dev.hfnet.edge.image.Keypoints
 import dev.hfnet.edge.image.Output
+import dev.hfnet.edge.map.Columns
 import dev.hfnet.edge.map.dot
 
 /** Rows of the landmarks that were found, rising, and where: x and y one after the other, pixels of the network's input. */
@@ -34,12 +36,17 @@ public object DenseSearch {
         val allowed = 1 + (FEW * h * w).toInt()
         val similar = IntArray(n)
         val kept = ArrayList<One>()
+        val columns = Columns(Memory(), k)
+        columns.take(cells, k, 0, n)
+        val short = Columns.fits(cells, n, landmarks, landmarks.size / k, k)
         for (row in 0 until landmarks.size / k) {
             var best = 0
-            for (cell in 0 until n) {
-                similar[cell] = dot(cells, cell * k, landmarks, row * k, k)
-                if (similar[cell] > similar[best]) best = cell
+            if (short) {
+                columns.products(landmarks, row * k, similar)
+            } else {
+                for (cell in 0 until n) similar[cell] = dot(cells, cell * k, landmarks, row * k, k)
             }
+            for (cell in 0 until n) if (similar[cell] > similar[best]) best = cell
             val top = similar[best]
             if (top <= 0) continue
             val least = top.toLong() * ALIKE_PERCENT / 100

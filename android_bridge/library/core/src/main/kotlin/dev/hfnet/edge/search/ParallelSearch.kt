@@ -1,5 +1,6 @@
 package dev.hfnet.edge.search
 
+import dev.hfnet.edge.Memory
 import dev.hfnet.edge.map.LocalizationMap
 
 /**
@@ -7,10 +8,15 @@ import dev.hfnet.edge.map.LocalizationMap
  * that the prior frames observe.
  */
 public object ParallelSearch {
+    private const val SEEN = "parallel: seen"
+
     /** The landmarks that some reference images observe, rising. */
     @JvmStatic
-    public fun seenBy(map: LocalizationMap, frames: IntArray): IntArray =
-        frames.flatMap { map.observed(it).asIterable() }.toSortedSet().toIntArray()
+    public fun seenBy(map: LocalizationMap, frames: IntArray): IntArray {
+        val memory = Memory()
+        val count = Seen(map, frames, 0, frames.size, memory).union(SEEN) { true }
+        return memory.ints(SEEN, count).copyOf(count)
+    }
 
     /**
      * Matches each keypoint among its candidates.
@@ -47,7 +53,7 @@ public object ParallelSearch {
                 }
             }
         }
-        return Matching.distinct(first, second, d1, d2)
+        return Matching.distinct(Nearest(first, second, d1, d2), map.landmarkCount, Memory()).own()
     }
 
     /** Whether a descriptor comes before another: nearer, or as near and of a lower landmark. */

@@ -1,6 +1,9 @@
 package dev.hfnet.edge.trust
 
 import dev.hfnet.edge.map.Calibration
+import dev.hfnet.edge.shell.Json
+import java.math.BigDecimal
+import java.math.RoundingMode
 import kotlin.math.ceil
 import kotlin.math.exp
 import kotlin.math.ln
@@ -27,7 +30,7 @@ public class Judge internal constructor(json: String) {
     private val precise: Sum
 
     init {
-        val data = Json(json).read() as Map<*, *>
+        val data = Json.read(json) as Map<*, *>
         right = Sum(data["right"] as Map<*, *>)
         precise = Sum(data["precise"] as Map<*, *>)
     }
@@ -41,7 +44,7 @@ public class Judge internal constructor(json: String) {
         evidence: Map<String, Double>,
         inTolerance: Map<String, Double>,
         calibration: Calibration,
-    ): Int = calibration.precise(precise.of(evidence + inTolerance))
+    ): Int = calibration.precise(precise.of(evidence, inTolerance))
 
     /**
      * Judges a pose.
@@ -59,7 +62,7 @@ public class Judge internal constructor(json: String) {
         var points = rightPoints(evidence, calibration)
         if (evidence.getValue("rival") >= EQUAL) points = min(points, pointsOf(0.5))
         val accepted = held && points >= enough
-        val alone = rightPoints(evidence + ALONE, calibration)
+        val alone = calibration.right(right.of(evidence, ALONE))
         val both = probability(points) * probability(precisePoints(evidence, inTolerance, calibration))
         return Verdict(
             if (held) millionths(both) else 0.0,
@@ -73,13 +76,18 @@ public class Judge internal constructor(json: String) {
         private val bias = (data["bias"] as Double).toInt()
         private val tables = (data["tables"] as List<*>).map { Table(it as Map<*, *>) }
 
-        fun of(values: Map<String, Double>): Int = bias + tables.sumOf { it.of(values.getValue(it.name)) }
+        /** Of values by name, where [first] has none. */
+        fun of(values: Map<String, Double>, first: Map<String, Double> = emptyMap()): Int {
+            var sum = bias
+            for (table in tables) sum += table.of(first[table.name] ?: values.getValue(table.name))
+            return sum
+        }
     }
 
     /** An edge belongs to the interval above it. */
     private class Table(data: Map<*, *>) {
         val name = data["name"] as String
-        private val edges = (data["edges"] as List<*>).map { it as Double }
+        private val edges = (data["edges"] as List<*>).map { it as Double }.toDoubleArray()
         private val points = (data["points"] as List<*>).map { (it as Double).toInt() }
 
         fun of(value: Double): Int = points[edges.count { it <= value }]
@@ -105,6 +113,8 @@ public class Judge internal constructor(json: String) {
 
         private fun pointsOf(probability: Double): Int = ceil(LOGIT * ln(probability / (1 - probability))).toInt()
 
-        private fun millionths(value: Double): Double = Math.rint(value * 1e6) / 1e6
+        /** To six digits as Python rounds: by the number's exact value, a half to the even one. */
+        internal fun millionths(value: Double): Double =
+            BigDecimal(value).setScale(6, RoundingMode.HALF_EVEN).toDouble()
     }
 }
