@@ -3,11 +3,12 @@
 # make test   style, types, tests
 # Both set themselves up; they need Python 3.11 or newer and make.
 
+MVN := mvn -B -f android_bridge/library/pom.xml
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow android devices golden lint docs dist schema benchmark clean
+.PHONY: demo test test-slow android android-api android-docs .java devices golden lint docs dist schema benchmark clean
 
 demo: .venv/.demo
 	rm -rf demo && mkdir demo
@@ -35,11 +36,26 @@ test: lint
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
 
-# The library for the JVM and Android: builds, tests against golden/ and maps/samples/, packs
-# android_bridge/library/core/target/hfnet-edge-core-0.1.0.jar. Wants JDK 17 and Maven.
-android:
+# The library for the JVM and Android: builds, tests against golden/ and maps/samples/, packs jars in
+# android_bridge/library/{core,desktop}/target, android_bridge/library/app/target/hfnet-edge.jar, which runs, and, as a
+# Maven repository, the AAR: android_bridge/library/android/target/repository. Wants JDK 17 and Maven.
+android: .java
+	$(MVN) -q clean package
+
+# After a change of its public API, on purpose: writes android_bridge/library/*/api/*.api.
+android-api: .java
+	$(MVN) -q package -Dtest=ApiTest -Dsurefire.failIfNoSpecifiedTests=false -Dhfnet.api=write
+
+# The reference of its API, in android_bridge/library/android/target/docs, and what of it nobody has documented.
+android-docs: .java
+	@mkdir -p android_bridge/library/target
+	$(MVN) -Pdocs package -Dmaven.test.skip=true > android_bridge/library/target/docs.log
+	sed -n 's/.*Undocumented: \(.*\) (JVM)/\1/p' android_bridge/library/target/docs.log | \
+	    grep -Ev '/(toString|equals|hashCode|close)/#' > android_bridge/library/target/undocumented.txt || true
+	@wc -l android_bridge/library/target/undocumented.txt
+
+.java:
 	@command -v mvn > /dev/null && command -v javac > /dev/null || { echo "make android wants JDK 17 and Maven" >&2; exit 1; }
-	mvn -q -B -f android_bridge/library/pom.xml clean package
 
 # What the tests of ARM and adb need beside qemu-user-static and adb of Debian: the arm64 root, adbd, a whole device.
 devices: .venv/.dev
