@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 from rich.table import Table
 
+from hfnet_device import jvm
 from hfnet_device.adb import READY, devices
 from hfnet_device.arm64 import CPUS, missing_tools, prepare, prepared
 from hfnet_device.debian import install_line
@@ -32,6 +35,19 @@ def prepare_arm64() -> None:
     wrote(root, "hfnet-parity run REF.bundle --model M.tflite --map M.hfmap --backend arm64")
 
 
+@main.command("prepare-jvm-arm64")
+@reports_errors
+def prepare_jvm_arm64() -> None:
+    """Make the arm64 root with Java that the backend jvm-arm64 runs: once, in the user's cache, without root rights.
+
+    Example:
+
+        hfnet-device prepare-jvm-arm64
+    """
+    root = jvm.prepare()
+    wrote(root, "hfnet-parity run REF.bundle --model M.tflite --map M.hfmap --backend jvm-arm64")
+
+
 @main.command("list")
 @reports_errors
 def list_backends() -> None:
@@ -46,6 +62,8 @@ def list_backends() -> None:
         table.add_column(column)
     table.add_row("host", "ready")
     table.add_row("arm64", _arm64_state())
+    table.add_row("jvm", _state(jvm.Jvm))
+    table.add_row("jvm-arm64", _state(jvm.prepared))
     try:
         there = devices()
     except BackendError as e:
@@ -57,6 +75,14 @@ def list_backends() -> None:
         if not there:
             table.add_row("adb", "no device is connected")
     show(table)
+
+
+def _state(open_it: Callable[[], object]) -> str:
+    try:
+        open_it()
+    except BackendError as e:
+        return str(e)
+    return "ready"
 
 
 def _arm64_state() -> str:

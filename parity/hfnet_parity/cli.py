@@ -150,8 +150,11 @@ def run_(
     ],
     map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The map that ships.")],
     backend: Annotated[
-        Literal["host", "arm64", "adb"],
-        typer.Option(help="arm64: emulated, with and without dot-product instructions. adb: a device."),
+        Literal["host", "arm64", "jvm", "jvm-arm64", "adb"],
+        typer.Option(
+            help="arm64: emulated, with and without dot-product instructions. jvm: the library for the JVM, on this "
+            "machine; jvm-arm64: emulated. adb: a device."
+        ),
     ] = "host",
     device: Annotated[str | None, typer.Option(metavar="SERIAL", help="With adb, where there are several.")] = None,
     device_python: Annotated[
