@@ -20,6 +20,7 @@ from hfnet_edge.image.exif_camera import camera_of, check_fov
 from hfnet_edge.image.frame import ANY
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map_cameras import OF_MAP, MapCameras
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.by_role import open_network
 from hfnet_edge.outcome import Outcome, result_text
@@ -61,7 +62,11 @@ def localize(
     report: Annotated[Path | None, typer.Option(metavar="F.jsonl", help="One JSON line per query.")] = None,
     image: Annotated[Path | None, typer.Option(metavar="ONE.jpg", help="One photo instead of a list.")] = None,
     camera: Annotated[
-        str | None, typer.Option(metavar='"PINHOLE w h fx fy cx cy"', help="The camera of --image; else by its EXIF.")
+        str | None,
+        typer.Option(
+            metavar='"PINHOLE w h fx fy cx cy"',
+            help="The camera of --image; else by its EXIF. of-map: that of the device which the map's photos are of.",
+        ),
     ] = None,
     fov: Annotated[
         float | None,
@@ -125,6 +130,8 @@ def localize(
 
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image phone.jpg --fov 65
 
+        hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image a.jpg --camera of-map
+
         hfnet-localize --map scene.hfmap --model hfnet_int8.tflite --image phone.jpg --fov 65 \\
             --rotation any --near "12,3,1.5,5"
 
@@ -158,6 +165,8 @@ def localize(
         raise InputError("--features come of images that were turned already", "leave --rotation and --gravity out")
     if video is None and (odometry is not None or annotated is not None):
         raise InputError("--odometry and --annotated are of a --video", "name it, or leave them out")
+    of_map = MapCameras.beside(map_) if camera == OF_MAP else None
+    stated_camera = None if camera is None or of_map is not None else Camera.parse(camera)
     if video is not None:
         if by_features or image is not None or queries is not None or camera is None or prior is not None:
             raise InputError(
@@ -169,7 +178,8 @@ def localize(
         config = LocalizationConfig(
             method, tolerance=Tolerance.parse(tolerance), max_wrong=parse_share("--max-wrong", max_wrong)
         )
-        _video(map_, networks, video, Camera.parse(camera), odometry, annotated, turn, output, report, threads, config)
+        of_video = stated_camera or of_map_of_video(of_map, video)
+        _video(map_, networks, video, of_video, odometry, annotated, turn, output, report, threads, config)
         return
     if (image is None) == (queries is None):
         raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
@@ -178,23 +188,26 @@ def localize(
             raise InputError("--image needs no --images", "leave it out")
         if not os.path.isfile(image):
             raise ImageError(f"there is no image {image}", "check --image")
-        todo: list[tuple[str, Camera | None]] = [(image.name, None if camera is None else Camera.parse(camera))]
+        todo: list[tuple[str, Camera | None]] = [(image.name, stated_camera)]
         folder = image.parent
     else:
-        if (images is None and not by_features) or output is None or camera is not None:
+        if (images is None and not by_features) or output is None or stated_camera is not None:
             raise InputError(
-                "--queries needs --images and -o, without --camera",
+                "--queries needs --images and -o, without --camera, unless that is of-map",
                 "give the folder of the queries and the file for the poses",
             )
         if images is not None and not os.path.isdir(images):
             raise InputError(f"there is no folder {images}", "check --images")
         todo, folder = read_photos(queries or Path()), images or Path()
-    unknown = [name for name, one_camera in todo if one_camera is None]
+    unknown = [name for name, one_camera in todo if one_camera is None and of_map is None]
     check_fov(fov)
     if fov is not None and not unknown:
         raise InputError("--fov is for photos without a camera, and all have one", "leave it out")
-    if unknown and by_features:
-        raise InputError(f"{unknown[0]} has no camera, and --features has no EXIF", "add it to its line in --queries")
+    if by_features and (unknown or of_map is not None):
+        raise InputError(
+            f"{(unknown or [todo[0][0]])[0]} has no camera, and --features has no EXIF",
+            "add it to its line in --queries",
+        )
     config = LocalizationConfig(
         method,
         tolerance=Tolerance.parse(tolerance),
@@ -216,7 +229,7 @@ def localize(
     opened = [open_network(file, threads) for file in networks]
     localizers: dict[bool, Localizer | HlocLocalizer] = {}  # by whether the focal length is to be found
     place: Path | LocalizationMap = map_
-    for seek in sorted({refine_focal or one_camera is None for _, one_camera in todo}):
+    for seek in sorted({refine_focal or (one_camera is None and of_map is None) for _, one_camera in todo}):
         seeking = replace(config, refine_focal=seek)
         if features is not None and global_features is not None:
             localizers[seek] = HlocLocalizer(place, features, global_features, seeking)
@@ -244,13 +257,14 @@ def localize(
             for done, (name, one_camera) in enumerate(todo):
                 bar("localizing", done, len(todo))
                 try:
-                    stated = camera_of(folder / name, fov) if one_camera is None else one_camera
-                    result = pose_of(name, stated, refine_focal or one_camera is None)
+                    guessed = one_camera is None and of_map is None
+                    stated = one_camera or (of_map.of(folder / name) if of_map else camera_of(folder / name, fov))
+                    result = pose_of(name, stated, refine_focal or guessed)
                 except FAILURES as e:  # one query's failure is not the others'
                     outcome.failed.append(typed(e))
                     write_report(json.dumps(failure_line(name, outcome.failed[-1])))
                     continue
-                outcome.add(result, stated, guessed=one_camera is None)
+                outcome.add(result, stated, guessed)
                 write_pose(*() if result.pose is None else (pose_line(name, result.pose),))
                 write_report(json.dumps(report_line(name, result, image_names, stated), allow_nan=False))
                 if name in drawn:
@@ -304,6 +318,15 @@ def rotation_of(text: str | None) -> int | str | None:
     if text not in ("0", "90", "180", "270"):
         raise InputError(f"--rotation is {text!r}", "give 0, 90, 180, 270 or any")
     return int(text)
+
+
+def of_map_of_video(of_map: MapCameras | None, video: Path) -> Camera:
+    """The map's camera for frames of a video. Raises InputError, CameraError, ImageError."""
+    from hfnet_edge.video import frames_of
+
+    assert of_map is not None
+    _, frame = next(frames_of(video))
+    return of_map.of_size(frame.shape[1], frame.shape[0], str(video))
 
 
 def _video(

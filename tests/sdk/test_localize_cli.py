@@ -447,6 +447,21 @@ def test_lines_of_a_name_alone_in_a_list(here):
     assert result.exit_code == 0 and "2 cameras were guessed" in result.stdout
 
 
+def test_the_cameras_beside_a_map_are_those_of_its_device(here):
+    refused = alone(here, "a.png", camera="of-map")
+    assert refused.exit_code == 2 and "the map has no cameras beside it" in refused.stderr
+    (here / "m.cameras.txt").write_text(f"PINHOLE 128 96 60 60 32 24\n{CAMERA}  # 3 of 4 photos, Phone\n")
+    result = alone(here, "a.png", camera="of-map")
+    assert result.exit_code == 0 and "guessed" not in result.stdout
+    assert [config.refine_focal for config in Localizer.opened] == [False]
+    words = arguments(here, "a.png", "b.png", more=("--camera", "of-map"))
+    (here / "q.txt").write_text(f"a.png {CAMERA}\nb.png\nother.png\n")
+    Image.new("RGB", (65, 48)).save(here / "photos/other.png")
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert result.exit_code == 2 and "other.png is 65x48, and the map's cameras are 128x96, 64x48" in result.stderr
+    assert list(read_poses(here / "poses.txt")) == ["a.png", "b.png"]
+
+
 # --- the picture
 
 
