@@ -301,7 +301,8 @@ def test_one_bad_photo_does_not_lose_the_others(square, tmp_path):
         (("hfnet-export", "--input-size", "481x640", "-o", "x.tflite"), "481"),
         (("hfnet-export", "--global-dim", "9999", "-o", "x.tflite"), "9999"),
         (("hfnet-export", "net.keras", "-o", "x.tflite"), "net.keras"),
-        (("hfnet-map", "build"), "--images"),
+        (("hfnet-map", "build"), "--model"),
+        (("hfnet-map", "build", "--model", "m.tflite", "-o", "x.hfmap"), "--images"),
         (("hfnet-localize", "--map", "a", "--model", "b", "--threads", "100000", "--image", "c"), "--threads"),
         (
             ("hfnet-distill", "--images", "nowhere", "--local-teacher", "a", "--global-teacher", "b", "-o", "r"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,14 +15,15 @@ from hfnet_edge.errors import ImageError, InputError, OutputError
 from hfnet_edge.map.codecs import CodecName
 from hfnet_edge.map.container import Section
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map_cameras import copy_cameras
 from hfnet_edge.shell.command_files import CommandFiles
 from hfnet_edge.shell.console import command, progress, reports_errors, run, size_text, wrote
 from hfnet_edge.shell.extras import needs
 from hfnet_edge.shell.lists import find_images, read_names
-from hfnet_edge.shell.printing import printable
 from hfnet_edge.shell.quiet import quiet
 from hfnet_edge.shell.tables import show
 from hfnet_edge.shell.writing import atomic_folder, check_writable
+from hfnet_maps.build.choices import BuildMethod, Mapper
 from hfnet_maps.build.reference import model_files
 from hfnet_maps.evaluation.png import check_png
 from hfnet_maps.pack.choice_table import choice_table, tell_choice
@@ -42,19 +42,9 @@ main = typer.Typer(
 # The heavy imports (pycolmap, LiteRT, matplotlib) wait until the options have been checked.
 
 
-class BuildMethod(StrEnum):
-    """What the map is for."""
-
-    HIERARCHICAL = "hierarchical"
-    PARALLEL = "parallel"
-    SPARSE_TO_DENSE = "sparse-to-dense"
-
-
 @main.command()
 @reports_errors
 def build(
-    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reference images.")],
-    reference: Annotated[Path, typer.Option(metavar="COLMAP_MODEL", help="Folder with their cameras and poses.")],
     model: Annotated[
         list[Path],
         typer.Option(
@@ -62,9 +52,22 @@ def build(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="scene.hfmap", help="The map.")],
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the reference images.")] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(metavar="V.mp4", help="In its place: a video, whose sharp and distinct frames are kept."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="COLMAP_MODEL", help="Folder with their cameras and poses; default: both are found from the photos."
+        ),
+    ] = None,
     list_: Annotated[
         Path | None,
-        typer.Option("--list", metavar="map.txt", help="Images to map, one name a line; default: all of --reference."),
+        typer.Option(
+            "--list", metavar="map.txt", help="Images to map, one name a line; default: all of --reference, or all."
+        ),
     ] = None,
     method: Annotated[
         BuildMethod,
@@ -76,10 +79,46 @@ def build(
     refine_poses: Annotated[
         bool, typer.Option("--refine-poses", help="Adjust poses that are only about right, such as a device's own.")
     ] = False,
+    mapper: Annotated[
+        Mapper | None, typer.Option(help="Of COLMAP, to find poses from photos alone; default: incremental.")
+    ] = None,
+    align: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gps|FILE",
+            help="Frame and scale of a map from photos: by GPS in EXIF, a .csv of name,x,y,z of cameras, a device's "
+            "poses (transforms.json), or a trajectory (TUM).",
+        ),
+    ] = None,
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            metavar='"a.jpg:x,y b.jpg:x,y 1.20m"',
+            help="In its place: a measured distance between two marked points.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Processes of a build from photos; the map is the same.", min=1, max=64)
+    ] = 1,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="F.png", help="Draw cameras and landmarks from above.")
+    ] = None,
 ) -> None:
-    """Build a map from images with known poses.
+    """Build a map from photos, or from images with known poses.
+
+    From photos, COLMAP's model, features and matches (hloc's layout) go into scene_sfm beside scene.hfmap, and the
+    cameras into scene.cameras.txt. Stopped, the same command goes on.
 
     Examples:
+
+        hfnet-map build --images photos --model hfnet_int8.tflite -o scene.hfmap --picture above.png
+
+        hfnet-map build --video walk.mp4 --model hfnet_int8.tflite -o scene.hfmap
+
+        hfnet-map build --images photos --model hfnet_int8.tflite --align gps -o scene.hfmap
+
+        hfnet-map build --images photos --model hfnet_int8.tflite --distance "a.jpg:120,300 b.jpg:500,310 1.20m" \\
+            -o scene.hfmap
 
         hfnet-map build --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
 
@@ -89,63 +128,38 @@ def build(
         hfnet-map build --method sparse-to-dense --model hfnet_int8.tflite \\
             --images photos --reference sparse/0 --list map.txt -o scene.hfmap
     """
-    if not os.path.isdir(images):
+    if (images is None) == (video is None):
+        raise InputError("there is nothing to build from, or too much", "give either --images or --video")
+    if video is not None and (reference is not None or list_ is not None):
+        raise InputError("--reference and --list are of --images", "leave them out with --video")
+    if images is not None and not os.path.isdir(images):
         raise InputError(f"there is no folder {images}", "check --images")
-    needs("maps", "pycolmap")
-    names = _reference_images(reference, images) if list_ is None else read_names(list_)
-    inputs = (list_, *model, *model_files(reference), *(images / name for name in names))
-    CommandFiles(*inputs).writes(output)
-    import numpy as np
-
-    from hfnet_edge.networks.by_role import Networks
-    from hfnet_maps.build.builder import build_map
-    from hfnet_maps.pack.writer import built_sections, write_map
-
-    networks = Networks(*model)
-    if (method is BuildMethod.PARALLEL) != (networks.patches is not None):
+    if reference is None and refine_poses:
+        raise InputError("--refine-poses is of a --reference", "leave it out: poses from photos need none")
+    if reference is not None and (mapper is not None or align is not None or distance is not None):
         raise InputError(
-            "--method parallel and a patch network go together",
-            "give both, the network of `hfnet-export crbnet` with another --model; or neither",
+            "--mapper, --align and --distance are for poses from photos, and --reference gives poses",
+            "leave one of them out",
         )
-    with progress() as report:
-        dense = method is BuildMethod.SPARSE_TO_DENSE
-        source, built = build_map(images, reference, names, networks, report, refine_poses, dense)
-        sections = built_sections(source, report)
-    write_map(sections, output)
-    table = Table(title="What came of it", title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("reference images", f"{built.images}")
-    table.add_row("keypoints", f"{built.keypoints}")
-    table.add_row("image pairs matched, agreeing with the poses", f"{built.pairs_tried}, {built.pairs_verified}")
-    table.add_row("verified matches", f"{built.matches}")
-    table.add_row("landmarks", f"{built.landmarks}")
-    table.add_row("observations", f"{built.observations}, {built.mean_track_length:.1f} per landmark")
-    table.add_row("median reprojection error", f"{built.median_error:.2f} network pixels")
-    if not np.isnan(built.agreement):
-        table.add_row("matches within a pixel of the given poses", f"{100 * built.agreement:.0f} %")
-    if (refined := built.refinement) is not None:
-        for what, values, unit in (("moved", refined.moved, ""), ("turned", refined.turned, " degrees")):
-            table.add_row(f"poses {what} by, median, most", f"{np.median(values):.3g}, {values.max():.3g}{unit}")
-        errors = f"{refined.error_before:.2f}, {refined.error_after:.2f} network pixels"
-        table.add_row("median reprojection error with the given poses, the refined", errors)
-    table.add_row("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in built.seconds.items()))
-    show(table)
-    if built.contradicted and refined is None:
-        print(
-            f"the poses contradict the matches: of those that fit one geometry of their two images only "
-            f"{100 * built.agreement:.0f} % are within a pixel of them; "
-            "where these are a device's own, build with --refine-poses"
-        )
-    seeing = set(source.images.tolist())
-    blind = [name for i, name in enumerate(source.names) if i not in seeing]
-    if blind:
-        first = printable(blind[0])
-        print(f"{len(blind)} images see no landmark, first {first}: is the pose wrong, or nothing shared?")
-    if method is BuildMethod.PARALLEL:
-        wrote(output, _localize(output, model, _method(sections)))
-    else:
-        wrote(output, _pack(output))
+    if align is not None and distance is not None:
+        raise InputError("--align and --distance both give the scale", "leave one of them out")
+    needs("maps", "pycolmap")
+    if reference is None:
+        needs("maps", "h5py")
+    from hfnet_maps.build.placement import Distance
+    from hfnet_maps.build_cli import build_from_photos, build_with_poses
+
+    def then(map_: Path, sections: Collection[int]) -> str:
+        return _localize(map_, model, _method(sections)) if method is BuildMethod.PARALLEL else _pack(map_)
+
+    names = None if list_ is None else read_names(list_)
+    if reference is None or images is None:
+        way = mapper or Mapper.INCREMENTAL
+        measured = None if distance is None else Distance.parse(distance)
+        build_from_photos(images, video, names, list_, model, output, method, way, align, measured, picture, jobs, then)
+        return
+    names = names or _reference_images(reference, images)
+    build_with_poses(images, reference, names, list_, model, output, method, refine_poses, picture, then)
 
 
 def _reference_images(reference: Path, images: Path) -> list[str]:
@@ -240,6 +254,8 @@ def pack(
             ladder = Ladder(check_judged(place), codec)
         sections, choices = choose(place, size, codec, report, ladder)
         write_map(sections, output)
+        if source is not None:
+            copy_cameras(source, output)
         frontier = [] if curve is None else trace_curve(place, codec, report, ladder)
     chosen = choices[0]
     if place.networks.of_patches and Section.RANDOM_TREES not in sections:
@@ -436,6 +452,7 @@ def georeference(
     )
     known = [kind for kind in Section if kind in place.file.sections and kind != Section.CHECKSUMS]
     write_map({**{kind: place.file.bytes(kind) for kind in known}, **earth.sections()}, output)
+    copy_cameras(map_, output)
     wrote(output)
 
 

@@ -100,14 +100,7 @@ def build_map(
         ImageError: an image is missing or does not decode.
     """
     networks = Networks.of(networks)
-    image, patches = networks.image, networks.patches
-    if patches is not None and patches.description.local_dim > MAX_DIMS:
-        raise InputError(
-            f"{patches.path} describes patches by {patches.description.local_dim} numbers",
-            f"random trees take {MAX_DIMS} at most",
-        )
-    if dense:
-        _ = networks[HYPERCOLUMN_ROLE]  # raises
+    check_networks(networks, dense)
     model_of_place = read_reference(reference)
     repeated = {name for name in names if list(names).count(name) > 1}
     if repeated:
@@ -118,19 +111,47 @@ def build_map(
     seconds: dict[str, float] = {}
     features = []
     hypercolumns: list[np.ndarray] = []  # of each image, row by row of its keypoints
-    with _timed(seconds, "extract"):
+    with timed(seconds, "extract"):
         for i, (name, camera) in enumerate(zip(names, cameras, strict=True)):
             progress("extract", i, len(names))
-            found = extract(networks, load_photo(images / name, image.description.input_size, camera))
-            if dense and found.hypercolumns is not None:
-                hypercolumns.append(found.hypercolumns.at(found.keypoints))
-            features.append(replace(found, hypercolumns=None))
+            found, dense_ones = features_of(images / name, camera, networks, dense)
+            features.append(found)
+            if dense_ones is not None:
+                hypercolumns.append(dense_ones)
         progress("extract", len(names), len(names))
-    local, global_ = (patches or image).description, (networks.retrieval or image).description
-    retrieval = None if global_ is local else global_
+    local, retrieval = described_by(networks)
     return map_from_features(
         names, cameras, poses, features, local, progress, seconds, retrieval, refine, hypercolumns or None
     )
+
+
+def check_networks(networks: Networks, dense: bool) -> None:
+    """Raises InputError, MismatchError: what a map is not built with."""
+    patches = networks.patches
+    if patches is not None and patches.description.local_dim > MAX_DIMS:
+        raise InputError(
+            f"{patches.path} describes patches by {patches.description.local_dim} numbers",
+            f"random trees take {MAX_DIMS} at most",
+        )
+    if dense:
+        _ = networks[HYPERCOLUMN_ROLE]  # raises
+
+
+def described_by(networks: Networks) -> tuple[Description, Description | None]:
+    """The network of the local descriptors, and the one of the global descriptors where that is another."""
+    local, global_ = (
+        (networks.patches or networks.image).description,
+        (networks.retrieval or networks.image).description,
+    )
+    return local, None if global_ is local else global_
+
+
+def features_of(path: Path, camera: Camera, networks: Networks, dense: bool) -> tuple[Features, np.ndarray | None]:
+    """Of an image, and the hypercolumns at its keypoints (N, H) int8, if they are wanted. Raises ImageError,
+    CameraError."""
+    found = extract(networks, load_photo(path, networks.image.description.input_size, camera))
+    dense_ones = found.hypercolumns.at(found.keypoints) if dense and found.hypercolumns is not None else None
+    return replace(found, hypercolumns=None), dense_ones
 
 
 def map_from_features(
@@ -144,6 +165,7 @@ def map_from_features(
     retrieval: Description | None = None,
     refine: bool = False,
     hypercolumns: Sequence[np.ndarray] | None = None,
+    known: Matches | None = None,
 ) -> tuple[BuiltMap, BuildReport]:
     """The same from features of any kind that is int8; M images.
 
@@ -154,6 +176,7 @@ def map_from_features(
         retrieval: of the network that made the global descriptors, where that is another.
         refine: adjust the poses as well.
         hypercolumns: (N, H) int8 at the keypoints of each image.
+        known: matches of pairs that need not be matched again.
 
     Raises:
         InputError: nothing can be triangulated. The message says at which stage the matches went.
@@ -162,7 +185,7 @@ def map_from_features(
     if len(names) < 2:
         raise InputError(f"{len(names)} image cannot be triangulated", "list at least two reference images")
     views = [make_view(c, p, f) for c, p, f in zip(cameras, poses, features, strict=True)]
-    with _timed(seconds, "match"):
+    with timed(seconds, "match"):
         pairs = select_pairs(poses, np.stack([f.global_descriptor for f in features]))
         if not pairs:
             raise InputError(
@@ -171,12 +194,15 @@ def map_from_features(
         matches: Matches = {}
         for k, (i, j) in enumerate(pairs):
             progress("match", k, len(pairs))
-            matches[i, j] = match_descriptors(features[i].descriptors, features[j].descriptors)
+            if known is not None and (i, j) in known:
+                matches[i, j] = known[i, j]
+            else:
+                matches[i, j] = match_descriptors(features[i].descriptors, features[j].descriptors)
         progress("match", len(pairs), len(pairs))
         agreeing = agreement(views, matches)
     refinement = None
     if refine:
-        with _timed(seconds, "refine poses"):
+        with timed(seconds, "refine poses"):
             refinement = refine_poses(views, matches, progress)
         poses = refinement.poses
         views = [replace(view, pose=pose) for view, pose in zip(views, poses, strict=True)]
@@ -188,7 +214,7 @@ def map_from_features(
             "check that images, list and reference are of one place, and that the cameras stand apart; poses that are "
             "only about right are refined with --refine-poses",
         )
-    with _timed(seconds, "triangulate"):
+    with timed(seconds, "triangulate"):
         progress("triangulate", 0, 1)
         tracks = triangulate(views, verified)
         progress("triangulate", 1, 1)
@@ -256,7 +282,8 @@ def _of_landmarks(hypercolumns: Sequence[np.ndarray], tracks: Tracks) -> np.ndar
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds what a stage takes."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

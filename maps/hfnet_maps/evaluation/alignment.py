@@ -47,8 +47,7 @@ class Similarity:
 
 
 def align(found: Mapping[str, Pose], true: Mapping[str, Pose], queries: Sequence[str]) -> Similarity:
-    """The similarity that brings the camera centres of the queries that were found nearest to the true ones, by least
-    squares, in closed form (Umeyama, 1991).
+    """The similarity that brings the camera centres of the queries that were found nearest to the true ones.
 
     Raises:
         InputError: fewer than three poses, or cameras in a line, whose rotation about it nothing tells.
@@ -59,19 +58,29 @@ def align(found: Mapping[str, Pose], true: Mapping[str, Pose], queries: Sequence
             f"{len(names)} poses do not tell how the frames lie", "give three or more, or leave out --align"
         )
     source, target = (np.array([poses[name].center for name in names]) for poses in (found, true))
-    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
-    for what, centers, apart in (("found", source, a), ("true", target, b)):
-        length, width, _ = np.linalg.svd(apart, compute_uv=False)
-        if not width > max(FLAT * length, ROUNDING * np.abs(centers).max()):
+    for what, centers in (("found", source), ("true", target)):
+        if in_line(centers):
             raise InputError(
                 f"the {len(names)} {what} camera centres lie in a line or a point, which leaves the alignment open",
                 "give poses that lie apart, or leave out --align",
             )
+    return fitted(source, target)
+
+
+def in_line(points: np.ndarray) -> bool:
+    """Whether points (N, 3) lie in a line or a point, as good as."""
+    length, width, _ = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    return not width > max(FLAT * length, ROUNDING * np.abs(points).max())
+
+
+def fitted(source: np.ndarray, target: np.ndarray) -> Similarity:
+    """The similarity that brings points (N, 3) nearest to others, by least squares, in closed form (Umeyama, 1991)."""
+    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
     u, stretch, vt = np.linalg.svd(b.T @ a)
     sign = np.array([1.0, 1.0, np.linalg.det(u) * np.linalg.det(vt)])
     rotation = (u * sign) @ vt
     scale = float(stretch @ sign / np.square(a).sum())
-    return Similarity(scale, rotation, target.mean(axis=0) - scale * rotation @ source.mean(axis=0), len(names))
+    return Similarity(scale, rotation, target.mean(axis=0) - scale * rotation @ source.mean(axis=0), len(source))
 
 
 def differ_by_similarity(evaluation: Evaluation, found: Mapping[str, Pose], true: Mapping[str, Pose]) -> str | None:

@@ -46,20 +46,28 @@ class GroundPlane:
         return f"units along {right}; 0, 0 is at ({origin})", f"units along {up}"
 
 
-def ground_plane(poses: Sequence[Pose]) -> GroundPlane:
-    """The plane that people stand on, whatever the world's axes.
+def upright(poses: Sequence[Pose]) -> np.ndarray:
+    """(3,) unit: up in the world.
 
     Cameras are held level: their x axes are horizontal, and their y axes point down on average. Up is the direction
     least along the x axes, with a tenth of the weight on the mean y axis, which decides where all cameras look the same
-    way. Where a world axis is upright, the picture's axes are the other two; else the cameras spread most from left to
-    right.
+    way.
     """
     right = np.stack([p.rotation[0] for p in poses])
     down = np.mean([p.rotation[1] for p in poses], axis=0)
     down /= max(np.linalg.norm(down), 1e-9)
     along_x = right.T @ right / len(poses) + 0.1 * (np.eye(3) - np.outer(down, down))
     up = np.linalg.eigh(along_x)[1][:, 0]
-    up *= -1 if up @ down > 0 else 1
+    return up * (-1 if up @ down > 0 else 1)
+
+
+def ground_plane(poses: Sequence[Pose]) -> GroundPlane:
+    """The plane that people stand on, whatever the world's axes.
+
+    Where a world axis is upright, the picture's axes are the other two; else the cameras spread most from left to
+    right.
+    """
+    right, up = np.stack([p.rotation[0] for p in poses]), upright(poses)
     vertical = int(np.abs(up).argmax())
     if abs(up[vertical]) > np.cos(np.radians(LEVEL)):
         turn = 1 if up[vertical] > 0 else 2  # seen from below, the two others change places
