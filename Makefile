@@ -77,6 +77,9 @@ benchmark: .venv/.dev
 	$(BIN)/python benchmarks/trust.py
 	$(BIN)/python benchmarks/drawn_places.py
 	$(BIN)/python benchmarks/refine_poses.py
+	$(BIN)/python benchmarks/from_photos.py --model demo/hfnet_int8.tflite
+	$(BIN)/python benchmarks/video_map.py --model demo/hfnet_int8.tflite
+	$(BIN)/python benchmarks/resume.py --model demo/hfnet_int8.tflite
 	$(BIN)/python benchmarks/stress.py
 	$(BIN)/python benchmarks/live.py
 	$(BIN)/python benchmarks/features.py
