@@ -44,6 +44,7 @@ NARROWEST, WIDEST = 24.0, 64.0  # pixels of the network's input, about where a l
 LOST_DEPTH, LOST_DEGREES = 0.1, 5.0  # standard deviations of a pose that is not given any more
 FASTEST = 100.0  # metres between two frames: farther is a jump of the odometry, after which nothing is known
 
+STATE = ("_fix", "_others", "_missed", "_last", "_way", "_time")  # of a session, beside its window
 _HERE = Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
 
 
@@ -213,11 +214,24 @@ class Session:
         time: float | None = None,
     ) -> SessionPose:
         """As `localize`, of a frame that the localizer's method has looked at."""
-        cam_from_session = None if session_from_cam is None else session_from_cam.inverse
         self._check_time(time)
+        before = {name: getattr(self, name) for name in STATE}
+        window = list(self._window)
+        try:
+            return self._followed(query, camera, session_from_cam, clock or Clock(), time)
+        except BaseException:
+            vars(self).update(before)
+            self._window.clear()
+            self._window.extend(window)
+            raise
+
+    def _followed(
+        self, query: Query, camera: Camera, session_from_cam: Pose | None, clock: Clock, time: float | None
+    ) -> SessionPose:
+        cam_from_session = None if session_from_cam is None else session_from_cam.inverse
         self._time = self._time if time is None else time
         notes = self._move(cam_from_session)
-        clock, localizer, tracked = clock or Clock(), self.localizer, False
+        localizer, tracked = self.localizer, False
         here = cam_from_session or _HERE
         result = None
         if self._fix is not None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hfnet_edge.errors import InputError
+from hfnet_edge.errors import InputError, MapFormatError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.localizer import view_of
 from hfnet_edge.methods.method import LocalizationConfig, Query
@@ -200,6 +200,27 @@ def test_what_makes_no_sense_is_named_and_changes_nothing():
     assert r.tracked, "the session is as it was"
     far = session.localize_query(NOTHING, CAMERA, turn(0, 0, (1e5, 0, 0)), time=6.0)
     assert far.pose is None and "jumped" in far.notes[0]
+
+
+def test_a_map_that_is_damaged_under_a_frame_leaves_the_session_as_it_was(monkeypatch):
+    p = place(offset=OFFSET)
+    session, poses = Session(opened(p)), walk(4)
+    steps = motion(poses)
+    for i in range(2):
+        assert session.localize_query(query(p, poses[i]), CAMERA, steps[i], time=i).status is Status.LOCALIZED
+
+    def damaged(*_):
+        raise MapFormatError("the map is damaged", "copy it again")
+
+    with monkeypatch.context() as patch, pytest.raises(MapFormatError):
+        patch.setattr("hfnet_edge.session.track_query", damaged)
+        session.localize_query(query(p, poses[3]), CAMERA, steps[3], time=3)
+    alone = Session(opened(p))
+    for i in range(2):
+        alone.localize_query(query(p, poses[i]), CAMERA, steps[i], time=i)
+    found, expected = (one.localize_query(query(p, poses[2]), CAMERA, steps[2], time=2) for one in (session, alone))
+    assert found.way == expected.way and found.pose.translation == pytest.approx(expected.pose.translation, abs=0)
+    assert np.array_equal(found.covariance, expected.covariance) and found.tracked
 
 
 def test_the_camera_is_never_kept_waiting_and_the_latest_frame_wins():
