@@ -97,7 +97,10 @@ PROGRAMS = [
 ]  # fmt: skip
 WORKS = [
     *([program, "--help"] for program in PROGRAMS),
-    *(["hfnet-map", command, "--help"] for command in ("build", "pack", "merge", "verify", "inspect", "example")),
+    *(
+        ["hfnet-map", command, "--help"]
+        for command in ("build", "pack", "merge", "update", "verify", "inspect", "example")
+    ),
     *(["hfnet-parity", command, "--help"] for command in ("record", "run")),
     ["hfnet-map", "verify", "a.hfmap"],
     ["hfnet-map", "inspect", "a.hfmap"],

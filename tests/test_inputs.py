@@ -51,6 +51,7 @@ COMMANDS = {
         "pack --sfm {reference} --features {file} --global-features {file} --model {model} --budget 1MB -o {out}",
     ),
     "merge": (map_app, "merge {map} {map} -o {out}"),
+    "update": (map_app, "update {map} --images {folder} --list {list} --model {model} -o {out}"),
     "picture": (map_app, "inspect {map} --picture {picture}"),
     "verify": (map_app, "verify {map}"),
     "inspect": (map_app, "inspect {map}"),

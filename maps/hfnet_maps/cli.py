@@ -405,6 +405,50 @@ def merge(
 
 @main.command()
 @reports_errors
+def update(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE.hfmap", help="From `hfnet-map build`.")],
+    images: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the new photos; those whose names the map has are skipped.")
+    ],
+    model: Annotated[
+        list[Path],
+        typer.Option(metavar="M.tflite", help="The map's network; again for a patch or retrieval network."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The map with the new photos.")],
+    list_: Annotated[
+        Path | None,
+        typer.Option(
+            "--list", metavar="new.txt", help="Photos to take, one a line, with `MODEL width height params...` or not."
+        ),
+    ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar='"MODEL width height params..."',
+            help="Of photos without one in --list; of-map: of the device which the map's photos are of. "
+            "Default: that where there is one of the photo's size, else by EXIF.",
+        ),
+    ] = None,
+) -> None:
+    """Register new photos into a built map, whose own poses stay as they are.
+
+    Each new photo is localized in the map. Those that are found observe its landmarks, and between them new landmarks
+    are triangulated, with the poses as they are; then those that were not found are tried again.
+
+    Example:
+
+        hfnet-map update scene.hfmap --images new --model hfnet_int8.tflite -o scene2.hfmap
+    """
+    if not os.path.isdir(images):
+        raise InputError(f"there is no folder {images}", "check --images")
+    needs("maps", "pycolmap")
+    from hfnet_maps.update_cli import update_map
+
+    update_map(source, images, list_, camera, model, output, _pack(output))
+
+
+@main.command()
+@reports_errors
 def georeference(
     map_: Annotated[Path, typer.Argument(metavar="MAP.hfmap", help="Built or packed.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The map with its place.")],

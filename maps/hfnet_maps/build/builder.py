@@ -225,7 +225,7 @@ def map_from_features(
         )
     built = _to_built(names, cameras, poses, features, tracks, MapNetworks.of(description, retrieval))
     if hypercolumns is not None:
-        built = replace(built, hypercolumns=_of_landmarks(hypercolumns, tracks))
+        built = replace(built, hypercolumns=mean_hypercolumns(hypercolumns, tracks))
     return built, BuildReport(
         images=len(names),
         keypoints=sum(len(f.keypoints) for f in features),
@@ -272,7 +272,7 @@ def _to_built(names, cameras, poses, features, tracks: Tracks, networks: MapNetw
     )
 
 
-def _of_landmarks(hypercolumns: Sequence[np.ndarray], tracks: Tracks) -> np.ndarray:
+def mean_hypercolumns(hypercolumns: Sequence[np.ndarray], tracks: Tracks) -> np.ndarray:
     """(L, H) int8: the mean of each landmark's, at all keypoints that observe it."""
     sums = np.zeros((len(tracks.positions), hypercolumns[0].shape[1]), np.int64)
     for image, rows in enumerate(hypercolumns):
@@ -286,4 +286,4 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Adds what a stage takes."""
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -87,8 +87,7 @@ def find_photos(folder: Path, names: Sequence[str] | None = None) -> Photos:
     if not os.path.isdir(folder):
         raise InputError(f"there is no folder {folder}", "check --images")
     if names is None:
-        paths = (Path(at, name) for at, _, found in os.walk(folder) for name in found)
-        names = [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in ENDINGS]
+        names = photo_names(folder)
     else:
         find_images(folder, names, "images")
     kept: list[str] = []
@@ -120,6 +119,12 @@ def find_photos(folder: Path, names: Sequence[str] | None = None) -> Photos:
     return Photos(
         folder, tuple(kept), tuple(first), tuple(orientations), tuple(of_device.values()), tuple(device_of), left_out
     )
+
+
+def photo_names(folder: Path) -> list[str]:
+    """What photos of a folder and the folders in it are called, in order."""
+    paths = (Path(at, name) for at, _, found in os.walk(folder) for name in found)
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in ENDINGS)
 
 
 def _device(folder: Path, name: str) -> tuple[tuple, Device, int]:

@@ -67,9 +67,43 @@ def built_sections(source: BuiltMap | DescribedMap, progress: Report = silent) -
     return sections
 
 
-def _full_sections(source: MapContent) -> Sections:
+def added_sections(source: BuiltMap, before: LocalizationMap, progress: Report = silent) -> Sections:
+    """`built_sections` of a map whose first landmarks are all those of ``before``, in its order, and the others in
+    `added_order`. Those of whole tiles keep their positions bit for bit; see `added_order` for the last ones."""
+    sections = dict(_full_sections(source, before))
+    if source.networks.of_patches:
+        sections |= trees_of(source, progress)
+    return sections
+
+
+def added_order(before: LocalizationMap, positions: np.ndarray) -> np.ndarray:
+    """An order for landmarks that are added to a map: those that its last tile has room for, nearest to it first, then
+    the others so that neighbours share a tile.
+
+    Where so many do not lie in that tile it has to grow, and its old landmarks move by half a step of it at most.
+
+    Args:
+        positions: (L, 3) world.
+    """
+    rows = np.arange(len(positions))
+    room = -before.landmark_count % TILE_SIZE
+    if room:
+        tile = _tiles_of(before)[-1]
+        low = tile["origin"].astype(np.float64)
+        outside = positions - before.origin - low
+        outside = np.maximum(np.maximum(-outside, outside - 65535 * np.float64(tile["step"])), 0)
+        rows = np.argsort(np.linalg.norm(outside, axis=1), kind="stable")
+    rest = np.sort(rows[room:])
+    return np.concatenate([rows[:room], rest[spatial_order(positions[rest])]])
+
+
+def _tiles_of(map_: LocalizationMap) -> np.ndarray:
+    return map_.file.array(Section.TILES, TILE, -(-map_.landmark_count // TILE_SIZE))
+
+
+def _full_sections(source: MapContent, before: LocalizationMap | None = None) -> Sections:
     """`full_sections` of a source that is `in_file_order`."""
-    sections = dict(lay_out(source))
+    sections = dict(lay_out(source, before))
     if isinstance(source, BuiltMap):
         sections |= _keypoint_sections(source.keypoints)
     return sections
@@ -83,11 +117,12 @@ def trees_of(source: BuiltMap | DescribedMap, progress: Report = silent) -> Sect
     )
 
 
-def lay_out(content: MapContent) -> Sections:
+def lay_out(content: MapContent, before: LocalizationMap | None = None) -> Sections:
     """The sections that localization needs; not those for packing again.
 
     Args:
         content: its landmarks `in_file_order`.
+        before: a map that they were added to, see `added_sections`.
 
     Raises:
         InputError: the parts do not fit together.
@@ -95,8 +130,12 @@ def lay_out(content: MapContent) -> Sections:
     source = content.encoded()
     _check(source)
     poses = np.array([[*p.quaternion, *p.translation] for p in source.poses], POSE.base).reshape(-1, *POSE.shape)
-    origin = source.positions.mean(axis=0) if len(source.positions) else np.zeros(3)
-    tiles, positions = _positions(source, origin)
+    kept = np.zeros(0, TILE)
+    if before is not None and before.landmark_count:
+        origin, kept = before.origin, _tiles_of(before)
+    else:
+        origin = source.positions.mean(axis=0) if len(source.positions) else np.zeros(3)
+    tiles, positions = _positions(source, origin, kept)
     bits, counts = _counts(source.described, len(source.positions))
     codec = source.codec
     lists = [encode_list(source.landmarks[source.observed(image)]) for image in range(len(source.names))]
@@ -273,14 +312,25 @@ def spatial_order(positions: np.ndarray) -> np.ndarray:
     return order
 
 
-def _positions(source: PackedMap, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """TILES and LANDMARK_POSITIONS."""
+def _positions(source: PackedMap, origin: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """TILES and LANDMARK_POSITIONS.
+
+    Args:
+        kept: (K,) of the first tiles, used where they hold all their landmarks.
+    """
     local = source.positions - origin
     first_descriptor = np.searchsorted(source.described, np.arange(0, len(local), TILE_SIZE))
     tiles = np.zeros(-(-len(local) // TILE_SIZE), TILE)
     steps = np.zeros(len(local), POSITION)
     for i in range(len(tiles)):
         rows = slice(i * TILE_SIZE, (i + 1) * TILE_SIZE)
+        if i < len(kept):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a tile may be a point
+                at = np.rint((local[rows] - kept[i]["origin"].astype(np.float64)) / np.float64(kept[i]["step"]))
+            if ((at >= 0) & (at <= 65535)).all():
+                tiles[i] = kept[i]["origin"], kept[i]["step"], first_descriptor[i]
+                steps[rows] = at
+                continue
         low = local[rows].min(axis=0).astype(np.float32)
         low = np.where(low > local[rows].min(axis=0), np.nextafter(low, np.float32(-np.inf)), low)
         size = float((local[rows].max(axis=0) - low).max())
