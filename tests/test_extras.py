@@ -13,7 +13,7 @@ from hfnet_maps.pack.writer import full_sections, write_map
 from synthetic import place
 
 EXPORT = ["tensorflow", "keras", "ai_edge_quantizer", "onnx", "onnxruntime"]
-ALL = [*EXPORT, "pycolmap", "h5py", "matplotlib", "jinja2", "markupsafe"]
+ALL = [*EXPORT, "pycolmap", "h5py", "matplotlib", "jinja2", "markupsafe", "cryptography"]
 
 # Runs each case in a fork, so that what needs no extra is imported once.
 DRIVER = """
@@ -64,6 +64,8 @@ REFUSED = [
     ([*PACK[:2], *HLOC, *PACK[3:]], ["h5py"], "maps"),
     (["hfnet-map", "inspect", "a.hfmap", "--picture", "OUT.png"], ["matplotlib"], "maps"),
     (["hfnet-map", "example", "-o", "OUT"], ["pycolmap"], "maps"),
+    (["hfnet-map", "diff", "no.hfmap", "no2.hfmap", "--key", "no.pem", "-o", "OUT"], ["cryptography"], "signing"),
+    (["hfnet-map", "apply", "no.hfmap", "no.hfdelta", "--trust", "no.pem", "-o", "OUT"], ["cryptography"], "signing"),
     ([*EVAL, "--picture", "OUT.png"], ["matplotlib"], "maps"),
     ([*EVAL, "--report", "no.jsonl", "--reliability", "OUT.png"], ["matplotlib"], "maps"),
     ([*LOCALIZE, "--features", "no.h5", "--global-features", "no2.h5"], ["h5py"], "maps"),
@@ -99,13 +101,15 @@ WORKS = [
     *([program, "--help"] for program in PROGRAMS),
     *(
         ["hfnet-map", command, "--help"]
-        for command in ("build", "pack", "merge", "update", "verify", "inspect", "example")
+        for command in ("build", "pack", "merge", "update", "diff", "apply", "verify", "inspect", "example")
     ),
     *(["hfnet-parity", command, "--help"] for command in ("record", "run")),
     ["hfnet-map", "verify", "a.hfmap"],
     ["hfnet-map", "inspect", "a.hfmap"],
     ["hfnet-map", "pack", "a.hfmap", "--budget", "20kB", "-o", "packed.hfmap"],
     ["hfnet-map", "merge", "a.hfmap", "b.hfmap", "-o", "merged.hfmap"],
+    ["hfnet-map", "diff", "a.hfmap", "b.hfmap", "-o", "b.hfdelta"],
+    ["hfnet-map", "apply", "a.hfmap", "b.hfdelta", "-o", "b_too.hfmap"],
     ["hfnet-device", "list"],
 ]
 
@@ -159,4 +163,4 @@ def test_what_needs_no_extra_works_without(ran, typed):
 
 
 def test_nothing_is_left_behind(ran):
-    assert ran[1] == {"packed.hfmap", "merged.hfmap"}
+    assert ran[1] == {"packed.hfmap", "merged.hfmap", "b.hfdelta", "b_too.hfmap"}

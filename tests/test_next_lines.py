@@ -108,6 +108,15 @@ def test_of_what_looks_into_a_map(shell, kit):
     shell.then(line, "hfnet-localize")
 
 
+def test_of_what_changed(shell):
+    for images in (3, 4):
+        write_map(full_sections(synthetic_place(images=images, landmarks=100).source()), f"{images} images.hfmap")
+    line = shell("hfnet-map", "diff", "3 images.hfmap", "4 images.hfmap", "-o", "what changed.hfdelta")
+    line = shell.then(line, "hfnet-map apply")
+    assert Path("3 images_new.hfmap").read_bytes() == Path("4 images.hfmap").read_bytes()
+    shell.then(line, "hfnet-map inspect")
+
+
 def test_of_the_merge(shell):
     for name in "ab":
         source = synthetic_place(seed=ord(name), images=3, landmarks=100).source()

@@ -22,7 +22,7 @@ from hfnet_edge.shell.extras import needs
 from hfnet_edge.shell.lists import find_images, read_names
 from hfnet_edge.shell.quiet import quiet
 from hfnet_edge.shell.tables import show
-from hfnet_edge.shell.writing import atomic_folder, check_writable
+from hfnet_edge.shell.writing import atomic_folder, atomic_write, check_writable
 from hfnet_maps.build.choices import BuildMethod, Mapper
 from hfnet_maps.build.reference import model_files
 from hfnet_maps.evaluation.png import check_png
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hfnet_maps.content import MapNetworks
 
 WORST = 5  # fixes that are shown
+LITTLE = 0.8  # of a map's size: a larger delta is not worth its trouble
 main = typer.Typer(
     help="Build maps for localization on the device, pack them, and look into them.",
     no_args_is_help=True,
@@ -498,6 +499,72 @@ def georeference(
     write_map({**{kind: place.file.bytes(kind) for kind in known}, **earth.sections()}, output)
     copy_cameras(map_, output)
     wrote(output)
+
+
+@main.command()
+@reports_errors
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD.hfmap", help="The map that devices have.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW.hfmap", help="The map that they shall have.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfdelta", help="What changed.")],
+    key: Annotated[
+        Path | None, typer.Option(metavar="private.pem", help="Sign it with an Ed25519 key; default: unsigned.")
+    ] = None,
+) -> None:
+    """Make what turns one map into another, so that a device downloads what changed.
+
+    Examples:
+
+        hfnet-map diff old.hfmap new.hfmap -o place.hfdelta
+
+        hfnet-map diff old.hfmap new.hfmap --key private.pem -o place.hfdelta
+    """
+    CommandFiles(old, new, key).writes(output)
+    from hfnet_edge.map.container import MapBytes, open_file
+    from hfnet_edge.map.delta import make_delta
+    from hfnet_edge.map.signature import signer
+
+    sign = None if key is None else signer(key)
+    maps = [open_file(path) for path in (old, new)]
+    for path, data in zip((old, new), maps, strict=True):
+        file = MapBytes(data, str(path))
+        file.check(file.start, len(data))  # damage is not sent on
+    delta = make_delta(maps[0], maps[1], sign)
+    with atomic_write(output) as out:
+        out.write(delta)
+    whole = len(maps[1])
+    print(f"{size_text(len(delta))} in place of {size_text(whole)}, {100 * len(delta) / whole:.0f} %")
+    if len(delta) > LITTLE * whole:
+        print("the maps have little in common: a map that is packed anew has codes of its own; send it whole")
+    trust = () if key is None else ("--trust", "PUBLIC.pem")
+    wrote(output, command("hfnet-map", "apply", old, output, *trust, "-o", f"{old.with_suffix('')}_new.hfmap"))
+
+
+@main.command()
+@reports_errors
+def apply(
+    old: Annotated[Path, typer.Argument(metavar="OLD.hfmap", help="The map that the delta was made from.")],
+    delta: Annotated[Path, typer.Argument(metavar="DELTA.hfdelta", help="From `hfnet-map diff`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="NEW.hfmap", help="The new map.")],
+    trust: Annotated[
+        Path | None,
+        typer.Option(metavar="public.pem", help="Refuse a delta that is not signed with this Ed25519 key."),
+    ] = None,
+) -> None:
+    """Turn a map into a newer one, byte for byte, by what `hfnet-map diff` wrote.
+
+    Examples:
+
+        hfnet-map apply old.hfmap place.hfdelta -o new.hfmap
+
+        hfnet-map apply old.hfmap place.hfdelta --trust public.pem -o new.hfmap
+    """
+    CommandFiles(old, delta, trust).writes(output)
+    from hfnet_edge.map.delta import update_map
+    from hfnet_edge.map.signature import verifier
+
+    update_map(old, delta, output, None if trust is None else verifier(trust))
+    wrote(output, command("hfnet-map", "inspect", output))
 
 
 @main.command()
