@@ -68,7 +68,7 @@ internal object LinearAlgebra {
         val a = symmetric.copyOf()
         val v = DoubleArray(k * k) { if (it % (k + 1) == 0) 1.0 else 0.0 } // rows are vectors
         for (sweep in 0 until SWEEPS) {
-            if ((0 until k).all { p -> (p + 1 until k).all { q -> a[k * p + q] == 0.0 } }) break
+            if (isDiagonal(a, k)) break
             for (p in 0 until k - 1) {
                 for (q in p + 1 until k) {
                     if (a[k * p + q] == 0.0) continue
@@ -97,6 +97,11 @@ internal object LinearAlgebra {
         }
         val order = (0 until k).sortedByDescending { a[(k + 1) * it] }
         return DoubleArray(k) { a[(k + 1) * order[it]] } to DoubleArray(k * k) { v[k * order[it / k] + it % k] }
+    }
+
+    private fun isDiagonal(a: DoubleArray, k: Int): Boolean {
+        for (p in 0 until k - 1) for (q in p + 1 until k) if (a[k * p + q] != 0.0) return false
+        return true
     }
 
     private const val NOTHING = 1e-15 // of the largest eigenvalue

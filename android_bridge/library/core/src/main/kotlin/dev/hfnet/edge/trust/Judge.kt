@@ -4,6 +4,7 @@ import dev.hfnet.edge.map.Calibration
 import dev.hfnet.edge.shell.Json
 import java.math.BigDecimal
 import java.math.RoundingMode
+import kotlin.math.abs
 import kotlin.math.ceil
 import kotlin.math.exp
 import kotlin.math.ln
@@ -96,6 +97,7 @@ public class Judge internal constructor(json: String) {
     public companion object {
         private const val EQUAL = 0.9
         private const val LOGIT = 1000.0
+        private const val NEAR_HALF = 1e-6
 
         // Would it be accepted, were there no rival, and did its inliers hold it fast?
         private val ALONE = mapOf(
@@ -114,7 +116,11 @@ public class Judge internal constructor(json: String) {
         private fun pointsOf(probability: Double): Int = ceil(LOGIT * ln(probability / (1 - probability))).toInt()
 
         /** To six digits as Python rounds: by the number's exact value, a half to the even one. */
-        internal fun millionths(value: Double): Double =
-            BigDecimal(value).setScale(6, RoundingMode.HALF_EVEN).toDouble()
+        internal fun millionths(value: Double): Double {
+            val scaled = value * 1e6
+            val nearest = Math.rint(scaled)
+            if (abs(abs(scaled - nearest) - 0.5) > NEAR_HALF) return nearest / 1e6 // no other is as near
+            return BigDecimal(value).setScale(6, RoundingMode.HALF_EVEN).toDouble()
+        }
     }
 }
