@@ -2,7 +2,7 @@ package dev.hfnet.edge.android
 
 import dev.hfnet.edge.ModelException
 import java.nio.ByteBuffer
-import kotlin.test.AfterTest
+import kotlin.test.BeforeTest
 import kotlin.test.Test
 import kotlin.test.assertContains
 import kotlin.test.assertContentEquals
@@ -24,8 +24,8 @@ import org.tensorflow.lite.Delegate
 class LiteRtRuntimeTest {
     private val model = ByteBuffer.allocateDirect(8)
 
-    @AfterTest
-    fun int8Again() {
+    @BeforeTest
+    fun afresh() { // whatever ran before
         ShadowInterpreter.doubled = DataType.INT8
     }
 
@@ -42,7 +42,7 @@ class LiteRtRuntimeTest {
                 assertEquals(listOf(1, 2, 2, 1), interpreter.outputShapes.getValue("doubled").toList())
             }
         }
-        assertEquals(1, ShadowInterpreter.closed)
+        assertTrue(ShadowInterpreter.last.isClosed)
     }
 
     @Test
@@ -85,7 +85,7 @@ class LiteRtRuntimeTest {
         assertContains(e.problem, "not a valid TensorFlow Lite model")
         ShadowInterpreter.doubled = DataType.UINT8
         assertContains(assertFailsWith<ModelException> { LiteRtRuntime().open(model, 1, 1) }.problem, "doubled")
-        assertEquals(1, ShadowInterpreter.closed)
+        assertTrue(ShadowInterpreter.last.isClosed)
     }
 
     @Test

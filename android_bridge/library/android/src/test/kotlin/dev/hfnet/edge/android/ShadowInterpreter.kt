@@ -21,7 +21,7 @@ class ShadowInterpreter : ShadowInterpreterImpl() {
         check(model.order() == ByteOrder.nativeOrder())
         require(model.limit() > 0) { "ByteBuffer is not a valid TensorFlow Lite model flatbuffer" }
         opened = options
-        closed = 0
+        last = this
     }
 
     @Implementation
@@ -70,7 +70,7 @@ class ShadowInterpreter : ShadowInterpreterImpl() {
 
     companion object {
         lateinit var opened: Interpreter.Options
-        var closed = 0
+        lateinit var last: ShadowInterpreter
         var doubled = DataType.INT8
     }
 }
@@ -80,6 +80,9 @@ class ShadowInterpreter : ShadowInterpreterImpl() {
 open class ShadowInterpreterImpl {
     protected var batch = 1
     protected var allocated = false
+
+    /** Of this one: those of earlier tests are closed by their finalizers, at any time. */
+    var isClosed = false
 
     @Implementation
     fun resizeInput(index: Int, shape: IntArray) {
@@ -95,6 +98,6 @@ open class ShadowInterpreterImpl {
 
     @Implementation
     fun close() {
-        ShadowInterpreter.closed++
+        isClosed = true
     }
 }
