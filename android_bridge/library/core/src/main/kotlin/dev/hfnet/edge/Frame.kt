@@ -30,7 +30,7 @@ public class Frame private constructor(
                 "give the intrinsics for this size",
             )
         }
-        return if (asStored && reduced == 1) {
+        return if (asStored) {
             Photo.of(grey, rows, columns, stride, inputHeight, inputWidth, rotation, memory)
         } else {
             Photo.ofFile(grey, rows, columns, stride, inputHeight, inputWidth, orientation, camera, reduced, memory)

@@ -15,39 +15,29 @@ internal class Memory {
     /** One within it, in which names mean other arrays: for what stages leave there, and must not leave here. */
     fun part(name: String): Memory = parts[name] ?: Memory().also { parts[name] = it }
 
-    fun booleans(name: String, size: Int): BooleanArray {
-        val array = kept[name] as BooleanArray? ?: BooleanArray(0)
-        return if (array.size >= size) array else array.copyOf(grown(array.size, size)).also { kept[name] = it }
-    }
+    fun booleans(name: String, size: Int): BooleanArray =
+        array(name, size, BooleanArray::size, BooleanArray::copyOf, ::BooleanArray)
 
-    fun bytes(name: String, size: Int): ByteArray {
-        val array = kept[name] as ByteArray? ?: ByteArray(0)
-        return if (array.size >= size) array else array.copyOf(grown(array.size, size)).also { kept[name] = it }
-    }
+    fun bytes(name: String, size: Int): ByteArray = array(name, size, ByteArray::size, ByteArray::copyOf, ::ByteArray)
 
-    fun shorts(name: String, size: Int): ShortArray {
-        val array = kept[name] as ShortArray? ?: ShortArray(0)
-        return if (array.size >= size) array else array.copyOf(grown(array.size, size)).also { kept[name] = it }
-    }
+    fun shorts(name: String, size: Int): ShortArray =
+        array(name, size, ShortArray::size, ShortArray::copyOf, ::ShortArray)
 
-    fun ints(name: String, size: Int): IntArray {
-        val array = kept[name] as IntArray? ?: IntArray(0)
-        return if (array.size >= size) array else array.copyOf(grown(array.size, size)).also { kept[name] = it }
-    }
+    fun ints(name: String, size: Int): IntArray = array(name, size, IntArray::size, IntArray::copyOf, ::IntArray)
 
-    fun longs(name: String, size: Int): LongArray {
-        val array = kept[name] as LongArray? ?: LongArray(0)
-        return if (array.size >= size) array else array.copyOf(grown(array.size, size)).also { kept[name] = it }
-    }
+    fun longs(name: String, size: Int): LongArray = array(name, size, LongArray::size, LongArray::copyOf, ::LongArray)
 
-    fun floats(name: String, size: Int): FloatArray {
-        val array = kept[name] as FloatArray? ?: FloatArray(0)
-        return if (array.size >= size) array else array.copyOf(grown(array.size, size)).also { kept[name] = it }
-    }
+    fun floats(name: String, size: Int): FloatArray =
+        array(name, size, FloatArray::size, FloatArray::copyOf, ::FloatArray)
 
-    fun doubles(name: String, size: Int): DoubleArray {
-        val array = kept[name] as DoubleArray? ?: DoubleArray(0)
-        return if (array.size >= size) array else array.copyOf(grown(array.size, size)).also { kept[name] = it }
+    fun doubles(name: String, size: Int): DoubleArray =
+        array(name, size, DoubleArray::size, DoubleArray::copyOf, ::DoubleArray)
+
+    private inline fun <reified A : Any> array(
+        name: String, asked: Int, size: (A) -> Int, longer: (A, Int) -> A, first: (Int) -> A,
+    ): A {
+        val array = kept[name] as A? ?: return first(asked).also { kept[name] = it }
+        return if (size(array) >= asked) array else longer(array, grown(size(array), asked)).also { kept[name] = it }
     }
 
     /** A first array is as long as asked for; one that grows, half as long again at least. */

@@ -86,7 +86,7 @@ private class LocalizeCommand : Callable<Int> {
     }
 }
 
-/** What `hfnet-parity` and `hfnet-bench` run; a folder that `hfnet_edge.record.runner` understands. */
+/** What `hfnet-parity --backend jvm` and benchmarks run: see [Job]. */
 @Command(name = "job", hidden = true)
 private class JobCommand : Callable<Int> {
     @Parameters(paramLabel = "FOLDER")

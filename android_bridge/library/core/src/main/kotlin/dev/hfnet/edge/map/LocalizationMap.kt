@@ -130,15 +130,6 @@ public class LocalizationMap private constructor(internal val file: MapBytes) {
     /** The positions of landmarks, three numbers each. */
     internal fun positions(landmarks: IntArray): DoubleArray = positions(landmarks, landmarks.size, Memory(), "positions")
 
-    /** The landmarks that some reference images observe, rising. */
-    internal fun observedBy(images: IntArray): IntArray {
-        val all = images.flatMap { observed(it).asIterable() }.toIntArray()
-        all.sort()
-        var n = 0
-        for (i in all.indices) if (i == 0 || all[i] != all[i - 1]) all[n++] = all[i]
-        return all.copyOf(n)
-    }
-
     /** Centres relative to the origin, and viewing directions, of the reference images. */
     internal val views: Views by lazy {
         val centers = DoubleArray(3 * imageCount)

@@ -9,6 +9,7 @@ import dev.hfnet.edge.Status
 import dev.hfnet.edge.map.LocalizationMap
 import dev.hfnet.edge.map.SceneTree
 import dev.hfnet.edge.search.Matches
+import dev.hfnet.edge.search.ParallelSearch
 import dev.hfnet.edge.search.Retrieval
 import dev.hfnet.edge.shell.Clock
 import java.util.Arrays
@@ -35,7 +36,7 @@ internal class SceneCoordinates(
         val priors = clock.time("retrieve") {
             val count = config.priorFrameCount ?: Hierarchical.PRIOR_FRAMES
             val frames = Retrieval.priorFrames(map, features.globalDescriptor, count, query.among, query.memory)
-            seen = map.observedBy(frames)
+            seen = ParallelSearch.seenBy(map, frames)
             frames
         }
         return Candidates(priors.asSequence().map { matches(features, clock, seen, it) }, priors)

@@ -238,12 +238,19 @@ internal class Equations(private val k: Int, memory: Memory = Memory()) {
     fun reweighted(
         camera: Camera, seen: DoubleArray, residuals: DoubleArray, units: DoubleArray, noise: Double,
         count: Int = residuals.size / 2,
+    ) = reweighted(camera, seen, residuals, units, noise, count) {}
+
+    /** As the other one; [more] puts a match's derivatives by further unknowns into [row]. */
+    private inline fun reweighted(
+        camera: Camera, seen: DoubleArray, residuals: DoubleArray, units: DoubleArray, noise: Double, count: Int,
+        more: (Int) -> Unit,
     ) {
         for (n in 0 until count) {
             val rx = residuals[2 * n]
             val ry = residuals[2 * n + 1]
             val weight = 1 / (1 + (rx * rx + ry * ry) / (noise * noise))
             derivatives(camera, seen[3 * n], seen[3 * n + 1], seen[3 * n + 2], units)
+            more(n)
             add(0, rx, weight)
             add(1, ry, weight)
         }
@@ -287,21 +294,14 @@ internal class Equations(private val k: Int, memory: Memory = Memory()) {
         camera: Camera, seen: DoubleArray, projected: DoubleArray, residuals: DoubleArray, count: Int, units: DoubleArray,
         noise: Double,
     ) {
-        for (n in 0 until count) {
-            val rx = residuals[2 * n]
-            val ry = residuals[2 * n + 1]
-            val weight = 1 / (1 + (rx * rx + ry * ry) / (noise * noise))
-            derivatives(camera, seen[3 * n], seen[3 * n + 1], seen[3 * n + 2], units)
+        reweighted(camera, seen, residuals, units, noise, count) { n ->
             row[6] = projected[2 * n] - camera.centerX
             row[7] = 1.0
             row[8] = 0.0
             row[15] = projected[2 * n + 1] - camera.centerY
             row[16] = 0.0
             row[17] = 1.0
-            add(0, rx, weight)
-            add(1, ry, weight)
         }
-        mirror(matrix)
     }
 
     private fun add(i: Int, residual: Double, weight: Double) {

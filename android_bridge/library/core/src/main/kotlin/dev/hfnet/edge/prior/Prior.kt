@@ -76,10 +76,7 @@ public class Prior @JvmOverloads constructor(
         }
         var among = if (images.isEmpty()) null else named(map)
         if (disks.isNotEmpty()) {
-            val centers = DoubleArray(3 * map.imageCount)
-            for (image in 0 until map.imageCount) {
-                map.camFromWorld(image).center.copyInto(centers, 3 * image)
-            }
+            val centers = map.inWorld(map.views.centers)
             for (disk in disks) among = both(among, disk.images(centers))
         }
         return Known(among, disks, down?.let { unit(it) }, earth)
