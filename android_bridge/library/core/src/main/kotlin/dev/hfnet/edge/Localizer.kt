@@ -40,14 +40,10 @@ public class Localizer @JvmOverloads constructor(
     internal val pipeline: Pipeline
 
     init {
-        val scene = config.method == Method.SCENE_COORDINATES
-        val dense = config.method == Method.SPARSE_TO_DENSE
-        val auto = config.method == Method.AUTO
-        val roles = HashSet(networks.roles(map))
-        if (dense) roles.add(Role.HYPERCOLUMNS)
-        if (scene) roles.add(Role.SCENE)
-        networks.check(map, roles, if (auto) setOf(Role.SCENE) else emptySet())
-        cells = dense || auto && map.hypercolumnCodec != null && Role.HYPERCOLUMNS in networks
+        val method = config.method
+        networks.check(map, networks.roles(map) + method.roles, method.furtherRoles(map))
+        val dense = method == Method.AUTO && map.hypercolumnCodec != null && Role.HYPERCOLUMNS in networks
+        cells = Role.HYPERCOLUMNS in method.roles || dense
         pipeline = Pipeline(map, config, solver, networks.scene?.let(::labels))
     }
 

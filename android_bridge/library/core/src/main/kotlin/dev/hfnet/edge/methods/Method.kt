@@ -7,7 +7,9 @@ import dev.hfnet.edge.Match2D3D
 import dev.hfnet.edge.Memory
 import dev.hfnet.edge.Status
 import dev.hfnet.edge.map.LocalizationMap
+import dev.hfnet.edge.map.Section
 import dev.hfnet.edge.map.TreeOrder
+import dev.hfnet.edge.networks.Role
 import dev.hfnet.edge.shell.Clock
 
 /** Ways from a photo to correspondences, a paper each. */
@@ -41,6 +43,18 @@ public enum class Method(
 
     /** All that map and networks allow, the cheapest first, until a pose is believed. */
     AUTO("auto");
+
+    /** Outputs of networks that it asks for beside those that made the map's features. */
+    internal val roles: Set<String>
+        get() = when (this) {
+            SPARSE_TO_DENSE -> setOf(Role.HYPERCOLUMNS)
+            SCENE_COORDINATES -> setOf(Role.SCENE)
+            else -> emptySet()
+        }
+
+    /** Outputs that it uses where they are there. */
+    internal fun furtherRoles(map: LocalizationMap): Set<String> =
+        if (this == AUTO && map.file.has(Section.SCENE_TREE)) setOf(Role.SCENE) else emptySet()
 
     internal fun open(map: LocalizationMap, scene: SceneLabels?, config: LocalizationConfig): Search = when (this) {
         HIERARCHICAL -> Hierarchical(map, config)
