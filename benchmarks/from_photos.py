@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
@@ -29,11 +30,12 @@ from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.shell.lists import read_names
 from hfnet_maps.build.builder import map_from_features
-from hfnet_maps.build.from_photos import extract_photos, map_of_model, maps_from_photos, match_photos
+from hfnet_maps.build.from_photos import Looked, look, map_of_model, maps_from_photos
 from hfnet_maps.build.georeference import Fixes, georeference, gps_of, up_of
 from hfnet_maps.build.photos import find_photos
 from hfnet_maps.build.reference import read_reference
-from hfnet_maps.build.structure import SfmModel, reconstruct, verify_pairs
+from hfnet_maps.build.structure import SfmModel, reconstruct
+from hfnet_maps.build.work_store import WorkStore
 from hfnet_maps.evaluation.alignment import Similarity, align
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.pack.writer import full_sections, to_map
@@ -103,9 +105,9 @@ def folded(model: Model, place: str) -> dict:
     scene = next(scene for scene in load_scenes() if scene.name == place)
     start = time.perf_counter()
     networks = Networks(model)
-    photos, features, _ = extract_photos(find_photos(scene.images, list(scene.poses)), networks)
-    matches = match_photos(features)
-    geometries = verify_pairs(photos, features, matches)
+    with TemporaryDirectory() as folder:
+        looked = look(find_photos(scene.images, list(scene.poses)), networks, WorkStore(folder))
+    photos, features, matches, geometries = looked.photos, looked.features, looked.matches, looked.geometries
     models = reconstruct(photos, features, geometries)
     row = positions(photos.names, models[0], scene.poses) | {
         "photos": len(photos.names),
@@ -124,7 +126,7 @@ def folded(model: Model, place: str) -> dict:
         inside = {(i, j) for i, j in matches if i in kept and j in kept}
         sfm = reconstruct(part, of_part, {(kept[i], kept[j]): geometries[i, j] for i, j in inside & set(geometries)})
         pairs = {(kept[i], kept[j]): matches[i, j] for i, j in sorted(inside)}
-        built, _ = map_of_model(part, of_part, sfm[0], pairs, networks)
+        built, _ = map_of_model(Looked(part, of_part, [], pairs, {}), sfm[0], networks)
         to_true = similarity(part.names, sfm[0], scene.poses)
         names = [n for n in photos.names if n in set(split.map_names)]
         given, _ = map_from_features(
@@ -173,7 +175,8 @@ def whole(model: Model, place: str) -> dict:
     folder = SCENES / "room" / "images" if place == "room" else DATA / "footage" / place / "images"
     names = read_names(SCENES / "room" / "map.txt") if place == "room" else None
     start = time.perf_counter()
-    made = maps_from_photos(folder, model, names)
+    with TemporaryDirectory() as store:
+        made = maps_from_photos(folder, model, WorkStore(store), names)
     photos, sfm = made.photos, made.models[0]
     row = {
         "photos": len(photos.names) + len(photos.left_out),

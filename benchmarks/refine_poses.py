@@ -31,7 +31,8 @@ from hfnet_edge.localizer import localize_features
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.shell.lists import read_names, read_queries
 from hfnet_maps.build.builder import MIN_AGREEMENT, map_from_features
-from hfnet_maps.build.pairs import SAMPLE, agreement, match_descriptors, select_pairs
+from hfnet_maps.build.candidates import select_pairs
+from hfnet_maps.build.pairs import SAMPLE, agreement, match_descriptors
 from hfnet_maps.build.reference import Reference, read_reference
 from hfnet_maps.build.view import make_view
 from hfnet_maps.evaluation.errors import pose_error

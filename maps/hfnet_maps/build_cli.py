@@ -101,9 +101,11 @@ def build_from_photos(
     distance: Distance | None,
     picture: Path | None,
     jobs: int,
+    dask: str | None,
     then: Next,
 ) -> None:
     """Builds the maps of photos, writes COLMAP's models and the cameras beside them, and says what came of it."""
+    from hfnet_maps.build.crew import crew
     from hfnet_maps.build.from_photos import maps_from_photos
     from hfnet_maps.build.work_store import WorkStore
 
@@ -127,9 +129,10 @@ def build_from_photos(
             assert video is not None
             names, images = _keyframes(video, frames, report), frames
         dense = method is BuildMethod.SPARSE_TO_DENSE
-        made = maps_from_photos(
-            images, networks, names, mapper, dense, _place(align, distance), report, WorkStore(sfm), jobs
-        )
+        with crew(jobs, dask) as workers:
+            made = maps_from_photos(
+                images, networks, WorkStore(sfm), names, mapper, dense, _place(align, distance), report, workers
+            )
         laid_out = [built_sections(built, report) for built, _ in made.maps]
         report("write models", 0, 1)
         models = _write_models(made, sfm, images)

@@ -101,6 +101,12 @@ def build(
     jobs: Annotated[
         int, typer.Option(help="Processes of a build from photos; the map is the same.", min=1, max=64)
     ] = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local:4", help="In their place a Dask cluster, whose workers see the same folders."
+        ),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="F.png", help="Draw cameras and landmarks from above.")
     ] = None,
@@ -147,6 +153,8 @@ def build(
     needs("maps", "pycolmap")
     if reference is None:
         needs("maps", "h5py")
+    if dask is not None:
+        needs("cluster", "distributed")
     from hfnet_maps.build.placement import Distance
     from hfnet_maps.build_cli import build_from_photos, build_with_poses
 
@@ -157,7 +165,9 @@ def build(
     if reference is None or images is None:
         way = mapper or Mapper.INCREMENTAL
         measured = None if distance is None else Distance.parse(distance)
-        build_from_photos(images, video, names, list_, model, output, method, way, align, measured, picture, jobs, then)
+        build_from_photos(
+            images, video, names, list_, model, output, method, way, align, measured, picture, jobs, dask, then
+        )
         return
     names = names or _reference_images(reference, images)
     build_with_poses(images, reference, names, list_, model, output, method, refine_poses, picture, then)

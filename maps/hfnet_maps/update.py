@@ -25,7 +25,8 @@ from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.one_thread import one_thread
 from hfnet_maps.build.builder import features_of, mean_hypercolumns, timed
-from hfnet_maps.build.pairs import Matches, match_descriptors, select_pairs, verify
+from hfnet_maps.build.candidates import select_pairs
+from hfnet_maps.build.pairs import Matches, match_descriptors, verify
 from hfnet_maps.build.triangulation import MAX_REPROJECTION, Tracks, triangulate
 from hfnet_maps.build.view import View, make_view
 from hfnet_maps.content import BuiltMap, ReferenceKeypoints

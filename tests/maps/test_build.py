@@ -14,9 +14,10 @@ from hfnet_edge.methods.matching import match
 from hfnet_edge.pose.estimate import estimate_pose
 from hfnet_edge.pose.solvers import PoseConfig
 from hfnet_maps.build import builder as build
-from hfnet_maps.build import pairs as pairs_module
+from hfnet_maps.build import candidates
 from hfnet_maps.build.builder import build_map, map_from_features
-from hfnet_maps.build.pairs import RATIO_PERCENT, agree_with_poses, match_descriptors, select_pairs
+from hfnet_maps.build.candidates import select_pairs
+from hfnet_maps.build.pairs import RATIO_PERCENT, agree_with_poses, match_descriptors
 from hfnet_maps.build.reference import read_reference
 from hfnet_maps.build.triangulation import MAX_REPROJECTION, MIN_ANGLE, triangulate
 from hfnet_maps.build.view import make_view
@@ -328,8 +329,8 @@ def test_all_pairs_of_few_images():
 
 
 def test_pairs_of_many_images(monkeypatch):
-    monkeypatch.setattr(pairs_module, "SIMILAR", 2)
-    monkeypatch.setattr(pairs_module, "NEAR", 4)
+    monkeypatch.setattr(candidates, "SIMILAR", 2)
+    monkeypatch.setattr(candidates, "NEAR", 4)
     centers = np.array([[x, 0.0, 0.0] for x in range(100)])
     centers[1] = centers[0]  # no baseline
     # Images 40 to 49 look the other way.

@@ -19,6 +19,7 @@ from hfnet_maps.build.from_photos import maps_from_photos
 from hfnet_maps.build.photos import find_photos
 from hfnet_maps.build.reference import read_reference
 from hfnet_maps.build.structure import HELD
+from hfnet_maps.build.work_store import WorkStore
 from hfnet_maps.cli import main
 from hfnet_maps.evaluation.alignment import align
 from hfnet_maps.evaluation.errors import pose_error
@@ -106,7 +107,8 @@ def test_the_global_mapper_finds_the_same(tmp_path, monkeypatch):
     p = dense_place(images=10)
     # Cameras around a point that all look at it leave the focal length open to it, so EXIF says it.
     model = photograph(tmp_path / "photos", {"a": p}, monkeypatch, exif=exif_of(27))
-    (found,) = maps_from_photos(tmp_path / "photos", FakeModel(model), mapper=Mapper.GLOBAL).models
+    store = WorkStore(tmp_path / "store")
+    (found,) = maps_from_photos(tmp_path / "photos", FakeModel(model), store, mapper=Mapper.GLOBAL).models
     assert len(found.poses) == 10
     poses = {str(i): pose for i, pose in found.poses.items()}
     true = {str(i): pose for i, pose in enumerate(p.poses)}

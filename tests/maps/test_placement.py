@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from PIL import ExifTags, Image
 from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Pose
 from hfnet_edge.map.georeference import metres_per_degree
-from hfnet_maps.build.from_photos import match_photos
+from hfnet_maps.build.pairs import match_descriptors
 from hfnet_maps.build.photos import find_photos
 from hfnet_maps.build.placement import GPS, ByCameras, ByDistance, Distance
-from hfnet_maps.build.structure import reconstruct, verify_pairs
+from hfnet_maps.build.structure import network_camera, reconstruct, verify_geometry
 from photo_places import write_photo
 from synthetic import CAMERA, place
 
@@ -38,7 +39,11 @@ def registered(tmp_path_factory):
         write_photo(folder / f"{i:02d}.jpg", i, exif)
     photos = find_photos(folder)
     features = [p.features(pose, 0.2, 10) for pose in p.poses]
-    (model,) = reconstruct(photos, features, verify_pairs(photos, features, match_photos(features)))
+    camera, geometries = network_camera(photos.devices[0], 1.0), {}
+    for i, j in combinations(range(len(features)), 2):
+        rows = match_descriptors(features[i].descriptors, features[j].descriptors)
+        geometries[i, j] = verify_geometry(camera, camera, features[i].keypoints, features[j].keypoints, rows)
+    (model,) = reconstruct(photos, features, {pair: found for pair, found in geometries.items() if found is not None})
     return photos, features, model, p
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from itertools import combinations
+
 import h5py
 import numpy as np
 import pytest
@@ -10,8 +14,18 @@ from typer.testing import CliRunner
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.shell.console import silent
 from hfnet_maps.build import builder, workers
+from hfnet_maps.build.crew import ALONE, crew
 from hfnet_maps.build.photos import find_photos
-from hfnet_maps.build.work_store import FEATURES, GLOBAL, MATCHES, PARTS, WorkStore
+from hfnet_maps.build.work_store import (
+    FEATURES,
+    GLOBAL,
+    MATCHES,
+    PARTS,
+    WorkStore,
+    read_features,
+    read_pairs,
+    write_features,
+)
 from hfnet_maps.cli import main
 from photo_places import FakeModel, photograph
 from synthetic import place
@@ -87,36 +101,48 @@ def test_what_is_written_is_read_back_bit_by_bit(tmp_path):
     store = WorkStore(tmp_path / "s")
     a = p.features(p.poses[0])
     hypercolumns = np.arange(len(a.keypoints) * 4).astype(np.int8).reshape(-1, 4)
-    store.write_features({"k": ("sub/a.jpg", (a, hypercolumns)), "l": ("b.jpg", (p.features(p.poses[1]), None))})
+    kept = {"k": ("sub/a.jpg", (a, hypercolumns)), "l": ("b.jpg", (p.features(p.poses[1]), None))}
+    write_features(store.files, kept)
     store.look()
     for _ in range(2):
-        found, dense = store.features("k")
+        found, dense = read_features(store.files, store.at("k"))
         for name in ("scores", "descriptors", "global_descriptor"):
             value = getattr(found, name)
             assert np.array_equal(value, getattr(a, name)) and value.dtype == getattr(a, name).dtype
         assert found.keypoints == pytest.approx(a.keypoints, abs=1e-12) and found.pixel == a.pixel
-        assert np.array_equal(dense, hypercolumns) and store.features("l")[1] is None
+        assert np.array_equal(dense, hypercolumns) and read_features(store.files, store.at("l"))[1] is None
         store.gather(FEATURES, ["k", "l"])
     (tmp_path / "s" / GLOBAL).write_bytes(b"torn")
     store.look()
     assert "k" not in store
 
 
-@pytest.mark.slow
-def test_processes_find_the_same(tmp_path, monkeypatch):
+@pytest.fixture
+def found(tmp_path, monkeypatch):
+    """Six photos whose features are in a store, and the pairs of them."""
     p = place(4, landmarks=250, images=6)
     model = FakeModel(photograph(tmp_path / "photos", {"a": p}, monkeypatch))
-    photos, networks = find_photos(tmp_path / "photos"), Networks(model)
+    photos, store = find_photos(tmp_path / "photos"), WorkStore(tmp_path / "store")
     monkeypatch.setattr(workers, "PAIRS", 4)
-    found = []
-    for jobs in (1, 2):
-        store = WorkStore(tmp_path / f"{jobs}")
-        used, features, _ = workers.extract_into(store, photos, networks, False, 1, silent)
-        found.append(workers.match_into(store, used, features, networks, False, jobs, silent))
-    (matches, geometries), (others, other_geometries) = found
-    assert list(matches) == list(others) and list(geometries) == list(other_geometries)
-    for pair, rows in matches.items():
-        assert np.array_equal(rows, others[pair])
-    for pair, geometry in geometries.items():
-        assert np.array_equal(geometry.inlier_matches, other_geometries[pair].inlier_matches)
-        assert geometry.config == other_geometries[pair].config
+    return workers.extract_into(store, photos, Networks(model), False, ALONE, silent)
+
+
+def pairs_of(kept, crew, folder):
+    """What a crew makes of all pairs, in a store of its own."""
+    shutil.copytree(kept.store.files.folder, folder)
+    kept = replace(kept, store=WorkStore(folder))
+    keys = workers.match_into(kept, list(combinations(range(6), 2)), crew, silent)
+    return read_pairs(kept.store.files, [kept.store.at(key) for key in keys])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", [{"jobs": 2}, {"dask": "local:2"}])
+def test_processes_find_the_same(found, tmp_path, who):
+    alone = pairs_of(found, ALONE, tmp_path / "alone")
+    with crew(**who) as others:
+        theirs = pairs_of(found, others, tmp_path / "others")
+    assert len(alone) == 15 and sum(geometry is not None for _, geometry in alone) > 5
+    for (rows, geometry), (other_rows, other) in zip(alone, theirs, strict=True):
+        assert np.array_equal(rows, other_rows) and (geometry is None) == (other is None)
+        if geometry is not None:
+            assert np.array_equal(geometry.inlier_matches, other.inlier_matches) and geometry.config == other.config

@@ -27,7 +27,8 @@ from hfnet_edge.networks.description import HYPERCOLUMN_ROLE, Description
 from hfnet_edge.networks.network import Network
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.lists import find_images
-from hfnet_maps.build.pairs import MIN_MATCHES, Matches, agreement, match_descriptors, select_pairs, verify
+from hfnet_maps.build.candidates import select_pairs
+from hfnet_maps.build.pairs import MIN_MATCHES, Matches, agreement, match_descriptors, verify
 from hfnet_maps.build.pose_refinement import Refinement, refine_poses
 from hfnet_maps.build.reference import read_reference
 from hfnet_maps.build.triangulation import MAX_REPROJECTION, MIN_ANGLE, Tracks, triangulate

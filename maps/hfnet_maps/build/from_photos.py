@@ -13,25 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.errors import InputError
 from hfnet_edge.features import Features
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.networks.network import Network
 from hfnet_edge.shell.console import Report, silent
-from hfnet_maps.build.builder import BuildReport, check_networks, described_by, features_of, map_from_features, timed
+from hfnet_maps.build.builder import BuildReport, check_networks, described_by, map_from_features, timed
 from hfnet_maps.build.candidates import candidate_pairs
 from hfnet_maps.build.choices import Mapper
-from hfnet_maps.build.pairs import MIN_MATCHES, Matches, match_descriptors
+from hfnet_maps.build.crew import ALONE, Crew
+from hfnet_maps.build.pairs import MIN_MATCHES, Matches
 from hfnet_maps.build.photos import Photos, find_photos
 from hfnet_maps.build.placement import Place, Placed
-from hfnet_maps.build.structure import (
-    Geometries,
-    SfmModel,
-    reconstruct,
-    verify_pairs,
-    why_unregistered,
-)
-from hfnet_maps.build.work_store import WorkStore
+from hfnet_maps.build.structure import Geometries, SfmModel, reconstruct, why_unregistered
+from hfnet_maps.build.work_store import FEATURES, MATCHES, WorkStore, read_pairs
 from hfnet_maps.build.workers import extract_into, match_into
 from hfnet_maps.content import BuiltMap
 
@@ -61,16 +56,32 @@ class PhotoMaps:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Looked:
+    """Photos, what was found in them, and what of it matches; M photos.
+
+    Attributes:
+        photos: that decode. features, hypercolumns: of each; no hypercolumns where they are not wanted.
+        matches, geometries: of the pairs that were tried, and of those that have a geometry.
+    """
+
+    photos: Photos
+    features: list[Features]
+    hypercolumns: list[np.ndarray]
+    matches: Matches
+    geometries: Geometries
+
+
 def maps_from_photos(
     images: Path,
     networks: Networks | Network,
+    store: WorkStore,
     names: Sequence[str] | None = None,
     mapper: Mapper = Mapper.INCREMENTAL,
     dense: bool = False,
     place: Place | None = None,
     progress: Report = silent,
-    store: WorkStore | None = None,
-    jobs: int = 1,
+    crew: Crew = ALONE,
 ) -> PhotoMaps:
     """Maps of the places that photos show.
 
@@ -78,11 +89,12 @@ def maps_from_photos(
         images: folder of the photos. names: of those that are used; None: all.
         networks, dense: see `hfnet_maps.build.builder.build_map`. place: gives a model its frame; for parts that it
             knows too little of, they stay as they are.
-        store: of results that need not be computed again. jobs: processes; more than one need a store.
+        store: of results that need not be computed again. crew: who computes.
 
     Raises:
         MismatchError: the network has no hypercolumns.
         InputError: there are fewer than two photos, or none share anything. The message says at which stage it ended.
+        BackendError: the crew is gone.
     """
     networks = Networks.of(networks)
     check_networks(networks, dense)
@@ -90,29 +102,49 @@ def maps_from_photos(
     found = find_photos(images, names)
     if place is not None:
         place.check(found)
-    with timed(seconds, "extract"):
-        if store is None:
-            photos, features, hypercolumns = extract_photos(found, networks, dense, progress)
-        else:
-            photos, features, hypercolumns = extract_into(store, found, networks, dense, jobs, progress)
-    with timed(seconds, "match"):
-        if store is None:
-            matches = match_photos(features, progress)
-            geometries = verify_pairs(photos, features, matches, progress)
-        else:
-            matches, geometries = match_into(store, photos, features, networks, dense, jobs, progress)
+    looked = look(found, networks, store, dense, progress, crew, seconds)
+    photos, features, matches, geometries = looked.photos, looked.features, looked.matches, looked.geometries
     with timed(seconds, "sfm"):
         models = reconstruct(photos, features, geometries, mapper, progress) if geometries else []
     if not models:
         raise _no_model(len(photos.names), matches, geometries)
     placed = [None if place is None else _placed(place, photos, features, m, k > 0) for k, m in enumerate(models)]
     models = [model if p is None else p.model for model, p in zip(models, placed, strict=True)]
-    maps = [map_of_model(photos, features, model, matches, networks, hypercolumns, progress) for model in models]
+    maps = [map_of_model(looked, model, networks, progress) for model in models]
     for k, p in enumerate(placed):
         if p is not None and p.earth is not None:
             maps[k] = replace(maps[k][0], earth=p.earth), maps[k][1]
     why = why_unregistered(photos, features, geometries, models)
     return PhotoMaps(photos, features, models, maps, placed, why, len(matches), len(geometries), seconds)
+
+
+def look(
+    photos: Photos,
+    networks: Networks,
+    store: WorkStore,
+    dense: bool = False,
+    progress: Report = silent,
+    crew: Crew = ALONE,
+    seconds: dict[str, float] | None = None,
+) -> Looked:
+    """What is in the photos, and matches; all of it is in hloc's files of the store afterwards."""
+    seconds = {} if seconds is None else seconds
+    with timed(seconds, "extract"):
+        kept = extract_into(store, photos, networks, dense, crew, progress)
+        store.gather(FEATURES, kept.keys)
+        found = [kept.found(i) for i in range(len(kept.keys))]
+    with timed(seconds, "match"):
+        pairs = candidate_pairs(kept.looks)
+        keys = match_into(kept, pairs, crew, progress)
+        store.gather(MATCHES, keys)
+        of_pairs = dict(zip(pairs, read_pairs(store.files, [store.at(key) for key in keys]), strict=True))
+    return Looked(
+        kept.photos,
+        [features for features, _ in found],
+        [hypercolumns for _, hypercolumns in found if hypercolumns is not None],
+        {pair: rows for pair, (rows, _) in of_pairs.items()},
+        {pair: geometry for pair, (_, geometry) in of_pairs.items() if geometry is not None},
+    )
 
 
 def _placed(
@@ -126,30 +158,14 @@ def _placed(
         raise
 
 
-def match_photos(features: Sequence[Features], progress: Report = silent) -> Matches:
-    """Matches of all pairs that `candidate_pairs` names."""
-    matches: Matches = {}
-    pairs = candidate_pairs(np.stack([f.global_descriptor for f in features]))
-    for k, (i, j) in enumerate(pairs):
-        progress("match", k, len(pairs))
-        matches[i, j] = match_descriptors(features[i].descriptors, features[j].descriptors)
-    progress("match", len(pairs), len(pairs))
-    return matches
-
-
 def map_of_model(
-    photos: Photos,
-    features: Sequence[Features],
-    model: SfmModel,
-    matches: Matches,
-    networks: Networks,
-    hypercolumns: Sequence[np.ndarray] = (),
-    progress: Report = silent,
+    looked: Looked, model: SfmModel, networks: Networks, progress: Report = silent
 ) -> tuple[BuiltMap, BuildReport]:
-    """The map of the photos that a model has, with the model's poses. Args as elsewhere here, of all photos."""
+    """The map of the photos that a model has, with the model's poses."""
+    photos, features, hypercolumns = looked.photos, looked.features, looked.hypercolumns
     rows = list(model.poses)
     row_of = {photo: row for row, photo in enumerate(rows)}
-    known = {(row_of[i], row_of[j]): found for (i, j), found in matches.items() if i in row_of and j in row_of}
+    known = {(row_of[i], row_of[j]): found for (i, j), found in looked.matches.items() if i in row_of and j in row_of}
     local, retrieval = described_by(networks)
     return map_from_features(
         [photos.names[i] for i in rows],
@@ -159,30 +175,9 @@ def map_of_model(
         local,
         progress,
         retrieval=retrieval,
-        hypercolumns=[hypercolumns[i] for i in rows] if len(hypercolumns) else None,
+        hypercolumns=[hypercolumns[i] for i in rows] if hypercolumns else None,
         known=known,
     )
-
-
-def extract_photos(
-    photos: Photos, networks: Networks, dense: bool = False, progress: Report = silent
-) -> tuple[Photos, list[Features], list[np.ndarray]]:
-    """Features of the photos that decode, with their hypercolumns where they are wanted; the others are left out."""
-    kept, features, hypercolumns, damaged = [], [], [], dict(photos.left_out)
-    for i, name in enumerate(photos.names):
-        progress("extract", i, len(photos.names))
-        try:
-            found, dense_ones = features_of(photos.folder / name, photos.camera(i), networks, dense)
-        except ImageError as e:
-            damaged[name] = e.problem
-            continue
-        kept.append(i)
-        features.append(found)
-        if dense_ones is not None:
-            hypercolumns.append(dense_ones)
-    progress("extract", len(photos.names), len(photos.names))
-    used = photos.take(kept, damaged)
-    return used, features, hypercolumns
 
 
 def _no_model(count: int, matches: Matches, geometries: Geometries) -> InputError:

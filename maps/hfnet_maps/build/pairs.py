@@ -1,4 +1,4 @@
-"""Pairs of reference images: which are worth matching, what matches in them, and what of it agrees with the poses.
+"""Pairs of reference images: what matches in them, and what of it agrees with the poses.
 
 "i) we perform 2D-2D matching between reference frames using our features and an initial filtering ratio test; ii) the
 matches are further filtered within COLMAP using two-view geometry" (HF-Net, section 5.3). Step ii uses the known poses
@@ -12,14 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pycolmap
 
-from hfnet_edge.geometry import Pose
 from hfnet_edge.methods.matching import nearest_two
 from hfnet_maps.build.view import View
 
-ALL_PAIRS = 60  # up to so many images every pair is matched: 1770 pairs, minutes
-SIMILAR = 20  # beyond: partners by global descriptor, ...
-NEAR = 20  # ... and by pose
-MAX_TURN = 60.0  # degrees between the viewing directions of partners by pose
 RATIO_PERCENT = 95  # of the second nearest's distance; loose, because the poses filter better than any ratio
 MAX_EPIPOLAR = 3.0  # network pixels, in both images
 MIN_MATCHES = 15  # verified matches of a pair, as in COLMAP: a few wrong ones always lie on the epipolar line
@@ -32,41 +27,6 @@ CLOSE = 1.0  # ... by how many are within so many network pixels: drift over a s
 
 Matches = dict[tuple[int, int], np.ndarray]
 """(P, 2) int64 rows of keypoints, by the two images."""
-
-
-def select_pairs(poses: Sequence[Pose], global_descriptors: np.ndarray) -> list[tuple[int, int]]:
-    """Image pairs to match, i < j, in order.
-
-    All of them up to `ALL_PAIRS` images; beyond, each image with its `SIMILAR` nearest by global descriptor and its
-    `NEAR` nearest by position that look the same way. Equals by lower index. Pairs without a baseline are left out.
-
-    Args:
-        global_descriptors: (M, G) int8.
-    """
-    n = len(poses)
-    centers = np.stack([p.center for p in poses])
-    distance = np.linalg.norm(centers[:, None] - centers[None], axis=-1)
-    if n <= ALL_PAIRS:
-        chosen = np.ones((n, n), bool)
-    else:
-        directions = np.stack([p.rotation[2] for p in poses])
-        turned = directions @ directions.T < np.cos(np.radians(MAX_TURN))
-        rows = global_descriptors.astype(np.float32)
-        unlike = -(rows @ rows.T)
-        chosen = _smallest(unlike, SIMILAR) | _smallest(np.where(turned, np.inf, distance), NEAR)
-        chosen |= chosen.T
-    chosen &= distance > max(1e-6 * distance.max(), 1e-9 * np.abs(centers).max())  # more than rounding
-    return [(int(i), int(j)) for i, j in np.argwhere(np.triu(chosen, 1))]
-
-
-def _smallest(cost: np.ndarray, count: int) -> np.ndarray:
-    """(M, M) bool: the ``count`` smallest finite entries of each row, without the diagonal."""
-    cost = cost.astype(np.float64)
-    np.fill_diagonal(cost, np.inf)
-    nearest = np.argsort(cost, axis=1, kind="stable")[:, :count]
-    chosen = np.zeros(cost.shape, bool)
-    np.put_along_axis(chosen, nearest, True, axis=1)
-    return chosen & np.isfinite(cost)
 
 
 def match_descriptors(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -23,8 +23,8 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.shell.console import Report, silent
 from hfnet_maps.build.choices import Mapper
-from hfnet_maps.build.pairs import MIN_MATCHES, SEED, Matches
-from hfnet_maps.build.photos import Photos
+from hfnet_maps.build.pairs import MIN_MATCHES, SEED
+from hfnet_maps.build.photos import Device, Photos
 from hfnet_maps.evaluation.ground_plane import upright
 
 TRIALS = 1000  # of a two-view geometry, at most
@@ -69,12 +69,12 @@ class SfmModel:
 
 
 def verify_geometry(
-    a: pycolmap.Camera, xy_a: np.ndarray, b: pycolmap.Camera, xy_b: np.ndarray, matches: np.ndarray
+    a: pycolmap.Camera, b: pycolmap.Camera, xy_a: np.ndarray, xy_b: np.ndarray, matches: np.ndarray
 ) -> pycolmap.TwoViewGeometry | None:
     """The geometry that most matches of two photos fit; None where too few do.
 
     Args:
-        xy_a, xy_b: keypoints in pixels of the cameras, which are of the network's size. matches: (P, 2) rows of them.
+        a, b: of the network's size. xy_a, xy_b: keypoints in their pixels. matches: (P, 2) rows of them.
     """
     if len(matches) < MIN_MATCHES:
         return None
@@ -85,39 +85,28 @@ def verify_geometry(
     return found if len(found.inlier_matches) >= enough else None
 
 
-def network_cameras(photos: Photos, features: Sequence[Features]) -> tuple[list[pycolmap.Camera], list[float]]:
+def network_camera(device: Device, pixel: float) -> pycolmap.Camera:
+    """A device's camera at the network's size. Args: pixel: `Features.pixel` of its photos."""
+    c = device.camera
+    camera = pycolmap.Camera(
+        model=c.model,
+        width=round(c.width / pixel),
+        height=round(c.height / pixel),
+        params=[c.params[0] / pixel, c.params[1] / pixel, c.params[2] / pixel, 0.0],
+    )
+    camera.has_prior_focal_length = device.from_exif
+    return camera
+
+
+def _network_cameras(photos: Photos, features: Sequence[Features]) -> tuple[list[pycolmap.Camera], list[float]]:
     """Each device's camera at the network's size, and pixels of its photos in one of the network's."""
     cameras, pixels = [], []
     for k, device in enumerate(photos.devices):
-        pixel = float(np.median([f.pixel for f, of in zip(features, photos.device_of, strict=True) if of == k]))
-        c = device.camera
-        camera = pycolmap.Camera(
-            camera_id=k + 1,
-            model=c.model,
-            width=round(c.width / pixel),
-            height=round(c.height / pixel),
-            params=[c.params[0] / pixel, c.params[1] / pixel, c.params[2] / pixel, 0.0],
-        )
-        camera.has_prior_focal_length = device.from_exif
-        cameras.append(camera)
-        pixels.append(pixel)
+        of_device = [f.pixel for f, of in zip(features, photos.device_of, strict=True) if of == k]
+        pixels.append(float(np.median(of_device)) if of_device else 1.0)
+        cameras.append(network_camera(device, pixels[-1]))
+        cameras[-1].camera_id = k + 1
     return cameras, pixels
-
-
-def verify_pairs(
-    photos: Photos, features: Sequence[Features], matches: Matches, progress: Report = silent
-) -> Geometries:
-    """The geometry of every pair of photos that has one."""
-    cameras, pixels = network_cameras(photos, features)
-    xy = [f.keypoints / pixels[of] for f, of in zip(features, photos.device_of, strict=True)]
-    found: Geometries = {}
-    for k, ((i, j), rows) in enumerate(matches.items()):
-        progress("verify", k, len(matches))
-        a, b = (cameras[photos.device_of[photo]] for photo in (i, j))
-        if (geometry := verify_geometry(a, xy[i], b, xy[j], rows)) is not None:
-            found[i, j] = geometry
-    progress("verify", len(matches), len(matches))
-    return found
 
 
 def reconstruct(
@@ -128,7 +117,7 @@ def reconstruct(
     progress: Report = silent,
 ) -> list[SfmModel]:
     """Models of the photos, the one of most photos first. Each has photos that no larger one has."""
-    cameras, pixels = network_cameras(photos, features)
+    cameras, pixels = _network_cameras(photos, features)
     level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, pycolmap.logging.FATAL
     try:
         with TemporaryDirectory() as folder:

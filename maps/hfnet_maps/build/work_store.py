@@ -4,27 +4,32 @@
 
 A part is written whole or not at all, and carries the key of each of its results: a hash of all that the result is made
 of. Results are always read back from the files, so a build that was killed and one that was not use the same bits.
-Processes write parts of their own; nothing is locked.
+Processes and machines write parts of their own; nothing is locked.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pycolmap
 
-from hfnet_edge.errors import OutputError
+from hfnet_edge.errors import InputError
 from hfnet_edge.features import Features
-from hfnet_edge.shell.writing import CHECK, atomic_write
+from hfnet_maps.build.work_files import Files
 
-VERSION = "1"  # of what is computed: another one computes everything again
+VERSION = "2"  # of what is computed: another one computes everything again
 PARTS = "parts"
 FEATURES, GLOBAL, MATCHES = "features.h5", "global-feats.h5", "matches.h5"
+OPEN = 64  # files at once
 SCALE = np.float32(127)  # of int8 descriptors, which hloc has at unit length
+
+At = tuple[str, str]
+"""Where a result is: a file of the store, and a group in it."""
 
 Found = tuple[Features, np.ndarray | None]  # with hypercolumns
 Pair = tuple[np.ndarray, pycolmap.TwoViewGeometry | None]
@@ -36,121 +41,158 @@ def key_of(*made_of: object) -> str:
 
 
 class WorkStore:
-    """A folder of results by key. Damaged files are as good as none.
+    """Results by key in a folder, or under a URL that `Files` knows. Damaged files are as good as none.
 
     Raises:
-        OutputError: the folder cannot be made.
+        OutputError: the folder cannot be made. InputError: the URL's kind is not known.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        try:
-            (folder / PARTS).mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise OutputError(f"cannot write {folder}: {e.strerror or e}", CHECK) from e
-        self._where: dict[str, tuple[Path, str]] = {}  # file and group by key
+    def __init__(self, where: Path | str):
+        self.files = Files(where)
+        self._where: dict[str, At] = {}
         self.look()
 
     def look(self) -> None:
         """Learns what is there, what other processes have written since as well."""
-        whole = _keys(self.folder / GLOBAL)
+        parts = self.files.names(PARTS)
+        read = {name for name, _ in self._where.values()}
+        gone = read - {*parts, FEATURES, MATCHES}
         self._where = {
-            key: (self.folder / FEATURES, group)
-            for key, group in _keys(self.folder / FEATURES).items()
-            if whole.get(key) == group
+            key: at for key, at in self._where.items() if at[0] not in gone and at[0] not in (FEATURES, MATCHES)
         }
-        for path in (self.folder / MATCHES, *sorted((self.folder / PARTS).glob("*.h5"))):
-            self._where |= {key: (path, group) for key, group in _keys(path).items()}
+        whole = _keys(self.files, GLOBAL)
+        for key, group in _keys(self.files, FEATURES).items():
+            if whole.get(key) == group:
+                self._where[key] = FEATURES, group
+        for name in (MATCHES, *(part for part in parts if part not in read)):
+            self._where |= {key: (name, group) for key, group in _keys(self.files, name).items()}
 
     def __contains__(self, key: str) -> bool:
         return key in self._where
 
-    def write_features(self, results: Mapping[str, tuple[str, Found]]) -> None:
-        """Keeps features by key, each with the name of its photo."""
-        with self._part(results) as file:
-            for key, (name, found) in results.items():
-                group = file.create_group(name)
-                group.attrs["key"] = key
-                _put_features(group, group, found)
-
-    def features(self, key: str) -> Found:
-        """What `write_features` kept, or `gathered`."""
-        path, group = self._where[key]
-        with h5py.File(path) as file:
-            g = file[group]
-            if path.name == FEATURES:
-                with h5py.File(self.folder / GLOBAL) as other:
-                    return _get_features(g, other[group])
-            return _get_features(g, g)
-
-    def write_pairs(self, results: Mapping[str, tuple[str, Pair, int]]) -> None:
-        """Keeps matches and geometry by key, each with the pair's group and the first photo's number of keypoints."""
-        with self._part(results) as file:
-            for key, (name, pair, count) in results.items():
-                group = file.create_group(name)
-                group.attrs["key"] = key
-                _put_pair(group, pair, count)
-
-    def pairs(self, keys: Sequence[str]) -> list[Pair]:
-        """What `write_pairs` kept, or `gathered`."""
-        files: dict[Path, h5py.File] = {}
-        try:
-            pairs = []
-            for key in keys:
-                path, group = self._where[key]
-                if path not in files:
-                    files[path] = h5py.File(path)
-                pairs.append(_get_pair(files[path][group]))
-            return pairs
-        finally:
-            for file in files.values():
-                file.close()
+    def at(self, key: str) -> At:
+        """Where a result is, for whoever shall read it. Raises InputError: somebody has removed it."""
+        if key not in self._where:
+            raise InputError(
+                f"{self.files.where} has changed while it was used", "run one build at a time into one output"
+            )
+        return self._where[key]
 
     def gather(self, target: str, keys: Iterable[str]) -> None:
         """Makes hloc's file of these results, `FEATURES` with `GLOBAL` or `MATCHES`, and drops the parts that they are
-        from. What a kill leaves is whole: a result is found as long as any file has all of it."""
-        wanted = {key: self._where[key] for key in keys}
-        files = sorted({path for path, _ in wanted.values()})
-        if files == [self.folder / target] and len(wanted) == len(_keys(self.folder / target)):
+        from. What a kill leaves is whole: a result is found as long as any file has all of it. Not under a URL."""
+        if self.files.folder is None:
             return
-        for name in (GLOBAL, FEATURES) if target == FEATURES else (MATCHES,):
-            with atomic_write(self.folder / name) as raw, h5py.File(raw, "w") as file:
-                for path in files:
-                    from_ = self.folder / GLOBAL if name == GLOBAL and path.name == FEATURES else path
-                    with h5py.File(from_) as source:
+        wanted = {key: self._where[key] for key in keys}
+        names = sorted({name for name, _ in wanted.values()})
+        if names == [target] and len(wanted) == len(_keys(self.files, target)):
+            return
+        for made in (GLOBAL, FEATURES) if target == FEATURES else (MATCHES,):
+            with self.files.write(made) as raw, h5py.File(raw, "w") as file:
+                for name in names:
+                    with read_h5(self.files, GLOBAL if made == GLOBAL and name == FEATURES else name) as source:
                         for key, (at, group) in wanted.items():
-                            if at == path:
+                            if at == name:
                                 copied = file.create_group(group)
                                 copied.attrs.update(source[group].attrs)
                                 for dataset in source[group]:
-                                    if isinstance(source[group][dataset], h5py.Dataset) and _belongs(dataset, name):
+                                    if isinstance(source[group][dataset], h5py.Dataset) and _belongs(dataset, made):
                                         source.copy(f"{group}/{dataset}", copied)
                                 copied.attrs["key"] = key
-        for path in files:
-            if path.parent.name == PARTS:
-                path.unlink()
+        for name in names:
+            if name.startswith(PARTS):
+                self.files.remove(name)
+        self._where = {key: at for key, at in self._where.items() if at[0] not in names}
         self.look()
 
-    def _part(self, results: Mapping[str, object]) -> _Part:
-        return _Part(self.folder / PARTS / f"{key_of(*results)[:24]}.h5")
+
+def write_features(files: Files, results: Mapping[str, tuple[str, Found]]) -> None:
+    """Keeps features by key, each with the name of its photo."""
+    with _part(files, {key: name for key, (name, _) in results.items()}) as file:
+        for name, found in results.values():
+            group = file.create_group(name)
+            _put_features(group, group, found)
 
 
-class _Part:
-    """A file that is there whole or not at all."""
-
-    def __init__(self, path: Path):
-        self._write = atomic_write(path)
-
-    def __enter__(self) -> h5py.File:
-        self._file = h5py.File(self._write.__enter__(), "w")
-        return self._file
-
-    def __exit__(self, *why: object) -> None:
-        self._file.close()
-        self._write.__exit__(*why)  # type: ignore[arg-type]
+def write_pairs(files: Files, results: Mapping[str, tuple[str, Pair, int]]) -> None:
+    """Keeps matches and geometry by key, each with the pair's group and the first photo's number of keypoints."""
+    with _part(files, {key: name for key, (name, _, _) in results.items()}) as file:
+        for name, pair, count in results.values():
+            _put_pair(file.create_group(name), pair, count)
 
 
-def _keys(path: Path) -> dict[str, str]:
+@contextmanager
+def _part(files: Files, groups: Mapping[str, str]) -> Iterator[h5py.File]:
+    """A new part, with the groups of its results by key."""
+    with files.write(f"{PARTS}/{key_of(*groups)[:24]}.h5") as raw, h5py.File(raw, "w") as file:
+        yield file
+        file.attrs["keys"] = list(groups)
+        file.attrs["groups"] = list(groups.values())
+
+
+def read_features(files: Files, at: At) -> Found:
+    """What a store keeps of a photo."""
+    name, group = at
+    with read_h5(files, name) as file:
+        if name != FEATURES:
+            return _get_features(file[group], file[group])
+        with read_h5(files, GLOBAL) as other:
+            return _get_features(file[group], other[group])
+
+
+def read_looks(files: Files, places: Sequence[At]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each photo: `Features.pixel` (M,), and the global descriptor (M, G) int8."""
+    looks, pixels = [], []
+    with _opened(files) as open_:
+        for name, group in places:
+            pixels.append(float(open_(name)[group].attrs["pixel"]))
+            whole = open_(GLOBAL if name == FEATURES else name)[group]["global_descriptor"][()]
+            looks.append(np.rint(whole * SCALE).astype(np.int8))
+    return np.array(pixels), np.stack(looks)
+
+
+def read_pairs(files: Files, places: Sequence[At]) -> list[Pair]:
+    """What a store keeps of pairs."""
+    with _opened(files) as open_:
+        return [_get_pair(open_(name)[group]) for name, group in places]
+
+
+def read_counts(files: Files, places: Sequence[At]) -> np.ndarray:
+    """(P,) int64: matches of each pair that fit one geometry."""
+    with _opened(files) as open_:
+        groups = (open_(name)[group] for name, group in places)
+        return np.array([len(g["inliers"]) if "inliers" in g else 0 for g in groups], np.int64)
+
+
+@contextmanager
+def read_h5(files: Files, name: str) -> Iterator[h5py.File]:
+    """A file of the store. Raises OSError: it is not there, or damaged."""
+    if files.folder is not None:
+        with h5py.File(files.path(name)) as file:
+            yield file
+        return
+    with files.read(name) as raw, h5py.File(raw) as file:
+        yield file
+
+
+@contextmanager
+def _opened(files: Files) -> Iterator[Callable[[str], h5py.File]]:
+    """What opens files of the store, `OPEN` at once at most."""
+    with ExitStack() as stack:
+        opened: dict[str, h5py.File] = {}
+
+        def open_(name: str) -> h5py.File:
+            if name not in opened:
+                if len(opened) >= OPEN:
+                    stack.close()
+                    opened.clear()
+                opened[name] = stack.enter_context(read_h5(files, name))
+            return opened[name]
+
+        yield open_
+
+
+def _keys(files: Files, name: str) -> dict[str, str]:
     """The groups of a file by key; none where it is missing or damaged."""
     found: dict[str, str] = {}
 
@@ -159,8 +201,10 @@ def _keys(path: Path) -> dict[str, str]:
             found[str(one.attrs["key"])] = name
 
     try:
-        if path.is_file():
-            with h5py.File(path) as file:
+        if name in files:
+            with read_h5(files, name) as file:
+                if name.startswith(PARTS):
+                    return dict(zip(map(str, file.attrs["keys"]), map(str, file.attrs["groups"]), strict=True))
                 file.visititems(visit)
     except (OSError, KeyError, ValueError, RuntimeError):
         return {}
@@ -198,8 +242,8 @@ def _put_pair(group: h5py.Group, pair: Pair, count: int) -> None:
     rows, geometry = pair
     matches = np.full(count, -1, np.int32)
     matches[rows[:, 0]] = rows[:, 1]
-    group["matches0"] = matches
-    group["matching_scores0"] = (matches >= 0).astype(np.float16)
+    group.create_dataset("matches0", data=matches, compression="gzip", shuffle=True)  # nearly all are -1
+    group.create_dataset("matching_scores0", data=(matches >= 0).astype(np.float16), compression="gzip")
     if geometry is not None:
         group["inliers"] = np.asarray(geometry.inlier_matches, np.uint32)
         group.attrs["config"] = int(geometry.config)

@@ -1,44 +1,102 @@
-"""Features, matches and geometries of photos, computed where a store lacks them, by one process or several.
+"""Features, matches and geometries of photos, computed where a store lacks them, by a crew.
 
-Tasks are a few photos or pairs each, and write what they found into the store. Which process does which does not change
-a bit of it.
+Tasks are a few photos or pairs each, name what they read, and write what they found into the store. Who does which does
+not change a bit of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycolmap
 
-from hfnet_edge.errors import ImageError, InputError
+from hfnet_edge.errors import ImageError
 from hfnet_edge.features import Features
-from hfnet_edge.geometry import Camera
+from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.shell.console import Report
+from hfnet_edge.shell.one_thread import one_thread
 from hfnet_maps.build.builder import features_of
-from hfnet_maps.build.candidates import candidate_pairs
-from hfnet_maps.build.pairs import Matches, match_descriptors
-from hfnet_maps.build.photos import Photos
-from hfnet_maps.build.structure import Geometries, network_cameras, verify_geometry
-from hfnet_maps.build.work_store import FEATURES, MATCHES, WorkStore, key_of
+from hfnet_maps.build.crew import Crew
+from hfnet_maps.build.pairs import MIN_MATCHES, agree_with_poses, match_descriptors
+from hfnet_maps.build.photos import Device, Photos
+from hfnet_maps.build.structure import network_camera, verify_geometry
+from hfnet_maps.build.view import make_view
+from hfnet_maps.build.work_files import Files
+from hfnet_maps.build.work_store import (
+    At,
+    Found,
+    Pair,
+    WorkStore,
+    key_of,
+    read_features,
+    read_looks,
+    write_features,
+    write_pairs,
+)
 
 PHOTOS, PAIRS = 8, 64  # of a task
+NEIGHBOURS = 16  # photos in a row, whose pairs with as many others come one after the other: they share features
+
+
+@dataclass(frozen=True)
+class KeptPhotos:
+    """Photos whose features are in a store; M of them.
+
+    Attributes:
+        store, photos.
+        keys: (M,) of the features.
+        pixels: (M,) float64 `Features.pixel`.
+        looks: (M, G) int8 global descriptors.
+    """
+
+    store: WorkStore
+    photos: Photos
+    keys: tuple[str, ...]
+    pixels: np.ndarray
+    looks: np.ndarray
+
+    def found(self, photo: int) -> Found:
+        """A photo's features, and its hypercolumns."""
+        return read_features(self.store.files, self.store.at(self.keys[photo]))
+
+    def shot(self, photo: int, pose: Pose | None = None) -> Shot:
+        """What a task is told of a photo."""
+        of = self.photos.devices[self.photos.device_of[photo]]
+        return Shot(self.keys[photo], self.store.at(self.keys[photo]), of, float(self.pixels[photo]), pose)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A photo, as a task is told of it.
+
+    Attributes:
+        key, at: of its features, and where they are. device: that took it. pixel: `Features.pixel`.
+        pose: cam_from_world, where it is known; the device's camera is then the true one.
+    """
+
+    key: str
+    at: At
+    device: Device
+    pixel: float
+    pose: Pose | None = None
+
+    def described(self) -> str:
+        """What the geometry of its pairs is made of."""
+        pose = None if self.pose is None else (*self.pose.quaternion.tolist(), *self.pose.translation.tolist())
+        return f"{self.key} {self.device.camera} {self.device.from_exif} {self.pixel} {pose}"
 
 
 @dataclass(frozen=True)
 class _PhotoTask:
-    store: Path
+    store: str
     folder: Path
     models: tuple[Path, ...]
     dense: bool
@@ -47,64 +105,63 @@ class _PhotoTask:
 
 @dataclass(frozen=True)
 class _PairTask:
-    store: Path
-    pairs: tuple[tuple[str, str, tuple[str, str], tuple[dict, dict], tuple[float, float]], ...]
-    # key, group, keys of features, cameras, pixels
+    store: str
+    shots: tuple[Shot, ...]
+    pairs: tuple[tuple[str, str, int, int], ...]  # key, group, rows of the shots
 
 
 def extract_into(
-    store: WorkStore, photos: Photos, networks: Networks, dense: bool, jobs: int, progress: Report
-) -> tuple[Photos, list[Features], list[np.ndarray]]:
-    """Features of the photos that decode, with their hypercolumns where they are wanted; the others are left out."""
+    store: WorkStore, photos: Photos, networks: Networks, dense: bool, crew: Crew, progress: Report
+) -> KeptPhotos:
+    """Keeps the features of the photos that decode, with their hypercolumns where they are wanted."""
     keys = feature_keys(photos, networks, dense)
     todo = [(key, name, photos.camera(i)) for i, (key, name) in enumerate(zip(keys, photos.names, strict=True))]
     todo = [one for one in todo if one[0] not in store]
     models = tuple(Path(network.path) for network in networks)
-    tasks = [_PhotoTask(store.folder, photos.folder, models, dense, tuple(part)) for part in _parts(todo, PHOTOS)]
+    tasks = (_PhotoTask(store.files.where, photos.folder, models, dense, part) for part in _parts(todo, PHOTOS))
     failed: dict[str, str] = {}
-    run = _extract if jobs > 1 else lambda task: _extract(task, networks)
-    for done in _run(run, tasks, jobs, progress, "extract", len(keys) - len(todo), len(keys), lambda t: len(t.photos)):
-        failed |= done
+    run = _extract if crew.executor else lambda task: _extract(task, networks)
+    done = len(keys) - len(todo)
+    for _, damaged in crew.run(run, tasks, progress, "extract", done, len(keys), lambda task: len(task.photos)):
+        failed |= damaged
     store.look()
     kept = [i for i, key in enumerate(keys) if key in store]
     used = photos.take(kept, photos.left_out | failed)
-    store.gather(FEATURES, [keys[i] for i in kept])
-    found = [store.features(keys[i]) for i in kept]
-    return used, [f for f, _ in found], [h for _, h in found if h is not None]
+    left = tuple(keys[i] for i in kept)
+    return KeptPhotos(store, used, left, *read_looks(store.files, [store.at(key) for key in left]))
 
 
 def match_into(
-    store: WorkStore,
-    photos: Photos,
-    features: Sequence[Features],
-    networks: Networks,
-    dense: bool,
-    jobs: int,
+    kept: KeptPhotos,
+    pairs: Sequence[tuple[int, int]],
+    crew: Crew,
     progress: Report,
-) -> tuple[Matches, Geometries]:
-    """Matches and geometries of the pairs that `candidate_pairs` names."""
-    of_photo = feature_keys(photos, networks, dense)
-    cameras, pixels = network_cameras(photos, features)
-    told = [{**camera.todict(), "model": camera.model_name, "params": list(camera.params)} for camera in cameras]
-    pairs = candidate_pairs(np.stack([f.global_descriptor for f in features]))
-    keys, todo = [], []
-    for i, j in pairs:
-        a, b = photos.device_of[i], photos.device_of[j]
-        described = tuple((str(cameras[d]), cameras[d].has_prior_focal_length, pixels[d]) for d in (a, b))
-        key = key_of("pair", of_photo[i], of_photo[j], described)
-        keys.append(key)
-        if key not in store:
-            group = "/".join(photos.names[photo].replace("/", "-") for photo in (i, j))
-            todo.append((key, group, (of_photo[i], of_photo[j]), (told[a], told[b]), (pixels[a], pixels[b])))
-    tasks = [_PairTask(store.folder, tuple(part)) for part in _parts(todo, PAIRS)]
-    run = _match if jobs > 1 else lambda task: _match(task, store)
-    for _ in _run(run, tasks, jobs, progress, "match", len(keys) - len(todo), len(keys), lambda t: len(t.pairs)):
+    poses: Sequence[Pose] | None = None,
+) -> list[str]:
+    """Keeps the matches and geometries of pairs; their keys.
+
+    Args:
+        poses: of the photos, where they are known; the matches then have to agree with them.
+    """
+    store, names = kept.store, [name.replace("/", "-") for name in kept.photos.names]
+    shots = [kept.shot(i, None if poses is None else poses[i]) for i in range(len(names))]
+    described = [shot.described() for shot in shots]
+    keys = [key_of("pair", described[i], described[j]) for i, j in pairs]
+    todo = [(key, pair) for key, pair in zip(keys, pairs, strict=True) if key not in store]
+    todo.sort(key=lambda one: (one[1][0] // NEIGHBOURS, one[1][1] // NEIGHBOURS, one[1]))
+
+    def tasks() -> Iterator[_PairTask]:
+        for part in _parts(todo, PAIRS):
+            used = sorted({photo for _, pair in part for photo in pair})
+            row = {photo: k for k, photo in enumerate(used)}
+            told = tuple((key, f"{names[i]}/{names[j]}", row[i], row[j]) for key, (i, j) in part)
+            yield _PairTask(store.files.where, tuple(shots[photo] for photo in used), told)
+
+    done = len(keys) - len(todo)
+    for _ in crew.run(_match, tasks(), progress, "match", done, len(keys), lambda task: len(task.pairs)):
         pass
     store.look()
-    store.gather(MATCHES, keys)
-    found = dict(zip(pairs, store.pairs(keys), strict=True))
-    matches = {pair: rows for pair, (rows, _) in found.items()}
-    return matches, {pair: geometry for pair, (_, geometry) in found.items() if geometry is not None}
+    return keys
 
 
 def feature_keys(photos: Photos, networks: Networks, dense: bool) -> list[str]:
@@ -118,52 +175,6 @@ def feature_keys(photos: Photos, networks: Networks, dense: bool) -> list[str]:
     ]
 
 
-def _run(
-    run: Callable[[Any], Any],
-    tasks: Sequence[Any],
-    jobs: int,
-    progress: Report,
-    what: str,
-    done: int,
-    total: int,
-    size: Callable[[Any], int],
-) -> Iterator[Any]:
-    """What each task returns, in any order."""
-    progress(what, done, total)
-    if jobs <= 1:
-        for task in tasks:
-            yield run(task)
-            done += size(task)
-            progress(what, done, total)
-        return
-    if not tasks:
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(jobs, len(tasks)), spawn, initializer=_end_with_parent, initargs=(os.getpid(),)
-    ) as pool:
-        running = {pool.submit(run, task): task for task in tasks}
-        try:
-            for future in as_completed(running):
-                yield future.result()
-                done += size(running[future])
-                progress(what, done, total)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _end_with_parent(parent: int) -> None:
-    """Ends this process soon after its parent was killed, which would leave it waiting for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _extract(task: _PhotoTask, networks: Networks | None = None) -> dict[str, str]:
     """Writes a part; name to reason of what does not decode."""
     networks = networks or _networks(task.models)
@@ -174,30 +185,31 @@ def _extract(task: _PhotoTask, networks: Networks | None = None) -> dict[str, st
         except ImageError as e:
             failed[name] = e.problem
     if found:
-        _store(task.store).write_features(found)
+        write_features(files_of(task.store), found)
     return failed
 
 
-def _match(task: _PairTask, store: WorkStore | None = None) -> None:
+def _match(task: _PairTask) -> None:
     """Writes a part."""
-    store = store or _store(task.store)
     found = {}
-    for key, group, of_photos, of_cameras, pixels in task.pairs:
-        a, b = (_features(store, key_of_photo) for key_of_photo in of_photos)
-        rows = match_descriptors(a.descriptors, b.descriptors)
-        cameras = [_camera(described) for described in of_cameras]
-        xy = [f.keypoints / pixel for f, pixel in zip((a, b), pixels, strict=True)]
-        geometry = verify_geometry(cameras[0], xy[0], cameras[1], xy[1], rows)
-        found[key] = group, (rows, geometry), len(a.keypoints)
-    store.write_pairs(found)
+    with one_thread():
+        for key, group, i, j in task.pairs:
+            a, b = task.shots[i], task.shots[j]
+            of_a, of_b = (_features(task.store, shot.at, shot.key) for shot in (a, b))
+            found[key] = group, _pair(a, of_a, b, of_b), len(of_a.keypoints)
+    write_pairs(files_of(task.store), found)
 
 
-def _camera(described: dict) -> pycolmap.Camera:
-    camera = pycolmap.Camera(
-        model=described["model"], width=described["width"], height=described["height"], params=described["params"]
-    )
-    camera.has_prior_focal_length = described["has_prior_focal_length"]
-    return camera
+def _pair(a: Shot, of_a: Features, b: Shot, of_b: Features) -> Pair:
+    """The matches of two photos, and what of them fits one geometry: that of the poses, or one that is found."""
+    rows = match_descriptors(of_a.descriptors, of_b.descriptors)
+    if a.pose is None or b.pose is None:
+        camera_a, camera_b = (network_camera(shot.device, shot.pixel) for shot in (a, b))
+        return rows, verify_geometry(camera_a, camera_b, of_a.keypoints / a.pixel, of_b.keypoints / b.pixel, rows)
+    views = make_view(a.device.camera, a.pose, of_a), make_view(b.device.camera, b.pose, of_b)
+    agreeing = rows[agree_with_poses(*views, rows)]
+    enough = len(agreeing) >= MIN_MATCHES
+    return rows, pycolmap.TwoViewGeometry(inlier_matches=agreeing.astype(np.uint32)) if enough else None
 
 
 @lru_cache(maxsize=1)
@@ -205,19 +217,18 @@ def _networks(models: tuple[Path, ...]) -> Networks:
     return Networks(*models)
 
 
-@lru_cache(maxsize=1)
-def _store(folder: Path) -> WorkStore:
-    return WorkStore(folder)
-
-
 @lru_cache(maxsize=256)
-def _features(store: WorkStore, key: str) -> Features:
-    if key not in store:
-        store.look()
-    if key not in store:
-        raise InputError(f"{store.folder} has changed while it was used", "run one build at a time into one output")
-    return store.features(key)[0]
+def _features(where: str, at: At, key: str) -> Features:
+    """Those of the key, for the file at ``at`` may become another."""
+    return read_features(files_of(where), at)[0]
 
 
-def _parts(items: list, size: int) -> list[list]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+@lru_cache(maxsize=4)
+def files_of(where: str) -> Files:
+    return Files(where)
+
+
+def _parts(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    left = iter(items)
+    while part := tuple(islice(left, size)):
+        yield part
