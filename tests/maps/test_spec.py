@@ -22,6 +22,7 @@ from hfnet_edge.map import (
     georeference,
     map_file,
     observation_list,
+    place_index,
     random_trees,
     scene_tree,
 )
@@ -379,10 +380,13 @@ def test_byte_tables_have_no_holes_and_the_sizes_of_the_code():
         assert int(offset) in (0, end)
         end = int(offset) + int(length)
     tree, earth = scene_tree.SCENE_TREE.itemsize, georeference.EARTH.itemsize
-    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size, tree, earth]
+    place = place_index.ROW.itemsize
+    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size, tree, earth, place]
     fields = {row[3]: int(row[0]) for row in table("offset", "bytes")}
     assert fields["checksum"] == container.CHECKSUM_AT
     assert {name: TILE.fields[name][1] for name in TILE.names} == {name: fields[name] for name in TILE.names}
+    told = {row[3].strip("`"): int(row[0]) for row in table("offset", "bytes")}
+    assert {name: told[name] for name in place_index.ROW.names} == {n: f[1] for n, f in place_index.ROW.fields.items()}
     assert (
         f"`{container.MAGIC.hex(' ')}`" in SPEC and f"version {container.VERSION[0]}.{container.VERSION[1]}\n" in SPEC
     )
@@ -419,6 +423,7 @@ def test_limits_are_those_of_the_code():
         ("trees", random_trees.MAX_TREES),
         ("depth of a tree", random_trees.MAX_DEPTH),
         ("D of a map with trees", random_trees.MAX_DIMS),
+        ("tiles of a place", place_index.MAX_TILES),
         ("nodes", f"2^{math.log2(random_trees.MAX_NODES):.0f}"),
     ):
         assert limits[name] == str(value), name

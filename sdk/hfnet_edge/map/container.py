@@ -33,7 +33,7 @@ import numpy as np
 from hfnet_edge.errors import MapFormatError, MapVersionError
 
 MAGIC = b"HFMAP\r\n\x1a"  # a text-mode copy changes it
-VERSION = (2, 5)  # a reader refuses another major, accepts a larger minor
+VERSION = (2, 6)  # a reader refuses another major, accepts a larger minor
 ALIGNMENT = 64
 BLOCK = 16384  # bytes under one checksum: four pages, so that a query reads little more than it needs
 HEADER = struct.Struct("<8sHHIQI36x")  # magic, major, minor, sections, file size, checksum
@@ -79,6 +79,7 @@ class Section(IntEnum):
     SCENE_TREE = 28  # `hfnet_edge.map.scene_tree.SCENE_TREE`; absent: the map is of no scene network
     SCENE_LANDMARKS = 29  # (leaves,) uint32 landmark of each leaf
     GEOREFERENCE = 30  # `hfnet_edge.map.georeference.EARTH`; absent: the map's place on Earth is not known
+    PLACE_TILES = 31  # `hfnet_edge.map.place_index.ROW`s; absent: the map is no index of a place in tiles
     SOURCE_IMAGES = 64  # UTF-8 lines, M times: network pixel, camera
     SOURCE_OBSERVED = 65  # (R, 2) float32 keypoints of the observations, pixels
     SOURCE_OTHER_OFFSETS = 66  # (M + 1,) uint32
@@ -247,6 +248,8 @@ def _read_table(data: memoryview, where: str) -> list[SectionEntry]:
 
 def version_of(kinds: Collection[int]) -> tuple[int, int]:
     """The lowest version of the format that has all of these kinds of sections."""
+    if Section.PLACE_TILES in kinds:
+        return 2, 6
     if Section.GEOREFERENCE in kinds:
         return 2, 5
     if Section.SCENE_TREE in kinds:
