@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -20,11 +21,11 @@ from hfnet_edge.shell.console import Report, progress, wrote
 from hfnet_edge.shell.printing import printable
 from hfnet_edge.shell.tables import show
 from hfnet_edge.shell.writing import CHECK, check_writable
-from hfnet_maps.build.builder import BuildReport, build_map
+from hfnet_maps.build.builder import MIN_AGREEMENT, BuildReport, build_map
 from hfnet_maps.build.choices import BuildMethod, Mapper
 from hfnet_maps.build.keyframes import LIST, write_keyframes
 from hfnet_maps.build.placement import GPS, ByCameras, ByDistance, Distance, Place, Placed
-from hfnet_maps.build.reference import model_files
+from hfnet_maps.build.reference import model_files, read_reference
 from hfnet_maps.build.structure import SfmModel, write_model
 from hfnet_maps.content import BuiltMap
 from hfnet_maps.evaluation.pictures import draw_map
@@ -34,6 +35,8 @@ from hfnet_maps.pack.writer import built_sections, to_map, write_map
 if TYPE_CHECKING:
     from hfnet_maps.build.from_photos import PhotoMaps
     from hfnet_maps.pack.writer import Sections
+    from hfnet_maps.tiles.places import LargePlace
+    from hfnet_maps.tiles.triangulate import TileReport
 
 MOST = 10  # photos without a pose that are named, with the reason
 WORST = 5  # cameras whose place is shown
@@ -88,28 +91,97 @@ def build_with_poses(
     wrote(output, then(output, sections))
 
 
-def build_from_photos(
-    images: Path | None,
-    video: Path | None,
-    names: Sequence[str] | None,
-    list_: Path | None,
-    model: Sequence[Path],
-    output: Path,
-    method: BuildMethod,
-    mapper: Mapper,
-    align: str | None,
-    distance: Distance | None,
-    picture: Path | None,
-    jobs: int,
-    dask: str | None,
-    then: Next,
-) -> None:
+@dataclass(frozen=True)
+class PhotoOptions:
+    """What `hfnet-map build` is asked for photos; see its `--help`. Names are those of the list."""
+
+    images: Path | None
+    video: Path | None
+    names: Sequence[str] | None
+    list_: Path | None
+    model: Sequence[Path]
+    output: Path
+    method: BuildMethod
+    mapper: Mapper
+    align: str | None
+    distance: Distance | None
+    jobs: int
+    dask: str | None
+    store: str | None
+
+    @property
+    def dense(self) -> bool:
+        """Whether hypercolumns are wanted."""
+        return self.method is BuildMethod.SPARSE_TO_DENSE
+
+    @property
+    def sfm(self) -> Path:
+        """The folder beside the output."""
+        return self.output.with_name(f"{self.output.stem}_sfm")
+
+    @property
+    def place(self) -> Place | None:
+        """What gives models their frame."""
+        if self.align is not None:
+            return ByCameras(self.align)
+        return None if self.distance is None else ByDistance(self.distance)
+
+
+def build_tiles(options: PhotoOptions, reference: Path | None, size: int, then: Callable[[Path], str]) -> None:
+    """Builds a folder of tiles, and says what came of it."""
+    from hfnet_maps.build.crew import crew
+    from hfnet_maps.build.work_store import WorkStore
+    from hfnet_maps.tiles.places import place_from_photos, place_with_poses
+
+    images, output, names = options.images, options.output, options.names
+    assert images is not None
+    files = CommandFiles(options.list_, *options.model, None if options.align in (None, GPS) else options.align)
+    if names is None:
+        files.reads_pictures(images)
+    check_writable(output, folder=True)
+    if options.store is None:
+        check_writable(options.sfm, folder=True)
+    networks = _networks(options.model, options.method)
+    if networks.patches is not None:
+        raise InputError("tiles have no random trees", "leave out --method parallel, or --tile-images")
+    with progress() as report, crew(options.jobs, options.dask) as workers:
+        store = WorkStore(options.store or options.sfm)
+        if reference is not None:
+            names = names or list(read_reference(reference).poses)
+            made = place_with_poses(
+                images, reference, names, networks, store, size, output, options.dense, workers, report
+            )
+        else:
+            made = place_from_photos(
+                images, networks, store, size, output, names, options.mapper, options.dense, options.place, workers,
+                report,
+            )  # fmt: skip
+    _tell_place(made)
+    if made.model is not None:
+        target = options.sfm / "0"
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            write_model(made.model, target)
+        except OSError as e:
+            raise OutputError(f"cannot write {target}: {e.strerror or e}", CHECK) from e
+        wrote(target)
+    wrote(output, then(output))
+
+
+def build_from_photos(options: PhotoOptions, picture: Path | None, then: Next) -> None:
     """Builds the maps of photos, writes COLMAP's models and the cameras beside them, and says what came of it."""
     from hfnet_maps.build.crew import crew
     from hfnet_maps.build.from_photos import maps_from_photos
     from hfnet_maps.build.work_store import WorkStore
 
-    files = CommandFiles(list_, video, *model, None if align in (None, GPS) else align)
+    images, video, names, output, align = (
+        options.images,
+        options.video,
+        options.names,
+        options.output,
+        options.align,
+    )
+    files = CommandFiles(options.list_, video, *options.model, None if align in (None, GPS) else align)
     frames = output.with_name(f"{output.stem}_frames")
     if images is None:
         check_writable(frames, folder=True)
@@ -117,21 +189,21 @@ def build_from_photos(
         files.reads_pictures(images)
     else:
         files.reads(*(images / name for name in names))
-    sfm = output.with_name(f"{output.stem}_sfm")
+    sfm = options.sfm
     files.writes(output)
     files.writes(cameras_path(output))
     check_writable(sfm, folder=True)
     if picture is not None:
         check_png("--picture", picture, files)
-    networks = _networks(model, method)
+    networks = _networks(options.model, options.method)
     with progress() as report:
         if images is None:
             assert video is not None
             names, images = _keyframes(video, frames, report), frames
-        dense = method is BuildMethod.SPARSE_TO_DENSE
-        with crew(jobs, dask) as workers:
+        store = WorkStore(options.store or sfm)
+        with crew(options.jobs, options.dask) as workers:
             made = maps_from_photos(
-                images, networks, WorkStore(sfm), names, mapper, dense, _place(align, distance), report, workers
+                images, networks, store, names, options.mapper, options.dense, options.place, report, workers
             )
         laid_out = [built_sections(built, report) for built, _ in made.maps]
         report("write models", 0, 1)
@@ -168,13 +240,6 @@ def _keyframes(video: Path, folder: Path, report: Report) -> list[str]:
     kept = write_keyframes(video, folder, report)
     print(f"{len(kept)} keyframes of {video}, listed in {folder / LIST}")
     return [one.name for one in kept]
-
-
-def _place(align: str | None, distance: Distance | None) -> Place | None:
-    """What gives models their frame, by the options."""
-    if align is not None:
-        return ByCameras(align)
-    return None if distance is None else ByDistance(distance)
 
 
 def _networks(model: Sequence[Path], method: BuildMethod) -> Networks:
@@ -278,6 +343,39 @@ def _tell_photos(made: PhotoMaps) -> None:
             print(f"  {printable(name)}: {printable(why)}")
         if len(made.unregistered) > MOST:
             print(f"  and {len(made.unregistered) - MOST} more")
+
+
+def _tell_place(made: LargePlace) -> None:
+    """What came of a large place."""
+    count, report = len(made.photos.names) + len(made.photos.left_out), made.report
+    table = _table()
+    table.add_row("photos", f"{count}")
+    if made.model is not None:
+        table.add_row("registered", f"{len(made.model.poses)}")
+    table.add_row("pairs of photos matched, of one geometry", f"{made.pairs_tried}, {made.pairs_verified}")
+    table.add_row("tiles, images of a tile with its halo", f"{len(report.tiles)}, {_range(report.tiles)}")
+    table.add_row("matches between images of two tiles", f"{100 * report.cut:.0f} %")
+    table.add_row("landmarks of all tiles", f"{sum(tile.landmarks for tile in report.tiles)}")
+    table.add_row("observations", f"{sum(tile.observations for tile in report.tiles)}")
+    table.add_row("bytes", f"{report.bytes}")
+    table.add_row("seconds", _seconds(made.seconds))
+    show(table)
+    if made.model is not None:
+        _tell_placed(0, made.placed)
+    if made.apart:
+        sizes = ", ".join(map(str, made.apart[:MOST]))
+        print(f"other photos hold together apart from these: {sizes}; they are in no tile, name them in a --list")
+    agreements = [tile.agreement for tile in report.tiles if not np.isnan(tile.agreement)]
+    if agreements and min(agreements) < MIN_AGREEMENT:
+        print(f"in a tile only {100 * min(agreements):.0f} % of the matches are within a pixel of the poses")
+    for what, names in (("see no landmark", report.blind), ("cannot be read", tuple(made.photos.left_out))):
+        if names:
+            print(f"{len(names)} photos {what}, first {printable(names[0])}")
+
+
+def _range(tiles: Sequence[TileReport]) -> str:
+    sizes = [tile.images for tile in tiles]
+    return f"{min(sizes)} to {max(sizes)}"
 
 
 def _tell_placed(k: int, placed: Placed | None) -> None:

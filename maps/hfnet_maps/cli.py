@@ -99,12 +99,24 @@ def build(
         ),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(help="Processes of a build from photos; the map is the same.", min=1, max=64)
+        int, typer.Option(help="Processes, from photos or in tiles; the map is the same.", min=1, max=64)
     ] = 1,
     dask: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS|local:4", help="In their place a Dask cluster, whose workers see the same folders."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL", help="Where features and matches are kept, s3://... for a cluster; default: scene_sfm."
+        ),
+    ] = None,
+    tile_images: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Write a folder of tiles of about N images each, for places of thousands.", min=2
         ),
     ] = None,
     picture: Annotated[
@@ -129,6 +141,9 @@ def build(
 
         hfnet-map build --images photos --reference sparse/0 --list map.txt --model hfnet_int8.tflite -o scene.hfmap
 
+        hfnet-map build --images photos --model hfnet_int8.tflite --tile-images 250 --dask tcp://host:8786 \\
+            -o town.tiles
+
         hfnet-map build --method parallel --model hfnet_int8.tflite --model crbnet_int8.tflite \\
             --images photos --reference sparse/0 --list map.txt -o scene.hfmap
 
@@ -150,27 +165,42 @@ def build(
         )
     if align is not None and distance is not None:
         raise InputError("--align and --distance both give the scale", "leave one of them out")
+    for wrong, option in (
+        (refine_poses, "--refine-poses"),
+        (picture, "--picture"),
+        (video, "--video"),
+        (distance, "--distance"),
+    ):
+        if tile_images is not None and wrong:
+            raise InputError(f"{option} does not go with --tile-images", "leave one of them out")
+    if tile_images is None and reference is not None and (jobs > 1 or dask is not None or store is not None):
+        raise InputError(
+            "--jobs, --dask and --store are of builds from photos or in tiles", "leave them out, or add --tile-images"
+        )
     needs("maps", "pycolmap")
-    if reference is None:
+    if reference is None or tile_images is not None:
         needs("maps", "h5py")
     if dask is not None:
         needs("cluster", "distributed")
     from hfnet_maps.build.placement import Distance
-    from hfnet_maps.build_cli import build_from_photos, build_with_poses
+    from hfnet_maps.build_cli import PhotoOptions, build_from_photos, build_tiles, build_with_poses
 
     def then(map_: Path, sections: Collection[int]) -> str:
         return _localize(map_, model, _method(sections)) if method is BuildMethod.PARALLEL else _pack(map_)
 
     names = None if list_ is None else read_names(list_)
-    if reference is None or images is None:
-        way = mapper or Mapper.INCREMENTAL
-        measured = None if distance is None else Distance.parse(distance)
-        build_from_photos(
-            images, video, names, list_, model, output, method, way, align, measured, picture, jobs, dask, then
-        )
-        return
-    names = names or _reference_images(reference, images)
-    build_with_poses(images, reference, names, list_, model, output, method, refine_poses, picture, then)
+    measured = None if distance is None else Distance.parse(distance)
+    options = PhotoOptions(
+        images, video, names, list_, model, output, method, mapper or Mapper.INCREMENTAL, align, measured, jobs, dask,
+        store,
+    )  # fmt: skip
+    if tile_images is not None:
+        build_tiles(options, reference, tile_images, _pack_tiles)
+    elif reference is None or images is None:
+        build_from_photos(options, picture, then)
+    else:
+        names = names or _reference_images(reference, images)
+        build_with_poses(images, reference, names, list_, model, output, method, refine_poses, picture, then)
 
 
 def _reference_images(reference: Path, images: Path) -> list[str]:
@@ -188,6 +218,11 @@ def _reference_images(reference: Path, images: Path) -> list[str]:
 def _pack(map_: Path) -> str:
     """The command that packs a map as built."""
     return command("hfnet-map", "pack", map_, "--budget", "4MB", "-o", f"{map_.with_suffix('')}_packed.hfmap")
+
+
+def _pack_tiles(place: Path) -> str:
+    """The command that packs each tile of a place."""
+    return command("hfnet-map", "pack", place, "--budget", "4MB", "-o", f"{place.with_suffix('')}_packed.tiles")
 
 
 @main.command()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfnet_maps.tiles.partition import halo, partition
+from hfnet_maps.build.partition import halo, partition
 
 
 def chain(count):

@@ -167,6 +167,7 @@ def map_from_features(
     refine: bool = False,
     hypercolumns: Sequence[np.ndarray] | None = None,
     known: Matches | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[BuiltMap, BuildReport]:
     """The same from features of any kind that is int8; M images.
 
@@ -178,6 +179,7 @@ def map_from_features(
         refine: adjust the poses as well.
         hypercolumns: (N, H) int8 at the keypoints of each image.
         known: matches of pairs that need not be matched again.
+        pairs: that are matched, i < j; None: those that `select_pairs` names.
 
     Raises:
         InputError: nothing can be triangulated. The message says at which stage the matches went.
@@ -187,7 +189,8 @@ def map_from_features(
         raise InputError(f"{len(names)} image cannot be triangulated", "list at least two reference images")
     views = [make_view(c, p, f) for c, p, f in zip(cameras, poses, features, strict=True)]
     with timed(seconds, "match"):
-        pairs = select_pairs(poses, np.stack([f.global_descriptor for f in features]))
+        if pairs is None:
+            pairs = select_pairs(poses, np.stack([f.global_descriptor for f in features]))
         if not pairs:
             raise InputError(
                 "the reference cameras all stand in one place", "triangulation needs cameras that stand apart"

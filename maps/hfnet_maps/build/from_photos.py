@@ -19,7 +19,6 @@ from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.networks.network import Network
 from hfnet_edge.shell.console import Report, silent
 from hfnet_maps.build.builder import BuildReport, check_networks, described_by, map_from_features, timed
-from hfnet_maps.build.candidates import candidate_pairs
 from hfnet_maps.build.choices import Mapper
 from hfnet_maps.build.crew import ALONE, Crew
 from hfnet_maps.build.pairs import MIN_MATCHES, Matches
@@ -27,7 +26,7 @@ from hfnet_maps.build.photos import Photos, find_photos
 from hfnet_maps.build.placement import Place, Placed
 from hfnet_maps.build.structure import Geometries, SfmModel, reconstruct, why_unregistered
 from hfnet_maps.build.work_store import FEATURES, MATCHES, WorkStore, read_pairs
-from hfnet_maps.build.workers import extract_into, match_into
+from hfnet_maps.build.workers import choose_pairs, extract_into, match_into
 from hfnet_maps.content import BuiltMap
 
 
@@ -114,7 +113,8 @@ def maps_from_photos(
     for k, p in enumerate(placed):
         if p is not None and p.earth is not None:
             maps[k] = replace(maps[k][0], earth=p.earth), maps[k][1]
-    why = why_unregistered(photos, features, geometries, models)
+    shared = {pair: len(geometry.inlier_matches) for pair, geometry in geometries.items()}
+    why = why_unregistered(photos, [len(f.keypoints) for f in features], shared, models)
     return PhotoMaps(photos, features, models, maps, placed, why, len(matches), len(geometries), seconds)
 
 
@@ -134,7 +134,7 @@ def look(
         store.gather(FEATURES, kept.keys)
         found = [kept.found(i) for i in range(len(kept.keys))]
     with timed(seconds, "match"):
-        pairs = candidate_pairs(kept.looks)
+        pairs = choose_pairs(kept, crew, progress)
         keys = match_into(kept, pairs, crew, progress)
         store.gather(MATCHES, keys)
         of_pairs = dict(zip(pairs, read_pairs(store.files, [store.at(key) for key in keys]), strict=True))

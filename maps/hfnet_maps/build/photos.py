@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,23 @@ def find_photos(folder: Path, names: Sequence[str] | None = None) -> Photos:
         )
     return Photos(
         folder, tuple(kept), tuple(first), tuple(orientations), tuple(of_device.values()), tuple(device_of), left_out
+    )
+
+
+def posed_photos(folder: Path, cameras: Mapping[str, Camera]) -> Photos:
+    """Photos whose cameras are known, in order of name; each camera is a device. Raises ImageError: one is missing."""
+    names = sorted(cameras)
+    find_images(folder, names, "images")
+    devices = {str(cameras[name]): Device(cameras[name], True, "the camera") for name in names}
+    row = {told: k for k, told in enumerate(devices)}
+    return Photos(
+        folder,
+        tuple(names),
+        tuple(hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in names),
+        (1,) * len(names),
+        tuple(devices.values()),
+        tuple(row[str(cameras[name])] for name in names),
+        {},
     )
 
 

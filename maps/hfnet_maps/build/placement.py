@@ -25,13 +25,9 @@ from hfnet_edge.video import Trajectory
 from hfnet_maps.build.georeference import Fixes, georeference, gps_of
 from hfnet_maps.build.photos import Photos
 from hfnet_maps.build.structure import SfmModel, transformed
-from hfnet_maps.evaluation.alignment import Similarity, fitted, in_line
+from hfnet_maps.evaluation.alignment import AGREE, LEAST, center_of, robust_similarity
 
 GPS = "gps"  # what --align says to mean EXIF's
-LEAST = 3  # cameras
-TRIALS = 500  # triples of cameras that are tried
-NARROW = 0.05  # of the length of a row of cameras, its width: below, known rotations turn it better than positions
-AGREE = 3.0  # medians of the error, that a camera which agrees is off at most
 CLOSE = 4.0  # network pixels between a marked point and a landmark that is taken for it
 NEAR = 24.0  # else between it and landmarks that say how far it is, ...
 NEIGHBOURS = 5  # ... so many at most
@@ -118,9 +114,9 @@ class ByCameras:
         known = _read(path, photos)
         rows = [i for i in model.poses if i in known]
         self._enough(len(rows), len(model.poses))
-        to_known, agree = _similarity([model.poses[i] for i in rows], [known[i] for i in rows], path)
+        to_known, agree = robust_similarity([model.poses[i] for i in rows], [known[i] for i in rows], str(path))
         found = to_known.points(np.stack([model.poses[i].center for i in rows]))
-        off = np.linalg.norm(found - np.stack([_center(known[i]) for i in rows]), axis=1)
+        off = np.linalg.norm(found - np.stack([center_of(known[i]) for i in rows]), axis=1)
         placed = transformed(model.reconstruction, to_known.scale, to_known.rotation, to_known.translation)
         return Placed(placed, tuple(photos.names[i] for i in rows), off, agree, "units", to_known.scale)
 
@@ -196,55 +192,6 @@ def _by_gps(fixes: dict[int, tuple[float, float, float]], photos: Photos, model:
     here = replace(earth, metres=1.0, enu_from_map=Pose(np.array([1.0, 0, 0, 0]), np.zeros(3)))
     agree = off <= AGREE * np.median(off) + 1e-9
     return Placed(placed, names, off, agree, "m", earth.metres, here)
-
-
-def _similarity(found: Sequence[Pose], known: Sequence[np.ndarray | Pose], path: Path) -> tuple[Similarity, np.ndarray]:
-    """From the model's world to the known one, and (N,) bool of the cameras that agree: by the triple of cameras on
-    which most agree, then by all that do. Where cameras stand in a line, known poses say how the line is turned."""
-    a, b = np.stack([p.center for p in found]), np.stack([_center(k) for k in known])
-    if np.ptp(b, axis=0).max() <= 0:
-        raise InputError(f"the cameras of {path} all stand in one place", "give positions that lie apart")
-    turn = None
-    if in_line(a) or in_line(b) or (isinstance(known[0], Pose) and min(_width(a), _width(b)) < NARROW):
-        poses = [k for k in known if isinstance(k, Pose)]
-        if len(poses) < len(known):
-            raise InputError(
-                f"the cameras of {path} stand in a line, which leaves open how the place is turned about it",
-                "give poses, or positions that lie apart",
-            )
-        u, _, vt = np.linalg.svd(sum(k.rotation.T @ p.rotation for k, p in zip(poses, found, strict=True)))
-        turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-
-    def fit(rows: np.ndarray) -> Similarity | None:
-        if turn is None:
-            return None if in_line(a[rows]) or in_line(b[rows]) else fitted(a[rows], b[rows])
-        x, y = (a[rows] - a[rows].mean(axis=0)) @ turn.T, b[rows] - b[rows].mean(axis=0)
-        scale = float((x * y).sum() / max(np.square(x).sum(), 1e-300))
-        shift = b[rows].mean(axis=0) - scale * turn @ a[rows].mean(axis=0)
-        return Similarity(scale, turn, shift, len(rows)) if scale > 0 else None
-
-    def off(s: Similarity) -> np.ndarray:
-        return np.linalg.norm(s.points(a) - b, axis=1)
-
-    rng, best, least = np.random.default_rng(0), None, math.inf
-    for _ in range(TRIALS):
-        tried = fit(rng.choice(len(a), LEAST, replace=False))
-        if tried is not None and (median := float(np.median(off(tried)))) < least:
-            best, least = tried, median
-    if best is None:
-        raise InputError(f"no similarity lays the photos on the cameras of {path}", "check that it is of these photos")
-    agree = off(best) <= AGREE * least + 1e-9 * np.abs(b).max()
-    return fit(np.flatnonzero(agree)) or best, agree
-
-
-def _width(points: np.ndarray) -> float:
-    """Of a row of points (N, 3), over its length."""
-    length, width, _ = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-    return float(width / length)
-
-
-def _center(known: np.ndarray | Pose) -> np.ndarray:
-    return known.center if isinstance(known, Pose) else known
 
 
 def _read(path: Path, photos: Photos) -> Known:

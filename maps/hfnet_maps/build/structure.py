@@ -10,7 +10,7 @@ same models, bit by bit.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from hfnet_edge.shell.console import Report, silent
 from hfnet_maps.build.choices import Mapper
 from hfnet_maps.build.pairs import MIN_MATCHES, SEED
 from hfnet_maps.build.photos import Device, Photos
+from hfnet_maps.build.triangulation import rigid
 from hfnet_maps.evaluation.ground_plane import upright
 
 TRIALS = 1000  # of a two-view geometry, at most
@@ -243,8 +244,42 @@ def _plausible(camera: pycolmap.Camera, before: pycolmap.Camera) -> bool:
     )
 
 
-def _adjust_all(model: pycolmap.Reconstruction, fixed: set[int]) -> None:
-    """Adjusts poses, points, and the intrinsics of cameras that are not ``fixed``."""
+def with_cameras(model: SfmModel, cameras: Mapping[int, Camera], pixel: float) -> SfmModel:
+    """The model adjusted to given cameras. Args: cameras: by row of the devices. pixel: `Features.pixel`."""
+    adjusted = copy.deepcopy(model.reconstruction)
+    for camera_id, camera in adjusted.cameras.items():
+        given = cameras[camera_id - 1]
+        camera.model = getattr(pycolmap.CameraModelId, given.model)
+        camera.params = list(given.params)
+    _adjust_all(adjusted, set(adjusted.cameras), pixel)
+    return transformed(adjusted, 1.0, np.eye(3), np.zeros(3))
+
+
+def posed_model(photos: Photos, poses: Mapping[int, Pose], cameras: Mapping[int, Camera]) -> SfmModel:
+    """A model of poses and cameras alone, without points, upright."""
+    model = pycolmap.Reconstruction()
+    for device, camera in cameras.items():
+        model.add_camera_with_trivial_rig(
+            pycolmap.Camera(
+                camera_id=device + 1,
+                model=camera.model,
+                width=camera.width,
+                height=camera.height,
+                params=list(camera.params),
+            )
+        )
+    for i, pose in poses.items():
+        image = pycolmap.Image(name=photos.names[i], camera_id=photos.device_of[i] + 1, image_id=i + 1)
+        model.add_image_with_trivial_frame(image, rigid(pose))
+    return _stood_up(model, photos)
+
+
+def _adjust_all(model: pycolmap.Reconstruction, fixed: set[int], pixel: float = 1.0) -> None:
+    """Adjusts poses, points, and the intrinsics of cameras that are not ``fixed``.
+
+    Args:
+        pixel: of the network, in pixels of the model.
+    """
     config = pycolmap.BundleAdjustmentConfig()
     for i in model.reg_image_ids():
         config.add_image(i)
@@ -258,7 +293,7 @@ def _adjust_all(model: pycolmap.Reconstruction, fixed: set[int]) -> None:
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = ROBUST
+    options.ceres.loss_function_scale = ROBUST * pixel
     options.ceres.solver_options.max_num_iterations = STEPS
     options.ceres.solver_options.function_tolerance = TOLERANCE
     options.ceres.solver_options.num_threads = 1
@@ -311,21 +346,25 @@ def pose_of(model: pycolmap.Reconstruction, image_id: int) -> Pose:
 
 
 def why_unregistered(
-    photos: Photos, features: Sequence[Features], geometries: Geometries, models: Sequence[SfmModel]
+    photos: Photos, keypoints: Sequence[int], shared: Mapping[tuple[int, int], int], models: Sequence[SfmModel]
 ) -> dict[str, str]:
-    """Name to reason of the photos that no model has, those that were left out before as well."""
+    """Name to reason of the photos that no model has, those that were left out before as well.
+
+    Args:
+        keypoints: how many each photo has. shared: matches of the pairs that have a geometry.
+    """
     registered = {photo for model in models for photo in model.poses}
     partners: dict[int, list[tuple[int, int]]] = {i: [] for i in range(len(photos.names))}  # matches, photo
-    for (i, j), geometry in geometries.items():
+    for (i, j), count in shared.items():
         for one, other in ((i, j), (j, i)):
-            partners[one].append((len(geometry.inlier_matches), other))
+            partners[one].append((count, other))
     why = dict(photos.left_out)
     for i, name in enumerate(photos.names):
         if i in registered:
             continue
         held = [(count, other) for count, other in partners[i] if other in registered]
-        if len(features[i].keypoints) < MIN_MATCHES:
-            why[name] = f"it has {len(features[i].keypoints)} keypoints"
+        if keypoints[i] < MIN_MATCHES:
+            why[name] = f"it has {keypoints[i]} keypoints"
         elif not partners[i]:
             why[name] = "it shares matches with no other photo"
         elif not held:

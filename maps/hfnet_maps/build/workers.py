@@ -23,7 +23,19 @@ from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.shell.console import Report
 from hfnet_edge.shell.one_thread import one_thread
+from hfnet_maps.build import candidates
 from hfnet_maps.build.builder import features_of
+from hfnet_maps.build.candidates import (
+    alike,
+    apart,
+    as_tuples,
+    candidate_pairs,
+    centers_and_axes,
+    in_sequence,
+    joined,
+    near,
+    select_pairs,
+)
 from hfnet_maps.build.crew import Crew
 from hfnet_maps.build.pairs import MIN_MATCHES, agree_with_poses, match_descriptors
 from hfnet_maps.build.photos import Device, Photos
@@ -110,6 +122,14 @@ class _PairTask:
     pairs: tuple[tuple[str, str, int, int], ...]  # key, group, rows of the shots
 
 
+@dataclass(frozen=True)
+class _BlockTask:
+    store: str
+    source: str
+    start: int
+    stop: int
+
+
 def extract_into(
     store: WorkStore, photos: Photos, networks: Networks, dense: bool, crew: Crew, progress: Report
 ) -> KeptPhotos:
@@ -129,6 +149,30 @@ def extract_into(
     used = photos.take(kept, photos.left_out | failed)
     left = tuple(keys[i] for i in kept)
     return KeptPhotos(store, used, left, *read_looks(store.files, [store.at(key) for key in left]))
+
+
+def choose_pairs(
+    kept: KeptPhotos, crew: Crew, progress: Report, poses: Sequence[Pose] | None = None
+) -> list[tuple[int, int]]:
+    """The pairs of photos that `candidate_pairs` names, or with poses `select_pairs`; of many photos by blocks."""
+    count = len(kept.keys)
+    if count <= candidates.ALL_PAIRS:
+        return candidate_pairs(kept.looks) if poses is None else select_pairs(poses, kept.looks)
+    centers, axes = (None, None) if poses is None else centers_and_axes(poses)
+    files = kept.store.files
+    target = f"pairs/{key_of('looks', *kept.keys, poses is None)}.npz"
+    told = {"looks": kept.looks} | ({} if centers is None or axes is None else {"centers": centers, "axes": axes})
+    with files.write(target) as file:
+        np.savez(file, allow_pickle=False, **told)
+    tasks = [
+        _BlockTask(files.where, target, start, min(start + candidates.ROWS, count))
+        for start in range(0, count, candidates.ROWS)
+    ]
+    parts = [found for _, found in crew.run(_partners, tasks, progress, "choose pairs", 0, len(tasks))]
+    files.remove(target)
+    if centers is None:
+        return as_tuples(joined(count, *parts, in_sequence(count)))
+    return as_tuples(apart(joined(count, *parts), centers))
 
 
 def match_into(
@@ -177,7 +221,7 @@ def feature_keys(photos: Photos, networks: Networks, dense: bool) -> list[str]:
 
 def _extract(task: _PhotoTask, networks: Networks | None = None) -> dict[str, str]:
     """Writes a part; name to reason of what does not decode."""
-    networks = networks or _networks(task.models)
+    networks = networks or networks_of(task.models)
     found, failed = {}, {}
     for key, name, camera in task.photos:
         try:
@@ -187,6 +231,16 @@ def _extract(task: _PhotoTask, networks: Networks | None = None) -> dict[str, st
     if found:
         write_features(files_of(task.store), found)
     return failed
+
+
+def _partners(task: _BlockTask) -> np.ndarray:
+    """(P, 2) int64: photos of a block with their partners."""
+    with files_of(task.store).read(task.source) as file, np.load(file) as told, one_thread():
+        rows = slice(task.start, task.stop)
+        found = [alike(told["looks"], rows)]
+        if "centers" in told:
+            found.append(near(told["centers"], told["axes"], rows))
+        return np.concatenate(found)
 
 
 def _match(task: _PairTask) -> None:
@@ -213,7 +267,7 @@ def _pair(a: Shot, of_a: Features, b: Shot, of_b: Features) -> Pair:
 
 
 @lru_cache(maxsize=1)
-def _networks(models: tuple[Path, ...]) -> Networks:
+def networks_of(models: tuple[Path, ...]) -> Networks:
     return Networks(*models)
 
 

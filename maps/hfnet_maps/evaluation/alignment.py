@@ -6,6 +6,7 @@ similarity lies between them, and errors mean something once it is taken out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from hfnet_edge.errors import InputError
 from hfnet_edge.geometry import Pose
 from hfnet_maps.evaluation.errors import Evaluation, errors_text, pose_errors
 
+LEAST = 3  # cameras that tell a similarity
+TRIALS = 500  # triples of cameras that are tried
+NARROW = 0.05  # of the length of a row of cameras, its width: below, known rotations turn it better than positions
+AGREE = 3.0  # medians of the error, that a camera which agrees is off at most
 FLAT = 1e-3  # of the length of a row of cameras, its width: as good as a line
 ROUNDING = 1e-9  # of the coordinates: as good as a point
 # Five poses have twice as many numbers as a similarity; by chance it does not bring them ten times nearer.
@@ -39,6 +44,17 @@ class Similarity:
     def points(self, xyz: np.ndarray) -> np.ndarray:
         """(N, 3) points in the target."""
         return self.scale * np.asarray(xyz, np.float64) @ self.rotation.T + self.translation
+
+    def after(self, first: Similarity) -> Similarity:
+        """This one, of what another one gives."""
+        translation = self.points(first.translation[None])[0]
+        return Similarity(self.scale * first.scale, self.rotation @ first.rotation, translation, self.poses)
+
+    @property
+    def inverse(self) -> Similarity:
+        """The way back."""
+        scale, rotation = 1 / self.scale, self.rotation.T
+        return Similarity(scale, rotation, -scale * rotation @ self.translation, self.poses)
 
     def pose(self, pose: Pose) -> Pose:
         """cam_from_world of the same camera in the target."""
@@ -81,6 +97,64 @@ def fitted(source: np.ndarray, target: np.ndarray) -> Similarity:
     rotation = (u * sign) @ vt
     scale = float(stretch @ sign / np.square(a).sum())
     return Similarity(scale, rotation, target.mean(axis=0) - scale * rotation @ source.mean(axis=0), len(source))
+
+
+def robust_similarity(
+    found: Sequence[Pose], known: Sequence[np.ndarray | Pose], of: str
+) -> tuple[Similarity, np.ndarray]:
+    """From the cameras' world to the known one, and (N,) bool of those that agree: by the triple on which most agree,
+    then by all that do. Where cameras stand in a line, known poses say how the line is turned.
+
+    Args:
+        known: poses, or positions (3,), in the target. of: whose cameras these are, for messages.
+
+    Raises:
+        InputError: the cameras leave it open.
+    """
+    a, b = np.stack([p.center for p in found]), np.stack([center_of(k) for k in known])
+    if np.ptp(b, axis=0).max() <= 0:
+        raise InputError(f"the cameras of {of} all stand in one place", "give positions that lie apart")
+    turn = None
+    if in_line(a) or in_line(b) or (isinstance(known[0], Pose) and min(_width(a), _width(b)) < NARROW):
+        poses = [k for k in known if isinstance(k, Pose)]
+        if len(poses) < len(known):
+            raise InputError(
+                f"the cameras of {of} stand in a line, which leaves open how the place is turned about it",
+                "give poses, or positions that lie apart",
+            )
+        u, _, vt = np.linalg.svd(sum(k.rotation.T @ p.rotation for k, p in zip(poses, found, strict=True)))
+        turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+
+    def fit(rows: np.ndarray) -> Similarity | None:
+        if turn is None:
+            return None if in_line(a[rows]) or in_line(b[rows]) else fitted(a[rows], b[rows])
+        x, y = (a[rows] - a[rows].mean(axis=0)) @ turn.T, b[rows] - b[rows].mean(axis=0)
+        scale = float((x * y).sum() / max(np.square(x).sum(), 1e-300))
+        shift = b[rows].mean(axis=0) - scale * turn @ a[rows].mean(axis=0)
+        return Similarity(scale, turn, shift, len(rows)) if scale > 0 else None
+
+    def off(s: Similarity) -> np.ndarray:
+        return np.linalg.norm(s.points(a) - b, axis=1)
+
+    rng, best, least = np.random.default_rng(0), None, math.inf
+    for _ in range(TRIALS):
+        tried = fit(rng.choice(len(a), LEAST, replace=False))
+        if tried is not None and (median := float(np.median(off(tried)))) < least:
+            best, least = tried, median
+    if best is None:
+        raise InputError(f"no similarity lays the photos on the cameras of {of}", "check that it is of these photos")
+    agree = off(best) <= AGREE * least + 1e-9 * np.abs(b).max()
+    return fit(np.flatnonzero(agree)) or best, agree
+
+
+def _width(points: np.ndarray) -> float:
+    """Of a row of points (N, 3), over its length."""
+    length, width, _ = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    return float(width / length)
+
+
+def center_of(known: np.ndarray | Pose) -> np.ndarray:
+    return known.center if isinstance(known, Pose) else known
 
 
 def differ_by_similarity(evaluation: Evaluation, found: Mapping[str, Pose], true: Mapping[str, Pose]) -> str | None:
