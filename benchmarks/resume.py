@@ -72,17 +72,21 @@ def main() -> None:
     Console(width=150).print(table)
 
 
-def start(model: Path, output: Path, jobs: int) -> subprocess.Popen:
+def start(model: Path, output: Path, jobs: int, *more: str) -> subprocess.Popen:
     photos = SCENES / "castle" / "images"
-    options = ("--images", photos, "--model", model, "-o", output, "--jobs", jobs)
+    options = ("--images", photos, "--model", model, "-o", output, "--jobs", jobs, *more)
     arguments = [sys.executable, "-c", COMMAND, "build", *map(str, options)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-def build(model: Path, output: Path, jobs: int) -> tuple[str, dict]:
+def build(model: Path, output: Path, jobs: int, *more: str) -> tuple[str, dict]:
     """The hash of a map that is built to its end, seconds in all and by stage."""
     begin = time.perf_counter()
-    process = start(model, output, jobs)
+    return finished(start(model, output, jobs, *more), output, begin)
+
+
+def finished(process: subprocess.Popen, output: Path, begin: float) -> tuple[str, dict]:
+    """The same of a build that runs."""
     said, _ = process.communicate()
     assert process.returncode == 0, said
     text = " ".join(part.strip(" │\n") for part in said[said.index("seconds") :].splitlines())
