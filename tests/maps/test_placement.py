@@ -17,6 +17,7 @@ from hfnet_maps.build.pairs import match_descriptors
 from hfnet_maps.build.photos import find_photos
 from hfnet_maps.build.placement import GPS, ByCameras, ByDistance, Distance
 from hfnet_maps.build.structure import network_camera, reconstruct, verify_geometry
+from hfnet_maps.evaluation.alignment import robust_similarity
 from photo_places import write_photo
 from synthetic import CAMERA, place
 
@@ -88,14 +89,12 @@ def test_device_poses_of_two_formats(registered, tmp_path):
 
 def turned_about_a_row(centers):
     """Degrees that a row of cameras is turned wrongly about itself, where poses are known."""
-    from hfnet_maps.build.placement import _similarity
-
     rng = np.random.default_rng(0)
     turns = [Pose(q / np.linalg.norm(q), np.zeros(3)) for q in rng.normal(size=(len(centers), 4))]
     poses = [Pose(t.quaternion, -t.rotation @ c) for t, c in zip(turns, centers, strict=True)]
     world = Pose(np.array([0.5, 0.5, -0.5, 0.5]), np.array([1.0, 2, 3]))
     known = [Pose(q.quaternion, 2 * q.translation) for q in (pose @ world.inverse for pose in poses)]
-    similarity, _ = _similarity(poses, known, Path("x"))
+    similarity, _ = robust_similarity(poses, known, "x")
     assert similarity.scale == pytest.approx(2)
     left = similarity.rotation @ world.rotation.T
     return np.degrees(np.arccos(np.clip((np.trace(left) - 1) / 2, -1, 1)))

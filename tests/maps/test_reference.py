@@ -7,7 +7,8 @@ import pycolmap
 import pytest
 
 from hfnet_edge.errors import CameraError, InputError
-from hfnet_maps.build.reference import MODEL_IDS, read_reference
+from hfnet_maps.build.colmap_files import MODEL_IDS
+from hfnet_maps.build.reference import read_reference
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_text_that_is_no_text_is_refused(tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path, folder):
-    with pytest.raises(InputError, match="there is no reference folder"):
+    with pytest.raises(InputError, match="there is no reference"):
         read_reference(tmp_path / "nowhere")
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -25,6 +25,7 @@ from hfnet_edge.video import Trajectory
 from hfnet_maps.build.georeference import Fixes, georeference, gps_of
 from hfnet_maps.build.photos import Photos
 from hfnet_maps.build.structure import SfmModel, transformed
+from hfnet_maps.build.transforms_files import frame_poses
 from hfnet_maps.evaluation.alignment import AGREE, LEAST, center_of, robust_similarity
 
 GPS = "gps"  # what --align says to mean EXIF's
@@ -32,7 +33,6 @@ CLOSE = 4.0  # network pixels between a marked point and a landmark that is take
 NEAR = 24.0  # else between it and landmarks that say how far it is, ...
 NEIGHBOURS = 5  # ... so many at most
 UNITS = {"mm": 0.001, "cm": 0.01, "m": 1.0, "km": 1000.0, "in": 0.0254, "ft": 0.3048}
-OPENGL = np.array([1.0, -1, -1])  # camera axes: right, up, backward, in ours
 
 
 @dataclass(frozen=True)
@@ -224,19 +224,11 @@ def _positions(path: Path, photos: Photos) -> Known:
 
 def _transforms(path: Path, photos: Photos) -> Known:
     """Of nerfstudio, instant-ngp, Polycam: world_from_camera with OpenGL's camera axes."""
-    frames = parse_json(read_text(path))["frames"]
     known: Known = {}
-    for frame in frames:
-        matrix = np.array(frame["transform_matrix"], np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise ValueError(f"the pose of {frame['file_path']} is none")
-        u, stretch, vt = np.linalg.svd(matrix[:3, :3])
-        if not 0.99 < stretch[2] <= stretch[0] < 1.01 or np.linalg.det(matrix[:3, :3]) < 0:
-            raise ValueError(f"the pose of {frame['file_path']} is no rotation")
-        rotation = ((u @ vt) * OPENGL).T
-        row = _row_of(str(frame["file_path"]), photos)
+    for file, pose in frame_poses(parse_json(read_text(path))):
+        row = _row_of(file, photos)
         if row is not None:
-            known[row] = Pose.from_matrix(rotation, -rotation @ matrix[:3, 3])
+            known[row] = pose
     return known
 
 
