@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map_cameras import MapCameras
 from hfnet_edge.result import Status
 from hfnet_maps.build import candidates, parts, workers
 from hfnet_maps.cli import main
@@ -101,6 +102,19 @@ def test_photos_alone_are_reconstructed_in_parts_and_folded(tmp_path, monkeypatc
     to_true = align(found, true, list(found))
     errors = np.array([pose_error(to_true.pose(pose), true[name]) for name, pose in found.items()])
     assert np.median(errors[:, 0]) < 0.1 and errors[:, 1].max() < 0.5  # of 15 m
+
+
+def test_photos_that_do_not_hold_together_go_into_places_of_their_own(tmp_path, monkeypatch):
+    places = {"a": place(0, landmarks=400, images=8), "b": place(1, landmarks=400, images=6)}
+    model = photograph(tmp_path / "photos", places | {"lost": place(2, images=1)}, monkeypatch)
+    said = built(tmp_path, model, tmp_path / "t.tiles", "--tile-images", "9")
+    assert "fall into 2 parts that do not hold together, of 8, 6 photos" in said
+    assert "lost00.png: it shares matches with no other photo" in said and "camera: SIMPLE_RADIAL 640 480" in said
+    for folder, letter, count in (("t.tiles", "a", 8), ("t_2.tiles", "b", 6)):
+        (tile,) = (LocalizationMap.open(path) for path in tiles_in(tmp_path / folder))
+        assert len(tile.image_names) == count and {name[0] for name in tile.image_names} == {letter}
+        assert MapCameras.beside(tmp_path / folder).cameras
+    assert (tmp_path / "t_sfm" / "1" / "images.bin").is_file()
 
 
 def test_a_store_under_a_url_does_as_well(tmp_path, street):

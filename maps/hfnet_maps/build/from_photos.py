@@ -23,7 +23,7 @@ from hfnet_maps.build.choices import Mapper
 from hfnet_maps.build.crew import ALONE, Crew
 from hfnet_maps.build.pairs import MIN_MATCHES, Matches
 from hfnet_maps.build.photos import Photos, find_photos
-from hfnet_maps.build.placement import Place, Placed
+from hfnet_maps.build.placement import Place, Placed, placed
 from hfnet_maps.build.structure import Geometries, SfmModel, reconstruct, why_unregistered
 from hfnet_maps.build.work_store import FEATURES, MATCHES, WorkStore, read_pairs
 from hfnet_maps.build.workers import choose_pairs, extract_into, match_into
@@ -107,15 +107,15 @@ def maps_from_photos(
         models = reconstruct(photos, features, geometries, mapper, progress) if geometries else []
     if not models:
         raise _no_model(len(photos.names), matches, geometries)
-    placed = [None if place is None else _placed(place, photos, features, m, k > 0) for k, m in enumerate(models)]
-    models = [model if p is None else p.model for model, p in zip(models, placed, strict=True)]
+    in_frame = placed(place, photos, features, models)
+    models = [model if p is None else p.model for model, p in zip(models, in_frame, strict=True)]
     maps = [map_of_model(looked, model, networks, progress) for model in models]
-    for k, p in enumerate(placed):
+    for k, p in enumerate(in_frame):
         if p is not None and p.earth is not None:
             maps[k] = replace(maps[k][0], earth=p.earth), maps[k][1]
     shared = {pair: len(geometry.inlier_matches) for pair, geometry in geometries.items()}
     why = why_unregistered(photos, [len(f.keypoints) for f in features], shared, models)
-    return PhotoMaps(photos, features, models, maps, placed, why, len(matches), len(geometries), seconds)
+    return PhotoMaps(photos, features, models, maps, in_frame, why, len(matches), len(geometries), seconds)
 
 
 def look(
@@ -145,17 +145,6 @@ def look(
         {pair: rows for pair, (rows, _) in of_pairs.items()},
         {pair: geometry for pair, (_, geometry) in of_pairs.items() if geometry is not None},
     )
-
-
-def _placed(
-    place: Place, photos: Photos, features: Sequence[Features], model: SfmModel, may_fail: bool
-) -> Placed | None:
-    try:
-        return place(photos, features, model)
-    except InputError:
-        if may_fail:
-            return None
-        raise
 
 
 def map_of_model(

@@ -160,6 +160,25 @@ class ByDistance:
 Place = ByCameras | ByDistance
 
 
+def placed(
+    place: Place | None, photos: Photos, features: Sequence[Features], models: Sequence[SfmModel]
+) -> list[Placed | None]:
+    """How each model comes to its frame; None where nothing is known, or too little of a smaller model.
+
+    Raises:
+        InputError: too little is known of the first.
+    """
+    found: list[Placed | None] = []
+    for k, model in enumerate(models):
+        try:
+            found.append(None if place is None else place(photos, features, model))
+        except InputError:
+            if k == 0:
+                raise
+            found.append(None)
+    return found
+
+
 def _marked(
     name: str, at: tuple[float, float], photos: Photos, features: Sequence[Features], model: SfmModel
 ) -> np.ndarray:

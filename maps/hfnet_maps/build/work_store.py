@@ -140,15 +140,16 @@ def read_features(files: Files, at: At) -> Found:
             return _get_features(file[group], other[group])
 
 
-def read_looks(files: Files, places: Sequence[At]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each photo: `Features.pixel` (M,), and the global descriptor (M, G) int8."""
-    looks, pixels = [], []
+def read_looks(files: Files, places: Sequence[At]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each photo: keypoints (M,) int64, `Features.pixel` (M,), and the global descriptor (M, G) int8."""
+    looks, pixels, counts = [], [], []
     with _opened(files) as open_:
         for name, group in places:
             pixels.append(float(open_(name)[group].attrs["pixel"]))
+            counts.append(len(open_(name)[group]["keypoints"]))
             whole = open_(GLOBAL if name == FEATURES else name)[group]["global_descriptor"][()]
             looks.append(np.rint(whole * SCALE).astype(np.int8))
-    return np.array(pixels), np.stack(looks)
+    return np.array(counts, np.int64), np.array(pixels), np.stack(looks)
 
 
 def read_pairs(files: Files, places: Sequence[At]) -> list[Pair]:

@@ -65,6 +65,7 @@ class KeptPhotos:
     Attributes:
         store, photos.
         keys: (M,) of the features.
+        counts: (M,) int64 keypoints.
         pixels: (M,) float64 `Features.pixel`.
         looks: (M, G) int8 global descriptors.
     """
@@ -72,6 +73,7 @@ class KeptPhotos:
     store: WorkStore
     photos: Photos
     keys: tuple[str, ...]
+    counts: np.ndarray
     pixels: np.ndarray
     looks: np.ndarray
 

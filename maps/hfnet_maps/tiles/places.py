@@ -23,12 +23,28 @@ from hfnet_maps.build.choices import Mapper
 from hfnet_maps.build.crew import ALONE, Crew
 from hfnet_maps.build.parts import reconstruct_parts
 from hfnet_maps.build.photos import Photos, find_photos, posed_photos
-from hfnet_maps.build.placement import Place, Placed
+from hfnet_maps.build.placement import Place, Placed, placed
 from hfnet_maps.build.reference import read_reference
-from hfnet_maps.build.structure import SfmModel
+from hfnet_maps.build.structure import SfmModel, why_unregistered
 from hfnet_maps.build.work_store import WorkStore, read_counts
 from hfnet_maps.build.workers import KeptPhotos, choose_pairs, extract_into, match_into
 from hfnet_maps.tiles.triangulate import PlaceReport, Posed, write_tiles
+
+
+@dataclass(frozen=True)
+class TiledPart:
+    """Photos that hold together, in tiles.
+
+    Attributes:
+        folder: of the tiles.
+        model: the poses that were found, where none were given. placed: how it came to its frame, if it did.
+        report: of the tiles.
+    """
+
+    folder: Path
+    model: SfmModel | None
+    placed: Placed | None
+    report: PlaceReport
 
 
 @dataclass(frozen=True)
@@ -36,21 +52,18 @@ class LargePlace:
     """What came of a large place.
 
     Attributes:
-        photos: that were used, with what was left out.
+        photos: that were used.
+        parts: that of most photos first.
+        unregistered: name to reason.
         pairs_tried, pairs_verified: of photos.
-        model: the poses that were found, where none were given; placed: how it came to its frame, if it did.
-        apart: photos of other models, which hold together without it.
-        report: of its tiles.
         seconds: by stage.
     """
 
     photos: Photos
+    parts: tuple[TiledPart, ...]
+    unregistered: dict[str, str]
     pairs_tried: int
     pairs_verified: int
-    model: SfmModel | None
-    placed: Placed | None
-    apart: tuple[int, ...]
-    report: PlaceReport
     seconds: dict[str, float]
 
 
@@ -96,7 +109,8 @@ def place_with_poses(
     )
     with timed(seconds, "tiles"):
         report = write_tiles(posed, networks, dense, size, folder, crew, progress)
-    return LargePlace(kept.photos, len(pairs), int((shared > 0).sum()), None, None, (), report, seconds)
+    part = TiledPart(folder, None, None, report)
+    return LargePlace(kept.photos, (part,), kept.photos.left_out, len(pairs), int((shared > 0).sum()), seconds)
 
 
 def place_from_photos(
@@ -112,7 +126,7 @@ def place_from_photos(
     crew: Crew = ALONE,
     progress: Report = silent,
 ) -> LargePlace:
-    """Tiles of photos alone: of the most that hold together.
+    """Tiles of photos alone; those that do not hold together go into `town_2.tiles` beside `town.tiles`, and so on.
 
     Args:
         images, networks, names, mapper, dense, place: see `hfnet_maps.build.from_photos.maps_from_photos`.
@@ -137,16 +151,21 @@ def place_from_photos(
             "share matches of one geometry",
             "take photos that overlap by half, from places that stand apart",
         )
-    placed = None if place is None else place(kept.photos, [], models[0])
-    model = models[0] if placed is None else placed.model
-    rows = np.array(list(model.poses), np.int64)
-    cameras = [model.cameras[kept.photos.device_of[i]] for i in rows]
-    posed = Posed(kept, cameras, list(model.poses.values()), rows, pairs, keys, shared, chosen=False)
-    earth = None if placed is None else placed.earth
-    with timed(seconds, "tiles"):
-        report = write_tiles(posed, networks, dense, size, folder, crew, progress, earth)
-    apart = tuple(len(other.poses) for other in models[1:])
-    return LargePlace(kept.photos, len(pairs), int((shared > 0).sum()), model, placed, apart, report, seconds)
+    parts = []
+    for k, (model, in_frame) in enumerate(zip(models, placed(place, kept.photos, [], models), strict=True), 1):
+        own = folder if k == 1 else folder.with_name(f"{folder.stem}_{k}{folder.suffix}")
+        if in_frame is not None:
+            model = in_frame.model
+        rows = np.array(list(model.poses), np.int64)
+        cameras = [model.cameras[kept.photos.device_of[i]] for i in rows]
+        posed = Posed(kept, cameras, list(model.poses.values()), rows, pairs, keys, shared, chosen=False)
+        earth = None if in_frame is None else in_frame.earth
+        with timed(seconds, "tiles"):
+            report = write_tiles(posed, networks, dense, size, own, crew, progress, earth)
+        parts.append(TiledPart(own, model, in_frame, report))
+    verified = {pairs[k]: int(shared[k]) for k in np.flatnonzero(shared)}
+    why = why_unregistered(kept.photos, kept.counts.tolist(), verified, models)
+    return LargePlace(kept.photos, tuple(parts), why, len(pairs), len(verified), seconds)
 
 
 def _matched(
