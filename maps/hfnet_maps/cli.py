@@ -478,8 +478,8 @@ def update(
 ) -> None:
     """Register new photos into a built map, whose own poses stay as they are.
 
-    Each new photo is localized in the map. Those that are found observe its landmarks, and between them new landmarks
-    are triangulated, with the poses as they are; then those that were not found are tried again.
+    Each new photo is localized in the map. Those that are found observe its landmarks, new landmarks are triangulated,
+    and new poses and landmarks are adjusted; then those that were not found are tried again.
 
     Example:
 

@@ -1,15 +1,14 @@
 """Registers new photos into a built map, whose images and landmarks stay where they are.
 
-    new photos ─> extract ─> localize in the map ─> match ─> verify ─> triangulate ─> BuiltMap
-                                 ^────────── those that were not found ──────┘
-
-The poses of new photos are those that localization gives; nothing is adjusted but the new landmarks.
+new photos ─> extract ─> localize in the map ─> match ─> adjust what is new ─> BuiltMap
+                             ^────────── those that were not found ────┘
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,14 @@ from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.one_thread import one_thread
-from hfnet_maps.build.builder import features_of, mean_hypercolumns, timed
-from hfnet_maps.build.candidates import select_pairs
-from hfnet_maps.build.pairs import Matches, match_descriptors, verify
-from hfnet_maps.build.triangulation import MAX_REPROJECTION, Tracks, triangulate
+from hfnet_maps.appended import NewImage, appended
+from hfnet_maps.build.builder import features_of, timed
+from hfnet_maps.build.local_adjustment import Adjusted, Landmarks, adjust_new
+from hfnet_maps.build.pairs import Matches, match_descriptors, select_pairs
+from hfnet_maps.build.triangulation import MAX_REPROJECTION
 from hfnet_maps.build.view import View, make_view
-from hfnet_maps.content import BuiltMap, ReferenceKeypoints
-from hfnet_maps.pack.writer import added_order, lay_out, to_map
+from hfnet_maps.content import BuiltMap
+from hfnet_maps.pack.writer import lay_out, to_map
 
 ROUNDS = 4  # of localization: photos that others lead to are found in the next one
 WHY = {
@@ -74,6 +74,11 @@ class Registered:
     pose: Pose
     landmarks: np.ndarray
 
+    @property
+    def image(self) -> NewImage:
+        """As it is appended."""
+        return NewImage(self.photo.name, self.camera, self.pose, self.photo.features, self.photo.hypercolumns)
+
     def view(self) -> View:
         """As triangulation sees it."""
         return make_view(self.camera, self.pose, self.photo.features)
@@ -87,6 +92,8 @@ class UpdatedMap:
         map: the old images and landmarks as they were, then the new ones.
         taken: names of the photos that are in it now, in order. left_out: name to reason.
         landmarks: new ones. observations: new ones of old landmarks.
+        moved: (N,) by how much the adjustment moved the poses of the taken from where localization had put them, in the
+            map's unit.
         seconds: by stage.
     """
 
@@ -95,6 +102,7 @@ class UpdatedMap:
     left_out: dict[str, str]
     landmarks: int
     observations: int
+    moved: np.ndarray
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -133,11 +141,11 @@ def update(
         before: the map. content: what is in it.
         photos: whose names are not in the map, with features of the map's networks.
     """
-    seconds = {"localize": 0.0, "triangulate": 0.0}
+    seconds = {"localize": 0.0, "match": 0.0, "adjust": 0.0}
     taken: dict[str, Registered] = {}
     why: dict[str, str] = {}
-    known: dict[tuple[str, str], np.ndarray] = {}
-    updated, added, place = content, 0, before
+    surroundings, localized = _Surroundings(content), dict[str, Pose]()
+    updated, added, observations, place = content, 0, 0, before
     for _ in range(ROUNDS):
         with timed(seconds, "localize"):
             waiting = [photo for photo in photos if photo.name not in taken]
@@ -145,18 +153,22 @@ def update(
         if not found:
             break
         taken |= found
+        localized |= {name: one.pose for name, one in found.items()}
         registered = [taken[photo.name] for photo in photos if photo.name in taken]
-        with timed(seconds, "triangulate"):
-            tracks = _new_landmarks(registered, known, progress)
-            added = len(tracks.positions)
-            updated = _joined(before, content, registered, tracks)
+        with timed(seconds, "match"):
+            matches = surroundings.matches(registered, progress)
+        with timed(seconds, "adjust"):
+            adjusted = surroundings.adjust(registered, matches, progress)
+            registered = [replace(one, pose=pose) for one, pose in zip(registered, adjusted.poses, strict=True)]
+            taken = {one.photo.name: one for one in registered}
+            added, observations = len(adjusted.new.positions), len(adjusted.old.landmarks)
+            updated = appended(before, content, [one.image for one in registered], adjusted.old, adjusted.new)
         if len(taken) == len(photos):
             break
         place = to_map(lay_out(updated, before))
-    in_order = tuple(photo.name for photo in photos if photo.name in taken)
-    observations = sum(int((r.landmarks >= 0).sum()) for r in taken.values())
     left_out = {name: reason for name, reason in why.items() if name not in taken}
-    return UpdatedMap(updated, in_order, left_out, added, observations, seconds)
+    moved = np.array([np.linalg.norm(one.pose.center - localized[name].center) for name, one in taken.items()])
+    return UpdatedMap(updated, tuple(taken), left_out, added, observations, moved, seconds)
 
 
 def _localized(
@@ -195,77 +207,57 @@ def _registered(photo: NewPhoto, result: LocalizationResult, old: int) -> Regist
     return Registered(photo, camera, result.pose, landmarks)
 
 
-def _new_landmarks(
-    registered: Sequence[Registered], known: dict[tuple[str, str], np.ndarray], progress: Report
-) -> Tracks:
-    """Landmarks of the keypoints that observe no old one.
+class _Surroundings:
+    """What is around new photos in a map: the old images that they are matched with. Matches are kept."""
 
-    Args:
-        known: matches by the names of two photos; new ones are added.
-    """
-    views = [one.view() for one in registered]
-    descriptors = [one.photo.features.descriptors for one in registered]
-    looks = np.stack([one.photo.features.global_descriptor for one in registered])
-    pairs = select_pairs([one.pose for one in registered], looks)
-    matches: Matches = {}
-    for k, (i, j) in enumerate(pairs):
-        progress("match", k, len(pairs))
-        names = registered[i].photo.name, registered[j].photo.name
-        if names not in known:
-            known[names] = match_descriptors(descriptors[i], descriptors[j])
-        matches[i, j] = known[names]
-    progress("match", len(pairs), len(pairs))
-    free = {
-        (i, j): rows[(registered[i].landmarks[rows[:, 0]] < 0) & (registered[j].landmarks[rows[:, 1]] < 0)]
-        for (i, j), rows in verify(views, matches).items()
-    }
-    free = {pair: rows for pair, rows in free.items() if len(rows)}
-    if not free:
-        none = np.zeros(0, np.int64)
-        return Tracks(np.zeros((0, 3)), none, none, none, np.zeros(0))
-    return triangulate(views, free)
+    def __init__(self, content: BuiltMap):
+        self._content = content
+        self._features = cache(content.features)
+        self._views = cache(lambda i: make_view(content.keypoints.cameras[i], content.poses[i], self._features(i)))
+        self._known: dict[tuple[str, str], np.ndarray] = {}
 
+    def matches(self, registered: Sequence[Registered], progress: Report) -> Matches:
+        """Of new photos with old images and with each other; rows of the content's images, then of the photos."""
+        c = self._content
+        old = len(c.names)
+        poses = [*c.poses, *(one.pose for one in registered)]
+        looks = np.concatenate([c.global_descriptors, [one.photo.features.global_descriptor for one in registered]])
+        names = [*c.names, *(one.photo.name for one in registered)]
+        pairs = [(i, j) for i, j in select_pairs(poses, looks) if j >= old]
+        found: Matches = {}
+        for k, (i, j) in enumerate(pairs):
+            progress("match", k, len(pairs))
+            if (names[i], names[j]) not in self._known:
+                a = self._features(i) if i < old else registered[i - old].photo.features
+                rows = match_descriptors(a.descriptors, registered[j - old].photo.features.descriptors)
+                self._known[names[i], names[j]] = rows
+            found[i, j] = self._known[names[i], names[j]]
+        progress("match", len(pairs), len(pairs))
+        return found
 
-def _joined(before: LocalizationMap, content: BuiltMap, registered: Sequence[Registered], tracks: Tracks) -> BuiltMap:
-    """The content with new images and landmarks at its end."""
-    images, old, k = len(content.names), len(content.positions), content.keypoints
-    order = added_order(before, tracks.positions)
-    number = np.empty(len(order), np.int64)
-    number[order] = np.arange(len(order))
-    parts: list[tuple[np.ndarray, ...]] = [(content.landmarks, content.images, k.observed, content.descriptors)]
-    others = []
-    for i, one in enumerate(registered):
-        f, landmarks = one.photo.features, one.landmarks.copy()
-        own = tracks.images == i
-        landmarks[tracks.keypoints[own]] = old + number[tracks.landmarks[own]]
-        seen = np.flatnonzero(landmarks >= 0)
-        image = np.full(len(seen), images + i)
-        parts.append((landmarks[seen], image, f.keypoints[seen].astype(np.float32), f.descriptors[seen]))
-        others.append(np.flatnonzero(landmarks < 0))
-    landmarks, image_of, observed, descriptors = (np.concatenate(column) for column in zip(*parts, strict=True))
-    rows = np.lexsort((image_of, landmarks))
-    features = [one.photo.features for one in registered]
-    keypoints = ReferenceKeypoints(
-        (*k.cameras, *(one.camera for one in registered)),
-        np.array([*k.pixels, *(f.pixel for f in features)], np.float64),
-        observed[rows],
-        np.concatenate([k.other_offsets, k.other_offsets[-1] + np.cumsum([len(other) for other in others])]),
-        np.concatenate([k.others, *(f.keypoints[o] for f, o in zip(features, others, strict=True))]).astype(np.float32),
-        np.concatenate([k.other_descriptors, *(f.descriptors[o] for f, o in zip(features, others, strict=True))]),
-    )
-    hypercolumns = content.hypercolumns
-    if hypercolumns is not None:
-        of_keypoints = [one.photo.hypercolumns for one in registered if one.photo.hypercolumns is not None]
-        hypercolumns = np.concatenate([hypercolumns, mean_hypercolumns(of_keypoints, tracks)[order]])
-    return replace(
-        content,
-        names=(*content.names, *(one.photo.name for one in registered)),
-        poses=(*content.poses, *(one.pose for one in registered)),
-        global_descriptors=np.concatenate([content.global_descriptors, [f.global_descriptor for f in features]]),
-        positions=np.concatenate([content.positions, tracks.positions[order]]),
-        landmarks=landmarks[rows],
-        images=image_of[rows],
-        descriptors=descriptors[rows],
-        keypoints=keypoints,
-        hypercolumns=hypercolumns,
-    )
+    def adjust(self, registered: Sequence[Registered], matches: Matches, progress: Report) -> Adjusted:
+        """Of the photos, among the old images that they have matches with; rows as those of the matches."""
+        progress("adjust", 0, 1)
+        c, old = self._content, len(self._content.names)
+        near = sorted({i for i, _ in matches if i < old})
+        row = {image: k for k, image in enumerate(near)} | {old + k: len(near) + k for k in range(len(registered))}
+        seen = [(k, c.landmarks[c.observed(image)]) for k, image in enumerate(near)]
+        observations = [(ids, np.full(len(ids), k), np.arange(len(ids))) for k, ids in seen]
+        for k, one in enumerate(registered, len(near)):
+            keypoints = np.flatnonzero(one.landmarks >= 0)
+            observations.append((one.landmarks[keypoints], np.full(len(keypoints), k), keypoints))
+        landmarks, images, keypoints = (np.concatenate(column) for column in zip(*observations, strict=True))
+        ids, of = np.unique(landmarks, return_inverse=True)
+        found = adjust_new(
+            [*map(self._views, near), *(one.view() for one in registered)],
+            len(near),
+            Landmarks(c.positions[ids], of, images, keypoints),
+            {(row[i], row[j]): rows for (i, j), rows in matches.items()},
+        )
+        rows_of = np.array([*near, *(old + k for k in range(len(registered)))], np.int64)
+        progress("adjust", 1, 1)
+        return replace(
+            found,
+            old=replace(found.old, landmarks=ids[found.old.landmarks], images=rows_of[found.old.images]),
+            new=replace(found.new, images=rows_of[found.new.images]),
+        )

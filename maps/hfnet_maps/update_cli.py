@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from hfnet_edge.errors import CameraError, InputError
@@ -112,6 +113,8 @@ def _tell(updated: UpdatedMap, known: int, left_out: dict[str, str], source: Pat
         table.add_row("photos that the map has already", f"{known}")
     table.add_row("landmarks added", f"{updated.landmarks}")
     table.add_row("observations added to old landmarks", f"{updated.observations}")
+    moved = f"{np.median(updated.moved):.3g}, {updated.moved.max():.3g}"
+    table.add_row("new poses adjusted by, median, most", moved)
     table.add_row("size before, after", ", ".join(size_text(os.path.getsize(path)) for path in (source, output)))
     table.add_row("seconds", ", ".join(f"{stage} {s:.1f}" for stage, s in updated.seconds.items()))
     show(table)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hfnet_edge.geometry import Pose
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import localize_features
 from hfnet_edge.map.codecs import CodecName
@@ -17,6 +18,9 @@ from hfnet_edge.map.map_file import TILE_SIZE, LocalizationMap
 from hfnet_edge.map_cameras import cameras_path, write_cameras
 from hfnet_edge.result import Status
 from hfnet_maps.build.builder import map_from_features
+from hfnet_maps.build.local_adjustment import Landmarks, adjust_new
+from hfnet_maps.build.pairs import match_descriptors
+from hfnet_maps.build.view import make_view
 from hfnet_maps.cli import main
 from hfnet_maps.content import content_of, read_content
 from hfnet_maps.evaluation.errors import pose_error
@@ -100,7 +104,8 @@ def test_the_old_stays_and_the_new_is_found(here):
     for part in ("landmarks", "images", "descriptors"):
         np.testing.assert_array_equal(getattr(new, part)[mine], getattr(old, part))
     np.testing.assert_array_equal(new.keypoints.observed[mine], old.keypoints.observed)
-    assert (new.images[new.landmarks >= len(old.positions)] >= OLD).all()
+    by_new = np.unique(new.landmarks[new.images >= OLD])
+    assert set(range(len(old.positions), len(new.positions))) <= set(by_new), "each new landmark is seen by a new photo"
 
     # New ones.
     assert max(pose_error(new.poses[i], here.place.poses[i])[0] for i in range(OLD, IMAGES)) < 0.01
@@ -117,27 +122,54 @@ def test_the_old_stays_and_the_new_is_found(here):
     assert found.status is Status.LOCALIZED and pose_error(found.pose, here.place.poses[-2])[0] < 0.01
 
     # What is said.
+    assert "new poses adjusted by, median, most" in result.stdout
     assert "photos taken in, left out" in result.stdout and "6, 1" in result.stdout
     assert "lost00.png: " in result.stdout and f"next: hfnet-map pack {here.out}" in result.stdout
-    added, more = len(new.positions) - len(old.positions), int((new.images >= OLD).sum())
-    more -= int((new.landmarks >= len(old.positions)).sum())
+    added = len(new.positions) - len(old.positions)
+    more = int(((new.images >= OLD) & (new.landmarks < len(old.positions))).sum())
     assert f"{added}" in result.stdout and f"{more}" in result.stdout and more > 100
     assert cameras_path(here.out).read_bytes() == cameras_path(here.source).read_bytes()
 
 
 def test_a_map_is_updated_again(here):
-    """One photo shows nothing that another one shows; its landmarks come with the second."""
     for name in [f"w{i:02d}.png" for i in range(OLD + 1, IMAGES)]:
         (here.new / name).unlink()
     assert run(here).exit_code == 0
     once = read_content(here.out)
-    assert len(once.positions) == len(read_content(here.source).positions)
     again = here.root / "again.hfmap"
     shutil.copy(here.root / "all" / f"w{OLD + 1:02d}.png", here.new)
     given = ("update", here.out, "--images", here.new, "--model", here.model, "-o", again)
     result = CliRunner().invoke(main, [str(a) for a in given])
     assert result.exit_code == 0 and "photos that the map has already" in result.stdout, result.output
-    assert read_content(again).names == (*once.names, f"w{OLD + 1:02d}.png")
+    twice = read_content(again)
+    assert twice.names == (*once.names, f"w{OLD + 1:02d}.png") and len(twice.positions) > len(once.positions)
+
+
+def test_new_poses_are_adjusted_among_old_ones(here):
+    """They are nearer to the truth than localization alone put them; old images that saw a place alone help."""
+    content, p = read_content(here.source), here.place
+    features = [content.features(i) for i in range(OLD)] + [p.features(pose, NOISE, 20) for pose in p.poses[OLD:]]
+    off = [Pose(pose.quaternion, pose.translation + p.rng.normal(0, 0.03, 3)) for pose in p.poses[OLD:]]
+    views = [make_view(CAMERA, pose, f) for pose, f in zip([*content.poses, *off], features, strict=True)]
+    rows = [content.observed(i) for i in range(OLD)]
+    landmarks = Landmarks(
+        content.positions,
+        np.concatenate([content.landmarks[r] for r in rows]),
+        np.repeat(np.arange(OLD), [len(r) for r in rows]),
+        np.concatenate([np.arange(len(r)) for r in rows]),
+    )
+    matches = {
+        (i, j): match_descriptors(features[i].descriptors, features[j].descriptors)
+        for j in range(OLD, IMAGES)
+        for i in range(j)
+    }
+    found = adjust_new(views, OLD, landmarks, matches)
+    assert max(pose_error(a, b)[0] for a, b in zip(found.poses, p.poses[OLD:], strict=True)) < 0.01
+    assert found.old.positions is content.positions and (found.old.images >= OLD).all() and len(found.old.images) > 100
+    seen_by_old = np.unique(found.new.landmarks[found.new.images < OLD])
+    assert 10 < len(seen_by_old) < len(found.new.positions)
+    nearest = np.linalg.norm(found.new.positions[:, None] - p.landmarks, axis=-1).min(axis=1)
+    assert np.median(nearest) < 0.02
 
 
 def test_nothing_new_is_said(here):
@@ -214,7 +246,8 @@ def test_new_landmarks_have_hypercolumns_too():
     assert updated.landmarks > 50 and made.hypercolumns.shape == (old + updated.landmarks, 8)
     np.testing.assert_array_equal(made.hypercolumns[:old], content.hypercolumns)
     for landmark in range(old, old + 20):
-        rows = np.flatnonzero(made.landmarks == landmark)
+        rows = np.flatnonzero((made.landmarks == landmark) & (made.images >= OLD))  # the old images' are not kept
+        assert len(rows)
         sums = np.zeros(8, np.int64)
         for row in rows:
             image = made.images[row]

@@ -23,6 +23,7 @@ from hfnet_maps.build.triangulation import (
     MAX_REPROJECTION,
     adjust_points,
     adjustment,
+    of_rigid,
     read_tracks,
     rigid,
     triangulated_model,
@@ -70,7 +71,7 @@ def refine_poses(views: Sequence[View], matches: Matches, progress: Report = sil
         InputError: nothing can be triangulated.
     """
     centre = np.mean([view.pose.center for view in views], axis=0)  # coordinates may be as large as UTM's
-    given = refined = [_seen_from(view, centre) for view in views]
+    given = refined = [view.seen_from(centre) for view in views]
     distance = deviation = 0.0
     for k, bound in enumerate(BOUNDS):
         progress("refine poses", k, len(BOUNDS))
@@ -86,7 +87,7 @@ def refine_poses(views: Sequence[View], matches: Matches, progress: Report = sil
             distance = _median_distance(model, refined)
             deviation = FIRST_DEVIATION * distance
         _adjust(model, [view.pose.center for view in given], deviation)
-        adjusted = [replace(v, pose=_of_rigid(model.image(i).cam_from_world())) for i, v in enumerate(refined)]
+        adjusted = [replace(v, pose=of_rigid(model.image(i).cam_from_world())) for i, v in enumerate(refined)]
         refined = _laid_on(given, adjusted, verified, distance)
         moved, turned = _changes(given, refined)
         deviation = max(float(np.median(moved)) / SPREAD, LEAST_DEVIATION * distance)
@@ -95,7 +96,7 @@ def refine_poses(views: Sequence[View], matches: Matches, progress: Report = sil
     for i, view in enumerate(given):
         model.frame(model.image(i).frame_id).rig_from_world = rigid(view.pose)
     adjust_points(model)
-    poses = tuple(_seen_from(view, -centre).pose for view in refined)
+    poses = tuple(view.seen_from(-centre).pose for view in refined)
     return Refinement(poses, moved, turned, _median_error(model, given), after)
 
 
@@ -152,7 +153,7 @@ def _laid_on(
         to_given = pycolmap.estimate_rigid3d(*(_ends([v[i] for i in group], distance) for v in (views, given)))
         if to_given is not None:
             for i in group:
-                laid[i] = replace(views[i], pose=_of_rigid(rigid(views[i].pose) * to_given.inverse()))
+                laid[i] = replace(views[i], pose=of_rigid(rigid(views[i].pose) * to_given.inverse()))
     return laid
 
 
@@ -174,16 +175,6 @@ def _changes(a: Sequence[View], b: Sequence[View]) -> tuple[np.ndarray, np.ndarr
     """(M,) distances between the cameras' positions, (M,) degrees between their orientations."""
     errors = np.array([pose_error(v.pose, w.pose) for v, w in zip(a, b, strict=True)])
     return errors[:, 0], errors[:, 1]
-
-
-def _seen_from(view: View, origin: np.ndarray) -> View:
-    """The view in a world whose origin is moved to ``origin``."""
-    pose = view.pose
-    return replace(view, pose=Pose(pose.quaternion, pose.translation + pose.rotation @ origin))
-
-
-def _of_rigid(transform: pycolmap.Rigid3d) -> Pose:
-    return Pose.from_matrix(transform.rotation.matrix(), transform.translation)
 
 
 def _median_error(model: pycolmap.Reconstruction, views: Sequence[View]) -> float:

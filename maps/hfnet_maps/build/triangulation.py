@@ -49,28 +49,9 @@ def triangulated_model(
     views: Sequence[View], matches: Matches, max_error: float = MAX_REPROJECTION
 ) -> pycolmap.Reconstruction:
     """`triangulate` up to reprojection errors of ``max_error`` network pixels; image i has the id i."""
-    model = _colmap_model(views)
-    graph = pycolmap.CorrespondenceGraph()
-    for i, view in enumerate(views):
-        graph.add_image(i, len(view.xy))
-    for (i, j), rows in matches.items():
-        graph.add_two_view_geometry(i, j, pycolmap.TwoViewGeometry(inlier_matches=rows.astype(np.uint32)))
-    graph.finalize()
-
-    observations = pycolmap.ObservationManager(model, graph)
-    triangulator = pycolmap.IncrementalTriangulator(graph, model, observations)
-    max_angle = max(2.0, float(np.degrees(np.arctan(max_error / np.median([view.focal for view in views])))))
-    options = pycolmap.IncrementalTriangulatorOptions(
-        ignore_two_view_tracks=False,
-        min_angle=MIN_ANGLE,
-        create_max_angle_error=max_angle,
-        continue_max_angle_error=max_angle,
-        complete_max_reproj_error=max_error,
-        merge_max_reproj_error=max_error,
-        min_focal_length_ratio=0.0,  # the intrinsics are given, not to be judged
-        max_focal_length_ratio=np.inf,
-        random_seed=SEED,
-    )
+    model = colmap_model(views)
+    observations, triangulator = triangulation(model, views, matches)
+    options = triangulation_options(views, max_error)
     for i in range(len(views)):
         triangulator.triangulate_image(options, i)
     triangulator.complete_all_tracks(options)
@@ -82,6 +63,36 @@ def triangulated_model(
             adjust_points(model)
     observations.filter_all_points3D(max_error, MIN_ANGLE)
     return model
+
+
+def triangulation(
+    model: pycolmap.Reconstruction, views: Sequence[View], matches: Matches
+) -> tuple[pycolmap.ObservationManager, pycolmap.IncrementalTriangulator]:
+    """What filters and what triangulates the points of a model of the views by their matches."""
+    graph = pycolmap.CorrespondenceGraph()
+    for i, view in enumerate(views):
+        graph.add_image(i, len(view.xy))
+    for (i, j), rows in matches.items():
+        graph.add_two_view_geometry(i, j, pycolmap.TwoViewGeometry(inlier_matches=rows.astype(np.uint32)))
+    graph.finalize()
+    observations = pycolmap.ObservationManager(model, graph)
+    return observations, pycolmap.IncrementalTriangulator(graph, model, observations)
+
+
+def triangulation_options(views: Sequence[View], max_error: float) -> pycolmap.IncrementalTriangulatorOptions:
+    """Of tracks up to reprojection errors of ``max_error`` network pixels."""
+    max_angle = max(2.0, float(np.degrees(np.arctan(max_error / np.median([view.focal for view in views])))))
+    return pycolmap.IncrementalTriangulatorOptions(
+        ignore_two_view_tracks=False,
+        min_angle=MIN_ANGLE,
+        create_max_angle_error=max_angle,
+        continue_max_angle_error=max_angle,
+        complete_max_reproj_error=max_error,
+        merge_max_reproj_error=max_error,
+        min_focal_length_ratio=0.0,  # the intrinsics are given, not to be judged
+        max_focal_length_ratio=np.inf,
+        random_seed=SEED,
+    )
 
 
 def adjust_points(model: pycolmap.Reconstruction) -> None:
@@ -109,7 +120,7 @@ def adjustment(
     return options, config
 
 
-def _colmap_model(views: Sequence[View]) -> pycolmap.Reconstruction:
+def colmap_model(views: Sequence[View]) -> pycolmap.Reconstruction:
     """The views as COLMAP's images, with their indices as ids."""
     model = pycolmap.Reconstruction()
     for i, view in enumerate(views):
@@ -127,6 +138,11 @@ def rigid(pose: Pose) -> pycolmap.Rigid3d:
     """The pose as COLMAP has it."""
     w, x, y, z = pose.quaternion
     return pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([x, y, z, w])), pose.translation)
+
+
+def of_rigid(transform: pycolmap.Rigid3d) -> Pose:
+    """What COLMAP has as our pose."""
+    return Pose.from_matrix(transform.rotation.matrix(), transform.translation)
 
 
 def read_tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pycolmap
@@ -27,6 +27,11 @@ class View:
     pose: Pose
     xy: np.ndarray
     focal: np.ndarray
+
+    def seen_from(self, origin: np.ndarray) -> View:
+        """The view in a world whose origin is moved to ``origin``."""
+        pose = self.pose
+        return replace(self, pose=Pose(pose.quaternion, pose.translation + pose.rotation @ origin))
 
 
 def make_view(camera: Camera, pose: Pose, features: Features) -> View:
