@@ -240,6 +240,13 @@ def pack(
     ] = None,
     model: Annotated[Path | None, typer.Option(metavar="M.tflite", help="The network that made hloc's files.")] = None,
     codec: Annotated[CodecName | None, typer.Option(help="Only this one; default: the best of all.")] = None,
+    onto: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD_packed.hfmap",
+            help="Of an updated SOURCE: keep what this packed map holds, and its codec, so that the delta is small.",
+        ),
+    ] = None,
     curve: Annotated[
         Path | None, typer.Option(metavar="F.png", help="Plot accuracy against size, and print it.")
     ] = None,
@@ -258,6 +265,8 @@ def pack(
         hfnet-map pack scene.hfmap --budget 4MB -o packed.hfmap --curve curve.png
 
         hfnet-map pack --sfm sfm --features features.h5 --global-features global-feats.h5 --budget 4MB -o packed.hfmap
+
+        hfnet-map pack scene2.hfmap --onto packed.hfmap --budget 5MB -o packed2.hfmap
     """
     size = parse_size(budget)
     hloc = {"--sfm": sfm, "--features": features, "--global-features": global_features}
@@ -269,7 +278,12 @@ def pack(
             f"{', '.join(missing)} is missing" if len(missing) < len(hloc) else "there is nothing to pack",
             "give SOURCE.hfmap, or --sfm, --features and --global-features",
         )
-    files = CommandFiles(source, features, global_features, model, *(model_files(sfm) if sfm else ()))
+    if onto is not None and (source is None or any((codec, curve, reliability))):
+        raise InputError(
+            "--onto takes all but new landmarks from a packed map, and judges nothing",
+            "give it with SOURCE.hfmap, without --codec, --curve and --reliability",
+        )
+    files = CommandFiles(source, onto, features, global_features, model, *(model_files(sfm) if sfm else ()))
     files.writes(output)
     for option, picture in (("--curve", curve), ("--reliability", reliability)):
         if picture is not None:
@@ -284,6 +298,9 @@ def pack(
     from hfnet_maps.pack.ladder import Ladder
     from hfnet_maps.pack.writer import write_map
 
+    if source is not None and onto is not None:
+        _pack_onto(source, onto, size, output)
+        return
     with progress() as report:
         place: BuiltMap | PackedMap
         if source is not None:
@@ -324,6 +341,22 @@ def pack(
         local, global_ = features or "features.h5", global_features or "global-feats.h5"
         hloc_files = ("--features", local, "--global-features", global_)
         wrote(output, command("hfnet-localize", "--map", output, *hloc_files, "--queries", "LIST", "-o", "poses.txt"))
+
+
+def _pack_onto(source: Path, onto: Path, size: int, output: Path) -> None:
+    """Packs an updated map onto the packed map of an earlier state."""
+    from hfnet_edge.map.map_file import LocalizationMap
+    from hfnet_maps.content import read_content
+    from hfnet_maps.pack.onto import pack_onto
+    from hfnet_maps.pack.writer import write_map
+
+    found = pack_onto(read_content(source), LocalizationMap.open(onto), size)
+    write_map(found.sections, output)
+    copy_cameras(source, output)
+    print(
+        f"{found.kept} landmarks of {onto} as they are, {found.added} added by the same codec; nothing was judged anew"
+    )
+    wrote(output, command("hfnet-map", "diff", onto, output, "-o", output.with_suffix(".hfdelta")))
 
 
 def _method(sections: Collection[int]) -> str:
@@ -580,7 +613,8 @@ def diff(
     whole = len(maps[1])
     print(f"{size_text(len(delta))} in place of {size_text(whole)}, {100 * len(delta) / whole:.0f} %")
     if len(delta) > LITTLE * whole:
-        print("the maps have little in common: a map that is packed anew has codes of its own; send it whole")
+        print("the maps have little in common: one that is packed anew has codes of its own. Send it whole,")
+        print("or pack the new one with `hfnet-map pack --onto OLD_packed.hfmap`, which keeps those of the old one")
     trust = () if key is None else ("--trust", "PUBLIC.pem")
     wrote(output, command("hfnet-map", "apply", old, output, *trust, "-o", f"{old.with_suffix('')}_new.hfmap"))
 

@@ -139,8 +139,7 @@ class Packer:
         if isinstance(whole, PackedMap):
             return whole
         if per_landmark not in self._summaries:
-            kept = whole if per_landmark == ALL else summarise(whole, per_landmark, SEVERAL.get(per_landmark, -1.0))
-            self._summaries[per_landmark] = kept
+            self._summaries[per_landmark] = summarised(whole, per_landmark)
         return self._summaries[per_landmark]
 
     def _hypercolumns(self, settings: Settings) -> EncodedHypercolumns | None:
@@ -171,6 +170,11 @@ class Packer:
             self._global[settings.global_dim] = project_globals(self.source.global_descriptors, settings.global_dim)
         rows, projection = self._global[settings.global_dim]
         return replace(packed, global_descriptors=rows, global_projection=projection)
+
+
+def summarised(source: DescribedMap, per_landmark: int) -> DescribedMap:
+    """With as many descriptors a landmark as `Settings.per_landmark` says."""
+    return source if per_landmark == ALL else summarise(source, per_landmark, SEVERAL.get(per_landmark, -1.0))
 
 
 def hypercolumn_dim(source: MapContent) -> int:

@@ -16,17 +16,21 @@ GRID = 4
 ROUNDS = 60
 
 
-def rank(source: MapContent) -> np.ndarray:
+def rank(source: MapContent, kept: np.ndarray | None = None) -> np.ndarray:
     """All landmarks, the most useful first; equals by lower number. Deterministic.
 
     Without keypoints whole images are the cells.
 
+    Args:
+        kept: rows of landmarks that are kept already.
+
     Returns:
-        (L,) int64.
+        (L,) int64, without those that are kept.
     """
     cells, count = cells_of(source)
-    kept_in_cell = np.zeros(count)
     left = np.ones(len(source.positions), bool)
+    left[kept if kept is not None else []] = False
+    kept_in_cell = np.bincount(cells[~left[source.landmarks]], minlength=count).astype(np.float64)
     chosen: list[np.ndarray] = []
     sizes = np.diff(np.round(np.geomspace(1, 1 + len(source.positions), ROUNDS + 1)).astype(int))
     for size in sizes[sizes > 0]:

@@ -97,6 +97,11 @@ def added_order(before: LocalizationMap, positions: np.ndarray) -> np.ndarray:
     return np.concatenate([rows[:room], rest[spatial_order(positions[rest])]])
 
 
+def steps_of(map_: LocalizationMap) -> np.ndarray:
+    """(L,) resolution of the landmarks' positions, in the map's unit."""
+    return np.repeat(_tiles_of(map_)["step"].astype(np.float64), TILE_SIZE)[: map_.landmark_count]
+
+
 def _tiles_of(map_: LocalizationMap) -> np.ndarray:
     return map_.file.array(Section.TILES, TILE, -(-map_.landmark_count // TILE_SIZE))
 
