@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import math
 import struct
@@ -462,3 +463,27 @@ def decode_list(data: bytes, landmarks: int) -> list[int]:
     require(found[-1] < landmarks, "a landmark past the last")
     require(not any(bit(high, j) for j in range(place, 8 * (len(data) - high))), "high parts")
     return found
+
+
+def read_delta(delta: bytes, base: bytes) -> tuple[bytes, bytes, bytes]:
+    """The result of a delta; what its signature is of, and the signature, empty where there is none."""
+    magic, major, _, signature, base_hash, result_hash, base_size, result_size, count, copies, literals = (
+        struct.unpack_from("<8sHHI32s32sQQIII", delta)
+    )
+    require(magic == b"HFDLT\r\n\x1a" and major == 1 and signature in (0, 64), "no delta of version 1")
+    require(max(base_size, result_size) < 1 << 31, "too large")
+    end = 112 + copies + literals
+    require(len(delta) == end + 32 + signature, "length")
+    require(hashlib.sha256(delta[:end]).digest() == delta[end : end + 32], "checksum")
+    require(len(base) == base_size and hashlib.sha256(base).digest() == base_hash, "another base")
+    rows, rest = zlib.decompress(delta[112 : 112 + copies]), zlib.decompress(delta[112 + copies : end])
+    require(len(rows) == 12 * count, "copies")
+    result, at, base_at = b"", 0, 0
+    for before, skipped, length in struct.iter_unpack("<Iii", rows):
+        base_at += skipped
+        require(length >= 16 and 0 <= base_at <= len(base) - length and at + before <= len(rest), "a copy")
+        result += rest[at : at + before] + base[base_at : base_at + length]
+        at, base_at = at + before, base_at + length
+    result += rest[at:]
+    require(len(result) == result_size and hashlib.sha256(result).digest() == result_hash, "another result")
+    return result, delta[: end + 32], delta[end + 32 :]

@@ -1,5 +1,6 @@
 """maps/SPEC.md says what the code does: its samples, its numbers and its tables, and a reader written from it alone."""
 
+import io
 import json
 import math
 import re
@@ -12,13 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spec_reader import FIELDS, Calibration, Georeference, Hypercolumns, Reader, SceneTree, Trees, decode_list
+from spec_reader import (
+    FIELDS,
+    Calibration,
+    Georeference,
+    Hypercolumns,
+    Reader,
+    SceneTree,
+    Trees,
+    decode_list,
+    read_delta,
+)
 
 from hfnet_edge.errors import MapFormatError
 from hfnet_edge.map import (
     calibration,
     codecs,
     container,
+    delta,
     georeference,
     map_file,
     observation_list,
@@ -323,6 +335,44 @@ def test_sections_for_tools_lie_as_the_document_says(make):
     assert [len(r.rows(landmark)) for landmark in range(r.L)] == seen_by
 
 
+# Deltas
+
+
+def delta_sample():
+    """The delta, its base and its result."""
+    names = "calibrated_to_georeference.hfdelta", "calibrated.hfmap", "georeference.hfmap"
+    return [(SAMPLES / name).read_bytes() for name in names]
+
+
+def test_a_delta_is_read_from_the_document_alone():
+    content, base, result = delta_sample()
+    found, signed, signature = read_delta(content, base)
+    assert found == result and signed + signature == content and len(signature) == delta.SIGNATURE
+    skipped = [
+        row[1]
+        for row in delta.COPY.iter_unpack(zlib.decompress(content[112 : 112 + delta.HEADER.unpack_from(content)[9]]))
+    ]
+    assert min(skipped) < 0 < max(skipped), "it copies forwards and backwards"
+    for changed in (content[:-1], bytes([content[0] ^ 1]) + content[1:], content[:200] + b"!" + content[201:]):
+        with pytest.raises(ValueError):
+            read_delta(changed, base)
+    with pytest.raises(ValueError, match="another base"):
+        read_delta(content, result)
+    out = io.BytesIO()
+    delta.apply_delta(base, content, out)
+    assert out.getvalue() == result
+    written = delta.make_delta(base, result)
+    assert read_delta(written, base) == (result, written, b"")
+
+
+def test_the_delta_of_the_samples_is_signed_with_the_key_that_the_document_names():
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    content, base, _ = delta_sample()
+    _, signed, signature = read_delta(content, base)
+    public = re.search(r"public half is `([0-9a-f]{64})`", SPEC)[1]
+    ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(signature, signed)
+
+
 # The document
 
 
@@ -380,8 +430,8 @@ def test_byte_tables_have_no_holes_and_the_sizes_of_the_code():
         assert int(offset) in (0, end)
         end = int(offset) + int(length)
     tree, earth = scene_tree.SCENE_TREE.itemsize, georeference.EARTH.itemsize
-    place = place_index.ROW.itemsize
-    assert [*sizes, end] == [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size, tree, earth, place]
+    of_maps = [HEADER.size, ENTRY.size, 56, TILE.itemsize, calibration.SECTION.size, tree, earth]
+    assert [*sizes, end] == [*of_maps, delta.HEADER.size, delta.COPY.size]
     fields = {row[3]: int(row[0]) for row in table("offset", "bytes")}
     assert fields["checksum"] == container.CHECKSUM_AT
     assert {name: TILE.fields[name][1] for name in TILE.names} == {name: fields[name] for name in TILE.names}
