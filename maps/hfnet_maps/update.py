@@ -239,7 +239,7 @@ class _Surroundings:
         """Of the photos, among the old images that they have matches with; rows as those of the matches."""
         progress("adjust", 0, 1)
         c, old = self._content, len(self._content.names)
-        near = sorted({i for i, _ in matches if i < old})
+        near = self._near({i for i, _ in matches if i < old}, registered)
         row = {image: k for k, image in enumerate(near)} | {old + k: len(near) + k for k in range(len(registered))}
         seen = [(k, c.landmarks[c.observed(image)]) for k, image in enumerate(near)]
         observations = [(ids, np.full(len(ids), k), np.arange(len(ids))) for k, ids in seen]
@@ -261,3 +261,11 @@ class _Surroundings:
             old=replace(found.old, landmarks=ids[found.old.landmarks], images=rows_of[found.old.images]),
             new=replace(found.new, images=rows_of[found.new.images]),
         )
+
+    def _near(self, matched: set[int], registered: Sequence[Registered]) -> list[int]:
+        """The old images that photos are matched with, and of each landmark that only others see, the first one."""
+        c = self._content
+        found = np.unique(np.concatenate([one.landmarks for one in registered]))
+        seen = c.landmarks[np.isin(c.images, list(matched))]
+        lacking = np.setdiff1d(found[found >= 0], seen)
+        return sorted(matched | set(c.images[np.searchsorted(c.landmarks, lacking)].tolist()))

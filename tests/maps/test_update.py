@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import hfnet_maps.update
 from hfnet_edge.geometry import Pose
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import localize_features
@@ -170,6 +171,20 @@ def test_new_poses_are_adjusted_among_old_ones(here):
     assert 10 < len(seen_by_old) < len(found.new.positions)
     nearest = np.linalg.norm(found.new.positions[:, None] - p.landmarks, axis=-1).min(axis=1)
     assert np.median(nearest) < 0.02
+
+
+def test_landmarks_that_no_matched_image_sees_hold_new_poses_too(monkeypatch):
+    """In a large map a photo is matched with some old images, and localized by landmarks that others see."""
+    p = wall()
+    features = [p.features(pose, NOISE, 20) for pose in p.poses]
+    names = [f"{i}.png" for i in range(IMAGES)]
+    built, _ = map_from_features(names[:OLD], [CAMERA] * OLD, p.poses[:OLD], features[:OLD], EXTRACTOR)
+    before = to_map(built_sections(built))
+    photo = NewPhoto(names[OLD], CAMERA, False, features[OLD])
+    monkeypatch.setattr(hfnet_maps.update, "select_pairs", lambda poses, looks: [])
+    updated = update(before, content_of(before), [photo])
+    assert updated.taken == (names[OLD],) and updated.observations > 100 and updated.landmarks == 0
+    assert pose_error(updated.map.poses[-1], p.poses[OLD])[0] < 0.01
 
 
 def test_nothing_new_is_said(here):

@@ -38,7 +38,8 @@ TOLERANCE = 1e-6  # an adjustment ends where a step gains less, as a share of th
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Old landmarks and what is known to observe them; L landmarks, O observations.
+    """Old landmarks and what is known to observe them; L landmarks, O observations. One that a single view observes is
+    left out.
 
     Attributes:
         positions: (L, 3) float64, world.
