@@ -105,6 +105,15 @@ def test_the_base_is_checked_by_hash():
         applied(NEW, delta)
 
 
+def test_deltas_apply_in_their_order_and_once():
+    first, second, third = OLD, OLD[:300] + NEW, NEW
+    one, two = make_delta(first, second), make_delta(second, third)
+    assert applied(applied(first, one), two) == third
+    for base, delta in ((first, two), (third, one)):
+        with pytest.raises(DeltaError, match="is a change of the map with hash"):
+            applied(base, delta)
+
+
 def test_cut_off_at_every_length():
     delta = make_delta(OLD, NEW)
     for length in range(len(delta)):
