@@ -25,8 +25,9 @@ from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.one_thread import one_thread
 from hfnet_maps.appended import NewImage, appended
 from hfnet_maps.build.builder import features_of, timed
+from hfnet_maps.build.candidates import select_pairs
 from hfnet_maps.build.local_adjustment import Adjusted, Landmarks, adjust_new
-from hfnet_maps.build.pairs import Matches, match_descriptors, select_pairs
+from hfnet_maps.build.pairs import Matches, match_descriptors
 from hfnet_maps.build.triangulation import MAX_REPROJECTION
 from hfnet_maps.build.view import View, make_view
 from hfnet_maps.content import BuiltMap

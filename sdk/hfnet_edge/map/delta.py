@@ -15,7 +15,7 @@ of what is in a map.
     │ signature          │  Ed25519 of all before it
     └────────────────────┘
 
-Numbers are little-endian; maps/SPEC.md, section 19, has it byte by byte. Applying takes the memory of the delta as it
+Numbers are little-endian; maps/SPEC.md, section 20, has it byte by byte. Applying takes the memory of the delta as it
 is and some 200 kB, whatever it claims to unfold to; on the disk no more than `LARGEST`.
 """
 
