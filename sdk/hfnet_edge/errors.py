@@ -42,6 +42,10 @@ class MapVersionError(MapFormatError):
     """A map file was written by a newer major version of the format."""
 
 
+class RemoteError(HFNetEdgeError):
+    """What is behind a URL cannot be read: its server is away, does not send parts of files, or breaks off."""
+
+
 class DeltaError(HFNetEdgeError):
     """A delta between two maps is damaged, is not signed as asked, or is not of the map that it is applied to."""
 

@@ -22,8 +22,10 @@ import mmap
 import os
 import stat
 import struct
+import threading
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -35,6 +37,7 @@ from hfnet_edge.errors import MapFormatError, MapVersionError
 MAGIC = b"HFMAP\r\n\x1a"  # a text-mode copy changes it
 VERSION = (2, 6)  # a reader refuses another major, accepts a larger minor
 ALIGNMENT = 64
+GAP = 2  # blocks that are fetched unasked between two others: asking again takes about as long
 BLOCK = 16384  # bytes under one checksum: four pages, so that a query reads little more than it needs
 HEADER = struct.Struct("<8sHHIQI36x")  # magic, major, minor, sections, file size, checksum
 CHECKSUM_AT = 24  # of the header's own checksum, which it does not cover
@@ -103,16 +106,29 @@ class SectionEntry:
 class MapBytes:
     """A map file whose structure has been checked, and whose blocks are checked as they are read.
 
+    Args:
+        data: all bytes of the file. where: its name, for messages.
+        fetch: brings the bytes from one place to another into ``data``, where they are not there yet
+            (`hfnet_edge.map.remote`); None: all are there.
+
     Attributes:
-        where: the file's name, for messages.
+        where: see above.
         sections: table rows by kind.
 
     Raises:
-        MapFormatError, MapVersionError: by the constructor and by every read.
+        MapFormatError, MapVersionError: by the constructor and by every read. And what ``fetch`` raises.
     """
 
-    def __init__(self, data: memoryview | bytes | mmap.mmap, where: str = "the map"):
-        self.data, self.where = memoryview(data), where
+    def __init__(
+        self,
+        data: memoryview | bytes | mmap.mmap,
+        where: str = "the map",
+        fetch: Callable[[int, int], None] | None = None,
+    ):
+        self.data, self.where, self._fetch = memoryview(data), where, fetch
+        self._turn = threading.Lock()  # of threads that fetch
+        if fetch is not None:
+            _fetch_head(self.data, fetch)
         self.sections = {entry.kind: entry for entry in _read_table(self.data, where)}
         checksums = self.sections[Section.CHECKSUMS]
         self.start = aligned(checksums.offset + checksums.length)
@@ -134,11 +150,28 @@ class MapBytes:
             self._check_blocks(np.arange((start - self.start) // BLOCK, (stop - 1 - self.start) // BLOCK + 1))
 
     def _check_blocks(self, blocks: np.ndarray) -> None:
+        if self._fetch is not None and not self._checked[blocks].all():
+            with self._turn:
+                self._fetch_blocks(self._fetch, blocks[~self._checked[blocks]])
         for block in blocks[~self._checked[blocks]]:
-            begin = self.start + int(block) * BLOCK
-            if zlib.crc32(self.data[begin : begin + BLOCK]) != self._expected[block]:
+            if not self._whole(block):
+                begin = self.start + int(block) * BLOCK
                 raise self.fail(f"the {BLOCK} bytes at {begin} are damaged (checksum)")
             self._checked[block] = True
+
+    def _whole(self, block: int) -> bool:
+        """Whether a block's checksum agrees."""
+        begin = self.start + int(block) * BLOCK
+        return zlib.crc32(self.data[begin : begin + BLOCK]) == self._expected[block]
+
+    def _fetch_blocks(self, fetch: Callable[[int, int], None], blocks: np.ndarray) -> None:
+        """Fetches those of increasing ``blocks`` that are not there, neighbours at once."""
+        absent = [int(block) for block in blocks if not self._whole(block)]
+        first = 0
+        for i in range(1, len(absent) + 1):
+            if i == len(absent) or absent[i] - absent[i - 1] > 1 + GAP:
+                fetch(self.start + absent[first] * BLOCK, self.start + (absent[i - 1] + 1) * BLOCK)
+                first = i
 
     def check_rows(self, kind: Section, rows: np.ndarray, size: int) -> None:
         """Checks the blocks under some ``rows`` of ``size`` bytes of a section."""
@@ -177,6 +210,17 @@ class MapBytes:
         entry = self.sections[kind]
         self.check(entry.offset, entry.offset + entry.length)
         return bytes(self.data[entry.offset : entry.offset + entry.length])
+
+
+def _fetch_head(data: memoryview, fetch: Callable[[int, int], None]) -> None:
+    """Fetches what comes before the data, where it is not there. What is wrong with it is `_read_table`'s to say."""
+    with suppress(MapFormatError):
+        _read_table(data, "")
+        return
+    fetch(0, HEADER.size + MAX_SECTIONS * ENTRY.size)
+    if len(data) >= HEADER.size + ENTRY.size:
+        _, offset, length = ENTRY.unpack_from(data, HEADER.size)
+        fetch(HEADER.size, min(len(data), aligned(offset + length)))
 
 
 def open_file(path: Path) -> mmap.mmap:

@@ -27,6 +27,7 @@ from hfnet_edge.map.container import MapBytes, Section, open_file
 from hfnet_edge.map.georeference import Earth
 from hfnet_edge.map.observation_list import TILE_SIZE
 from hfnet_edge.map.random_trees import RandomTrees
+from hfnet_edge.map.remote import RemoteFile, is_url
 from hfnet_edge.map.scene_tree import SceneTree
 from hfnet_edge.schema.description_generated import MapDescription, MapDescriptionT
 
@@ -54,31 +55,42 @@ class LocalizationMap:
         codec: of the landmarks' descriptors. hypercolumn_codec: of their hypercolumns, None where they have none.
         origin: (3,) float64, the world position of the landmarks' frame, applied by `in_world` and `from_world` alone.
         file: the sections.
-        path: where it was read from, or None.
+        path: where it was read from, a file or a URL, or None.
     """
 
     description: MapDescriptionT
     codec: Codec
     origin: np.ndarray
     file: MapBytes
-    path: Path | None = None
+    path: Path | str | None = None
     hypercolumn_codec: Codec | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> LocalizationMap:
         """Maps a file into memory after checking its structure. Its bulk is checked as it is used; `check_all` checks
-        everything now.
+        everything now. Of an http or https URL only what is used is fetched.
 
         Raises:
             MapFormatError: missing, truncated, damaged, or not a map. MapVersionError: another major version.
+            RemoteError: what is behind the URL cannot be read.
         """
+        if is_url(path):
+            return cls.fetched(RemoteFile(str(path)))
         path = Path(path)
         return cls.read(open_file(path), path)
 
     @classmethod
+    def fetched(cls, remote: RemoteFile) -> LocalizationMap:
+        """Reads a map of which little has been fetched yet, otherwise as `open`."""
+        return cls._of(MapBytes(remote.data, remote.url, remote.fetch), remote.url)
+
+    @classmethod
     def read(cls, data: bytes | memoryview | mmap, path: Path | None = None) -> LocalizationMap:
         """Reads a map from memory, otherwise as `open`."""
-        file = MapBytes(data, str(path or "the map"))
+        return cls._of(MapBytes(data, str(path or "the map")), path)
+
+    @classmethod
+    def _of(cls, file: MapBytes, path: Path | str | None) -> LocalizationMap:
         d = read_description(file)
         origin = np.array([d.originX, d.originY, d.originZ])
         m = cls(d, _local_codec(file, d), origin, file, path, _hypercolumn_codec(file, d))
