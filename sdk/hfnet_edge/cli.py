@@ -20,6 +20,8 @@ from hfnet_edge.image.exif_camera import camera_of, check_fov
 from hfnet_edge.image.frame import ANY
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.remote import is_url
+from hfnet_edge.map.tiled_map import TiledMap, open_place
 from hfnet_edge.map_cameras import OF_MAP, MapCameras
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.by_role import open_network
@@ -43,7 +45,14 @@ app = typer.Typer(pretty_exceptions_enable=False)
 @app.command()
 @reports_errors
 def localize(
-    map_: Annotated[Path, typer.Option("--map", metavar="M.hfmap", help="The place, from `hfnet-map build`.")],
+    map_: Annotated[
+        str,
+        typer.Option(
+            "--map",
+            metavar="M.hfmap",
+            help="The place, from `hfnet-map build`; or a folder of tiles; or the URL of either.",
+        ),
+    ],
     model: Annotated[
         list[Path] | None,
         typer.Option(metavar="M.tflite", help="A network of `hfnet-export`; again for each further. Or --features."),
@@ -112,6 +121,9 @@ def localize(
     pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each query with its inliers.")] = None,
     threads: Annotated[int, typer.Option(help="Of the network. The poses do not depend on it.", min=1, max=64)] = 2,
     method: MethodOption = "hierarchical",
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep there what is fetched of a place behind a URL.")
+    ] = None,
     features: Annotated[
         Path | None, typer.Option(metavar="features.h5", help="In place of --model: hloc's local features, ...")
     ] = None,
@@ -144,6 +156,9 @@ def localize(
         hfnet-localize --method auto --map scene.hfmap --model hfnet_int8.tflite --images photos --queries q.txt \\
             -o poses.txt
 
+        hfnet-localize --map https://maps.example.org/town.tiles --cache cache --model hfnet_int8.tflite \\
+            --images photos --queries q.txt -o poses.txt
+
         hfnet-localize --map packed.hfmap --features features.h5 --global-features global-feats.h5 --queries q.txt \\
             -o poses.txt
     """
@@ -165,7 +180,10 @@ def localize(
         raise InputError("--features come of images that were turned already", "leave --rotation and --gravity out")
     if video is None and (odometry is not None or annotated is not None):
         raise InputError("--odometry and --annotated are of a --video", "name it, or leave them out")
-    of_map = MapCameras.beside(map_) if camera == OF_MAP else None
+    where = map_ if is_url(map_) else Path(map_)
+    if cache is not None and (by_features or not isinstance(where, str)):
+        raise InputError("--cache is for a --map behind a URL, with --model", "leave it out")
+    of_map = _cameras_beside(where) if camera == OF_MAP else None
     stated_camera = None if camera is None or of_map is not None else Camera.parse(camera)
     if video is not None:
         if by_features or image is not None or queries is not None or camera is None or prior is not None:
@@ -179,7 +197,7 @@ def localize(
             method, tolerance=Tolerance.parse(tolerance), max_wrong=parse_share("--max-wrong", max_wrong)
         )
         of_video = stated_camera or of_map_of_video(of_map, video)
-        _video(map_, networks, video, of_video, odometry, annotated, turn, output, report, threads, config)
+        _video(where, networks, video, of_video, odometry, annotated, turn, output, report, threads, config)
         return
     if (image is None) == (queries is None):
         raise InputError("there is nothing to localize, or too much", "give either --queries and --images, or --image")
@@ -214,7 +232,7 @@ def localize(
         max_wrong=parse_share("--max-wrong", max_wrong),
         refine_focal=refine_focal,
     )
-    files = CommandFiles(map_, *networks, queries, features, global_features)
+    files = CommandFiles(*_files_of(where), *networks, queries, features, global_features)
     if image is not None or images is not None:
         files.reads(*(folder / name for name, _ in todo))
     for path in (output, report):
@@ -228,14 +246,13 @@ def localize(
         needs("maps", "h5py")
     opened = [open_network(file, threads) for file in networks]
     localizers: dict[bool, Localizer | HlocLocalizer] = {}  # by whether the focal length is to be found
-    place: Path | LocalizationMap = map_
+    place: LocalizationMap | TiledMap = LocalizationMap.open(where) if by_features else open_place(where, cache)
     for seek in sorted({refine_focal or (one_camera is None and of_map is None) for _, one_camera in todo}):
         seeking = replace(config, refine_focal=seek)
-        if features is not None and global_features is not None:
+        if features is not None and global_features is not None and isinstance(place, LocalizationMap):
             localizers[seek] = HlocLocalizer(place, features, global_features, seeking)
         else:
             localizers[seek] = Localizer(place, *opened, config=seeking)
-        place = localizers[seek].map
 
     def pose_of(name: str, stated: Camera, seek: bool) -> LocalizationResult:
         """Of one query, whichever way its features come."""
@@ -244,11 +261,16 @@ def localize(
             return localizer.localize(name, stated, prior)
         return localizer.localize(folder / name, stated, rotation=turn, prior=prior)
 
+    def names_of(result: LocalizationResult) -> tuple[str, ...]:
+        """Of the images that a result speaks of."""
+        localizer = next(iter(localizers.values()))
+        map_ = localizer.map_of(result) if isinstance(localizer, Localizer) else localizer.map
+        return map_.image_names
+
     if image is not None or images is not None:
         find_images(folder, (name for name, _ in todo))
     outcome = Outcome(len(todo))
     result: LocalizationResult | None = None
-    image_names = next(iter(localizers.values())).map.image_names
     with ExitStack() as streams, progress() as bar:
         write_pose, write_report = (
             ignore if path is None else streams.enter_context(streamed_write(path)) for path in (output, report)
@@ -260,13 +282,15 @@ def localize(
                     guessed = one_camera is None and of_map is None
                     stated = one_camera or (of_map.of(folder / name) if of_map else camera_of(folder / name, fov))
                     result = pose_of(name, stated, refine_focal or guessed)
+                    names = () if report is None else names_of(result)
                 except FAILURES as e:  # one query's failure is not the others'
                     outcome.failed.append(typed(e))
                     write_report(json.dumps(failure_line(name, outcome.failed[-1])))
                     continue
                 outcome.add(result, stated, guessed)
                 write_pose(*() if result.pose is None else (pose_line(name, result.pose),))
-                write_report(json.dumps(report_line(name, result, image_names, stated), allow_nan=False))
+                if report is not None:
+                    write_report(json.dumps(report_line(name, result, names, stated), allow_nan=False))
                 if name in drawn:
                     try:
                         _draw(folder / name, stated, result, drawn[name])
@@ -288,6 +312,20 @@ def localize(
     outcome.leave()
     if image is not None and not outcome.localized:
         raise typer.Exit(1)
+
+
+def _cameras_beside(where: Path | str) -> MapCameras:
+    """Those of a map. Raises InputError, CameraError."""
+    if isinstance(where, str):
+        raise InputError(f"the cameras beside {where} are not fetched", "state one with --camera")
+    return MapCameras.beside(where)
+
+
+def _files_of(where: Path | str) -> list[Path]:
+    """The files of a map, which no output may replace."""
+    if isinstance(where, str):
+        return []
+    return [where, *sorted(where.glob("*.hfmap"))] if where.is_dir() else [where]
 
 
 def prior_of(near: str | None, gps: str | None, gravity: str | None, among: tuple[str, ...]) -> Prior | None:
@@ -330,7 +368,7 @@ def of_map_of_video(of_map: MapCameras | None, video: Path) -> Camera:
 
 
 def _video(
-    map_: Path,
+    map_: Path | str,
     networks: Sequence[Path],
     video: Path,
     camera: Camera,
@@ -344,7 +382,7 @@ def _video(
 ) -> None:
     from hfnet_edge.video import Trajectory, localize_video
 
-    files = CommandFiles(map_, *networks, video, odometry)
+    files = CommandFiles(*_files_of(map_), *networks, video, odometry)
     for path in (output, report):
         if path is not None:
             files.writes(path, streamed=True)

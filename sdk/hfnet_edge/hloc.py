@@ -22,6 +22,7 @@ from hfnet_edge.geometry import Camera
 from hfnet_edge.image.keypoints import quantize
 from hfnet_edge.localizer import LocalizationConfig, LocalizationResult, localize_query
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.place_index import is_index
 from hfnet_edge.methods.method import Query
 from hfnet_edge.methods.registry import open_method
 from hfnet_edge.prior import Prior
@@ -57,6 +58,8 @@ class HlocLocalizer:
         config: LocalizationConfig | None = None,
     ):
         self.map = map_ if isinstance(map_, LocalizationMap) else LocalizationMap.open(map_)
+        if is_index(self.map):
+            raise MismatchError(f"{self.map.path} is the index of a place in tiles", "name a map in one file")
         d = self.map.description
         if d.weightsHash:
             raise MismatchError(

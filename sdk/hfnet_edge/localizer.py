@@ -1,20 +1,21 @@
 """From an image to a pose: load ─> the method looks ─> and searches ─> for each of its candidates: pose ─> second look
 ─> accept?
 
-How landmarks are sought is the method's, see `hfnet_edge.methods`. Everything else is here.
+How landmarks are sought is the method's, see `hfnet_edge.methods`; which candidate is given is decided in
+`hfnet_edge.best`; of a place in tiles, `hfnet_edge.searches` says where to look. Everything else is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from hfnet_edge.best import PLACES, Found, best_of
 from hfnet_edge.clock import Clock
-from hfnet_edge.correspondences import Match2D3D
 from hfnet_edge.errors import CameraError, InputError, MismatchError
 from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose, checked_pose
@@ -22,6 +23,7 @@ from hfnet_edge.image.frame import ANY, ROTATIONS, AnyImage, Colors, Frame, as_d
 from hfnet_edge.image.image_file import ImageFile
 from hfnet_edge.image.photo import Photo, photo_of
 from hfnet_edge.map.map_file import LocalizationMap
+from hfnet_edge.map.tiled_map import TiledMap, open_place
 from hfnet_edge.methods.method import Candidates, LocalizationConfig, Method, Query
 from hfnet_edge.methods.registry import open_method
 from hfnet_edge.methods.retrieval import likeness
@@ -30,15 +32,12 @@ from hfnet_edge.networks.network import Network
 from hfnet_edge.prior import Known, Prior
 from hfnet_edge.result import LocalizationResult, Status
 from hfnet_edge.rig import View, localize_views, own_poses
+from hfnet_edge.searches import Search, TileSearches
 from hfnet_edge.shell.one_thread import one_thread
-from hfnet_edge.trust.examine import Examined, evidence_of, examine, rival
-from hfnet_edge.trust.probability import InTolerance
 from hfnet_edge.trust.second_look import Landmarks, guided_matches, nearest_views
-from hfnet_edge.trust.verdict import decide
 
 TRACKED = 36_000  # landmarks that a tracked query is sought by, times the radius in pixels of the network's input
 MIN_TRACKED = 300
-PLACES = 3  # candidates that are compared, however good the first is
 
 
 @dataclass(frozen=True)
@@ -67,32 +66,73 @@ class RigFrame:
 
 
 class Localizer:
-    """Localizes photos in one map with the networks that made its features.
+    """Localizes photos in one map, or in a place in tiles, with the networks that made its features.
 
     Threads may share a localizer, a map and a network: every call answers for its own photo, with the bits that it gets
     alone. Networks then run in an interpreter for each call, see `hfnet_edge.networks.network.Network`.
 
     Args:
-        map_: a `.hfmap` file or an open map.
+        map_: a `.hfmap` file, the folder of a place in tiles, the URL of either, or an open map or place.
         networks: `.tflite` files or loaded networks, in any order: HF-Net, and the patch network where one describes
             the landmarks.
+        config: of the search.
+        cache: folder in which what is fetched of a place behind a URL stays; None: it is fetched each time anew.
+
+    Attributes:
+        map: the map; of a place in tiles its index, which says where it is and has no landmarks.
+        place: in tiles; None: the map is of one file.
 
     Raises:
-        MapFormatError, ModelError: a file is missing or damaged.
+        MapFormatError, ModelError: a file is missing or damaged. RemoteError: a URL cannot be read.
         MismatchError: they do not belong together, or the map lacks what the method searches in.
         InputError: there is no such method.
     """
 
     def __init__(
         self,
-        map_: LocalizationMap | Path | str,
+        map_: LocalizationMap | TiledMap | Path | str,
         *networks: Network | Path | str,
         config: LocalizationConfig | None = None,
+        cache: Path | str | None = None,
     ):
         self.networks = Networks(*networks)
-        self.map = map_ if isinstance(map_, LocalizationMap) else LocalizationMap.open(map_)
+        opened = open_place(map_, cache) if isinstance(map_, Path | str) else map_
         self.config = config or LocalizationConfig()
-        self.method = open_method(self.map, self.networks, self.config)
+        self.place = opened if isinstance(opened, TiledMap) else None
+        self.map = opened.index if isinstance(opened, TiledMap) else opened
+        self._tiles = None if self.place is None else TileSearches(self.place, self.networks, self.config)
+        self.method = self._tiles.looking if self._tiles else open_method(self.map, self.networks, self.config)
+
+    def map_of(self, result: LocalizationResult) -> LocalizationMap:
+        """The map that a result is of, whose images its `prior_frames` are; of a place in tiles the tile.
+        Raises MapFormatError, RemoteError: it has to be opened again, and cannot be."""
+        return self.map if self.place is None or result.tile is None else self.place.tile(result.tile)
+
+    def near(self, expected: Pose, depth: float) -> tuple[Method, Pose]:
+        """The method in which a camera is tracked, and its expected pose relative to the origin of that method's map;
+        of a place in tiles in the tile of the index's view that is nearest.
+
+        Args:
+            expected: cam_from_map, relative to the origin of `map`. depth: of the scene, map units.
+
+        Raises:
+            MapFormatError, RemoteError: the tile is missing, another version, or cannot be fetched.
+        """
+        if self._tiles is None:
+            return self.method, expected
+        views, _ = nearest_views(self.map, expected, depth)
+        method = self._tiles.method_of(int(views[0]))
+        shift = Pose(np.array([1.0, 0, 0, 0]), method.map.origin - self.map.origin)
+        return method, expected @ shift
+
+    def one_map(self, what: str) -> LocalizationMap:
+        """The map, for ``what`` needs one. Raises MismatchError: it is a place in tiles."""
+        if self.place is not None:
+            raise MismatchError(
+                f"{what} works in one map, and {self.map.path} is the index of many",
+                "give it a Localizer of one tile, Localizer(localizer.map_of(result), ...), or of a map in one file",
+            )
+        return self.map
 
     def localize(
         self,
@@ -117,7 +157,8 @@ class Localizer:
         Raises:
             ImageError, CameraError: the image cannot be read, or the camera is of another size.
             InputError: another argument makes no sense.
-            MapFormatError: the map is damaged where the query touches it. ModelError: a network fails.
+            MapFormatError: the map is damaged where the query touches it; a tile is missing, or another version.
+            RemoteError: what the query touches cannot be fetched. ModelError: a network fails.
         """
         return self.stages(image, camera, colors=colors, rotation=rotation, prior=prior).result
 
@@ -147,6 +188,18 @@ class Localizer:
                     opened = turned_by(opened, prior.rotation)
             return self._look_and_search(opened, camera, int(rotation or 0), known, clock)
 
+    def localize_query(
+        self, query: Query, camera: Camera, known: Known | None = None, clock: Clock | None = None
+    ) -> LocalizationResult:
+        """As `localize`, of what the method has made of a photo.
+
+        Args:
+            known: a prior in `map`.
+        """
+        if self._tiles is None:
+            return localize_query(self.method, query, camera, clock, known)
+        return _localize_in_tiles(self._tiles, query, camera, clock, known)
+
     def localize_rig(self, frames: Sequence[RigFrame], *, prior: Prior | None = None) -> LocalizationResult:
         """The pose of several cameras that are fixed to each other, seen at one moment: ``rig_from_world``.
 
@@ -158,14 +211,14 @@ class Localizer:
         """
         if not frames:
             raise InputError("the rig has no frames", "give one of each camera")
-        clock = Clock()
-        known = None if prior is None else prior.in_map(self.map)
+        clock, map_ = Clock(), self.one_map("a rig")
+        known = None if prior is None else prior.in_map(map_)
         with one_thread():
             seen = [self._seen_by(frame, clock) for frame in frames]
 
             def among(rows: np.ndarray | None) -> LocalizationResult:
                 views = [view_of(self.method, replace(q, among=rows), c, pose, clock) for q, c, pose in seen]
-                return localize_views(self.map, views, self.config)
+                return localize_views(map_, views, self.config)
 
             result = among(None if known is None else known.among)
             if known is not None and (result.pose is None or known.contradiction(result.pose, result.position_std)):
@@ -192,7 +245,7 @@ class Localizer:
     def _searched(
         self, photo: Photo, query: Query, camera: Camera, rotation: int, known: Known | None, clock: Clock
     ) -> Stages:
-        result = localize_query(self.method, query, camera, clock, known)
+        result = self.localize_query(query, camera, known, clock)
         return Stages(photo, query, replace(result, rotation=rotation))
 
     def _at_any_rotation(self, frame: Frame, first: int, camera: Camera, known: Known | None, clock: Clock) -> Stages:
@@ -217,7 +270,7 @@ class Localizer:
 
 
 def localize_features(
-    map_: LocalizationMap,
+    map_: LocalizationMap | TiledMap,
     features: Features,
     camera: Camera,
     config: LocalizationConfig | None = None,
@@ -227,11 +280,15 @@ def localize_features(
 
     Raises:
         MapFormatError: the map is damaged where the query touches it.
+        RemoteError: that cannot be fetched.
         MismatchError: the map lacks what the method searches in.
     """
-    method = open_method(map_, None, config or LocalizationConfig())
+    query, config = Query(features.pixel, features), config or LocalizationConfig()
+    if isinstance(map_, TiledMap):
+        known = None if prior is None else prior.in_map(map_.index)
+        return _localize_in_tiles(TileSearches(map_, None, config), query, camera, None, known)
     known = None if prior is None else prior.in_map(map_)
-    return localize_query(method, Query(features.pixel, features), camera, known=known)
+    return localize_query(open_method(map_, None, config), query, camera, known=known)
 
 
 def localize_query(
@@ -241,13 +298,31 @@ def localize_query(
 
     With what is ``known`` beforehand it is sought where that allows, and given where that agrees; otherwise without.
     """
+    return _localized(lambda held: [[Search(method, known if held else None)]], query, camera, clock, known)
+
+
+def _localize_in_tiles(
+    tiles: TileSearches, query: Query, camera: Camera, clock: Clock | None, known: Known | None
+) -> LocalizationResult:
+    """As `localize_query`, in the tiles of a place; ``known`` in its index."""
+    return _localized(lambda held: tiles.rounds(query, known if held else None), query, camera, clock, known)
+
+
+def _localized(
+    rounds: Callable[[bool], Iterable[Sequence[Search]]],
+    query: Query,
+    camera: Camera,
+    clock: Clock | None,
+    known: Known | None,
+) -> LocalizationResult:
+    """As `localize_query`, in the maps of ``rounds``, which are told whether they are to hold to what is known."""
     clock = clock or Clock()
     if known is None:
-        return _search(method, query, camera, clock, None)
-    result = _search(method, replace(query, among=known.among), camera, clock, known)
+        return _search(rounds(False), query, camera, clock)
+    result = _search(rounds(True), query, camera, clock)
     if result.status is Status.LOCALIZED:
         return result
-    free = _search(method, query, camera, clock, None)
+    free = _search(rounds(False), query, camera, clock)
     if free.pose is None:
         return replace(result, milliseconds=clock.milliseconds)
     return replace(free, notes=(_dropped(known, free),))
@@ -314,102 +389,14 @@ def track_query(
         near, _, _ = guided_matches(method.map, features, camera, expected, landmarks, radius)
     chance = min(0.9, (method.config.pose.max_error * query.pixel / radius) ** 2)  # of areas
     candidates = Candidates([near] if len(near) else (), abstention=Status.TOO_FEW_MATCHES, chance=chance)
-    return _best_of(candidates, method, query, camera, clock, None)
+    return best_of([[Found(Search(method), candidates)]], query, camera, clock)
 
 
-def _search(method: Method, query: Query, camera: Camera, clock: Clock, known: Known | None) -> LocalizationResult:
-    """What the method finds."""
-    return _best_of(method.candidates(query, clock), method, query, camera, clock, known)
+def _search(rounds: Iterable[Sequence[Search]], query: Query, camera: Camera, clock: Clock) -> LocalizationResult:
+    """What the methods find, in one map or in several."""
 
+    def of(search: Search) -> Found:
+        asked = query if search.known is None else replace(query, among=search.known.among)
+        return Found(search, search.method.candidates(asked, clock))
 
-def _best_of(
-    candidates: Candidates, method: Method, query: Query, camera: Camera, clock: Clock, known: Known | None
-) -> LocalizationResult:
-    """The first `PLACES` candidates are compared; further ones are tried until a pose is accepted, and agrees with what
-    is known."""
-    config, map_ = method.config, method.map
-    max_error = config.pose.max_error * query.pixel
-    best = LocalizationResult(candidates.abstention)
-    examined: list[Examined] = []
-    agreeing: list[Examined] = []
-    against = ""
-    leader: Examined | None = None
-    for batch in _batches(candidates):
-        newest: Examined | None = None
-        for matches in batch:
-            if best.matches is None:
-                in_world = replace(matches, xyz=map_.in_world(matches.xyz))
-                best = LocalizationResult(Status.TOO_FEW_MATCHES, matches=in_world)
-            one = examine(map_, query.features, camera, matches, max_error, config.pose, config.refine_focal, clock)
-            if one is None:
-                continue
-            examined.append(one)  # also as a rival, for what is known may be wrong
-            found = known and known.contradiction(map_.from_world(one.refined.pose), one.refined.position_std)
-            against = against or found or ""
-            if not found:
-                newest = one
-                agreeing.append(one)
-        ahead = max(agreeing, key=Examined.rank, default=None)
-        if ahead is not None and ahead is not leader:
-            leader, best = ahead, _judged(method, query, ahead, examined, max_error, clock, candidates.chance)
-        elif newest is not None and leader is not None and newest.matches.found_by != leader.matches.found_by:
-            # Of another method: it may have more to say for a pose that keypoints say less for.
-            other = _judged(method, query, newest, examined, max_error, clock, candidates.chance)
-            best = min(best, other, key=lambda result: result.wrong)
-        if best.status is Status.LOCALIZED:
-            break
-    if leader is None and against:
-        best = replace(best, status=Status.REJECTED, notes=(against,))
-    frames = candidates.prior_frames
-    coarse = map_.pose(int(frames[0])) if best.status is Status.COARSE else None
-    return replace(best, prior_frames=frames, coarse=coarse, milliseconds=clock.milliseconds)
-
-
-def _batches(candidates: Candidates) -> Iterator[Iterable[Match2D3D]]:
-    """Candidates that are compared with each other before a pose is given: the first `PLACES`, then one by one."""
-    likely = iter(candidates.matches)
-    yield islice(likely, PLACES)
-    for matches in chain(likely, candidates.further):
-        yield (matches,)
-
-
-def _judged(
-    method: Method,
-    query: Query,
-    one: Examined,
-    examined: list[Examined],
-    max_error: float,
-    clock: Clock,
-    chance: float,
-) -> LocalizationResult:
-    """Accepts a pose or not, and moves it and its matches from the landmarks' frame to the world."""
-    map_, config, refined = method.map, method.config, one.refined
-    with clock("trust"):
-        rival_ = rival(map_, query.features, one, examined, max_error, config.pose)
-        evidence, intrinsics = evidence_of(query.features, one, rival_, max_error, chance)
-        tolerance = config.tolerance.at(one.depth)
-        in_tolerance = InTolerance.of(refined, 0.0 if intrinsics is None else intrinsics.shift, tolerance)
-        verdict = decide(evidence, in_tolerance, one.held, config.max_wrong, map_.calibration)
-    inliers, camera = refined.inliers, one.camera
-    landmarks, pixels = one.matches.xyz[inliers], one.matches.xy[inliers]
-    refused = Status.AMBIGUOUS if verdict.ambiguous else Status.REJECTED
-    return LocalizationResult(
-        Status.LOCALIZED if verdict.accepted else refused,
-        map_.from_world(refined.pose) if verdict.accepted else None,
-        verdict.probability,
-        verdict.wrong,
-        tolerance,
-        refined.covariance,
-        float(np.median(refined.errors[inliers])),
-        int(inliers.sum()),
-        one.first_inliers,
-        one.depth,
-        one.first_inliers / one.first_matches,
-        float(np.sqrt(np.square(pixels - pixels.mean(axis=0)).sum(axis=1).mean())) / max(camera.width, camera.height),
-        np.linalg.svd(landmarks - landmarks.mean(axis=0), compute_uv=False) / np.sqrt(len(landmarks)),
-        evidence,
-        intrinsics,
-        camera,
-        matches=replace(one.matches, xyz=map_.in_world(one.matches.xyz)),
-        inlier_mask=inliers,
-    )
+    return best_of(([of(search) for search in searches] for searches in rounds), query, camera, clock)

@@ -117,7 +117,7 @@ class Prior:
             near = disk.images(centers)
             among = near if among is None else among & near if (among & near).any() else among
         gravity = None if self.gravity is None else np.array(self.gravity) / math.hypot(*self.gravity)
-        return Known(among, tuple(disks), gravity, earth)
+        return Known(among, tuple(disks), gravity, earth, self)
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,14 @@ class Known:
     Attributes:
         among: (M,) bool reference images that may be retrieved; None: all.
         disks: where the camera is. gravity: (3,) unit, in the camera's axes. earth: the map's, which says what is up.
+        prior: what it was told by, for another map.
     """
 
     among: np.ndarray | None
     disks: tuple[Disk, ...]
     gravity: np.ndarray | None
     earth: Earth | None
+    prior: Prior
 
     def contradiction(self, pose: Pose, position_std: float) -> str:
         """What of it a pose (cam_from_world) contradicts, for people; "" where nothing.

@@ -23,8 +23,8 @@ def report_line(
     known, or without bound, is None.
 
     Args:
-        image_names: of the map. stated: the camera that the query came with; where the pose is of another one, that
-            is said.
+        image_names: of the map; of a place in tiles those of the result's tile, whose number is then said.
+        stated: the camera that the query came with; where the pose is of another one, that is said.
     """
     pose, camera = result.pose, result.camera
     return _plain(
@@ -55,6 +55,7 @@ def report_line(
             "matches": 0 if result.matches is None else len(result.matches),
             "rotation": result.rotation,
             "notes": list(result.notes),
+            **({} if result.tile is None else {"tile": result.tile}),
             "retrieved": [image_names[i] for i in result.prior_frames],
             "milliseconds": {stage: round(ms, 3) for stage, ms in result.milliseconds.items()},
         }

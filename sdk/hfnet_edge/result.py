@@ -57,6 +57,7 @@ class LocalizationResult(Uncertain):
         camera: that the pose is of; not the stated one where its focal length was to be found.
         coarse: the pose of the most similar reference image, with COARSE alone; `pose` is then None.
         prior_frames: (K,) retrieved reference images, most similar first.
+        tile: of a place in tiles, the number of the one that the best candidate is of; None: the map is of one file.
         matches: 2D-3D matches of the best candidate, ``xyz`` in the world as the pose is; None where none was tried.
         inlier_mask: (N,) bool, over the matches; None where no pose was found.
         rotation: degrees clockwise by which the frame was turned to be looked at, as it was stated or found.
@@ -82,6 +83,7 @@ class LocalizationResult(Uncertain):
     camera: Camera | None = None
     coarse: Pose | None = None
     prior_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    tile: int | None = None
     matches: Match2D3D | None = None
     inlier_mask: np.ndarray | None = None
     rotation: int = 0

@@ -28,7 +28,7 @@ from hfnet_edge.errors import CameraError, HFNetEdgeError, InputError
 from hfnet_edge.geometry import Camera, Pose, checked_pose
 from hfnet_edge.image.frame import AnyImage, Colors, open_any
 from hfnet_edge.image.photo import photo_of
-from hfnet_edge.localizer import Localizer, localize_query, track_query, view_of
+from hfnet_edge.localizer import Localizer, track_query, view_of
 from hfnet_edge.methods.method import Query
 from hfnet_edge.pose.refinement import Uncertain, position_std, rotation_std
 from hfnet_edge.result import LocalizationResult, Status
@@ -137,6 +137,9 @@ class _Fix:
 class Session:
     """Localizes frames one after the other; for one thread, but for `submit`, which any may call.
 
+    In a place in tiles landmarks are sought in the tile of the view nearest to the expected pose. Frames that say
+    little alone are not taken together there.
+
     Args:
         localizer: of the map; sessions may share one.
         window: frames that are taken together, 1 to 100.
@@ -240,13 +243,14 @@ class Session:
                 expected, covariance = self._fix.at(here, self.odometry.drift(self._way - self._fix.way))
                 radius = _radius(covariance, camera, self._fix.depth) / query.pixel
             radius = float(np.clip(radius, NARROWEST, WIDEST)) * query.pixel
-            near = track_query(localizer.method, query, camera, expected, self._fix.depth, radius, clock)
+            method, there = localizer.near(expected, self._fix.depth)
+            near = track_query(method, query, camera, there, self._fix.depth, radius, clock)
             tracked = near.status is Status.LOCALIZED
             self._missed = 0 if tracked else self._missed + 1
             carried = cam_from_session is not None and not self._others and self._missed % RETRY != 1
             result = near if tracked or carried else None
         if result is None:
-            result = localize_query(localizer.method, query, camera, clock)
+            result = localizer.localize_query(query, camera, clock=clock)
         result = replace(result, milliseconds=clock.milliseconds)
         seen = _Seen(query, camera, here, self._way, result)
         if cam_from_session is None:
@@ -292,6 +296,8 @@ class Session:
     def _with_view(self, seen: _Seen) -> _Seen:
         """With what the method finds in each candidate place: frames that say little alone may do so together."""
         if self._fix is not None or seen.query.features is None or not len(seen.query.features.keypoints):
+            return seen
+        if self.localizer.place is not None:  # a rig is sought in one map
             return seen
         return replace(seen, view=view_of(self.localizer.method, seen.query, seen.camera, seen.cam_from_session))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hfnet_edge import localizer
+from hfnet_edge import best
 from hfnet_edge.errors import MismatchError
 from hfnet_edge.features import Features
 from hfnet_edge.localizer import Localizer, localize_features
@@ -53,7 +53,7 @@ def test_matches_are_in_the_world_like_the_pose(here, refused, monkeypatch):
     p, m = here
     truth = query_pose()
     if refused:
-        monkeypatch.setattr(localizer, "decide", lambda *_: Verdict(0.3, 0.6, accepted=False, ambiguous=False))
+        monkeypatch.setattr(best, "decide", lambda *_: Verdict(0.3, 0.6, accepted=False, ambiguous=False))
     result = localize_features(m, p.features(truth, noise=0.5), CAMERA)
     assert (result.pose is None) == refused
     matches = result.matches

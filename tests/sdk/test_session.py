@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from test_localizer import NoNetwork
 
 from hfnet_edge.errors import InputError, MapFormatError
 from hfnet_edge.geometry import Pose
-from hfnet_edge.localizer import view_of
+from hfnet_edge.localizer import Localizer, view_of
 from hfnet_edge.methods.method import LocalizationConfig, Query
-from hfnet_edge.methods.registry import open_method
 from hfnet_edge.pose.solvers import PoseConfig, available_solvers
 from hfnet_edge.result import Status
 from hfnet_edge.rig import adjoint, localize_views
@@ -32,8 +31,7 @@ def turn(axis, degrees, translation=(0.0, 0, 0)):
 
 def opened(p, **how):
     """What a session and a rig need of a localizer: features come from the tests."""
-    map_, config = p.map(), LocalizationConfig(**how)
-    return SimpleNamespace(map=map_, config=config, method=open_method(map_, None, config))
+    return Localizer(p.map(), NoNetwork(), config=LocalizationConfig(**how))
 
 
 def walk(count, start=0.0, step=1.5):

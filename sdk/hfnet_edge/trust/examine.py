@@ -65,6 +65,14 @@ class Examined:
         then by their near landmarks, in standard deviations of what chance makes of those expected."""
         return self.held, self.near / math.sqrt(len(self.look.expected) + 100)
 
+    def moved(self, by: np.ndarray) -> Examined:
+        """The same relative to another origin, which lies ``by`` (3,) before this one; of one map it is itself."""
+        if not by.any():
+            return self
+        pose = self.refined.pose
+        moved = replace(self.refined, pose=Pose(pose.quaternion, pose.translation - pose.rotation @ by))
+        return replace(self, refined=moved, matches=replace(self.matches, xyz=self.matches.xyz + by))
+
     def is_another_than(self, pose: Pose) -> bool:
         """Whether a pose is not this one, see `hfnet_edge.pose.support.apart`."""
         return apart(self.refined.pose, pose, self.depth)
