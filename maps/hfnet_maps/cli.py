@@ -228,9 +228,13 @@ def _pack_tiles(place: Path) -> str:
 @main.command()
 @reports_errors
 def pack(
-    budget: Annotated[str, typer.Option(metavar="SIZE", help="Of the file: 300kB, 4MB, ... (powers of 1000).")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The packed map.")],
-    source: Annotated[Path | None, typer.Argument(metavar="SOURCE.hfmap", help="From `hfnet-map build`.")] = None,
+    budget: Annotated[
+        str, typer.Option(metavar="SIZE", help="Of the file, of each tile: 300kB, 4MB, ... (powers of 1000).")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The packed map, or folder.")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="SOURCE.hfmap", help="From `hfnet-map build`; or a folder of `tile`.")
+    ] = None,
     sfm: Annotated[
         Path | None, typer.Option(metavar="COLMAP_MODEL", help="In place of SOURCE: hloc's model, ...")
     ] = None,
@@ -266,7 +270,7 @@ def pack(
 
         hfnet-map pack --sfm sfm --features features.h5 --global-features global-feats.h5 --budget 4MB -o packed.hfmap
 
-        hfnet-map pack scene2.hfmap --onto packed.hfmap --budget 5MB -o packed2.hfmap
+        hfnet-map pack town.tiles --budget 4MB -o packed.tiles
     """
     size = parse_size(budget)
     hloc = {"--sfm": sfm, "--features": features, "--global-features": global_features}
@@ -278,12 +282,14 @@ def pack(
             f"{', '.join(missing)} is missing" if len(missing) < len(hloc) else "there is nothing to pack",
             "give SOURCE.hfmap, or --sfm, --features and --global-features",
         )
-    if onto is not None and (source is None or any((codec, curve, reliability))):
-        raise InputError(
-            "--onto takes all but new landmarks from a packed map, and judges nothing",
-            "give it with SOURCE.hfmap, without --codec, --curve and --reliability",
-        )
-    files = CommandFiles(source, onto, features, global_features, model, *(model_files(sfm) if sfm else ()))
+    if source is not None and os.path.isdir(source):
+        if curve is not None or reliability is not None:
+            raise InputError("--curve and --reliability are of one map", "give them with one tile as SOURCE.hfmap")
+        from hfnet_maps.tiles_cli import pack_place
+
+        pack_place(source, size, codec, output)
+        return
+    files = CommandFiles(source, features, global_features, model, *(model_files(sfm) if sfm else ()))
     files.writes(output)
     for option, picture in (("--curve", curve), ("--reliability", reliability)):
         if picture is not None:
@@ -385,6 +391,31 @@ def _localize(map_: Path, networks: Sequence[Path | str], method: str) -> str:
     models = [part for network in networks for part in ("--model", network)]
     where = ("--images", "DIR", "--queries", "LIST", "-o", "poses.txt")
     return command("hfnet-localize", *how, "--map", map_, *models, *where)
+
+
+@main.command()
+@reports_errors
+def tile(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE.hfmap", help="Built or packed.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PLACE.tiles", help="A folder.")],
+    images: Annotated[
+        int, typer.Option(help="Of a tile, about, and up to half as many of its neighbours.", min=2)
+    ] = 250,
+) -> None:
+    """Cut a map into a folder of maps, of which a device opens those that a query needs.
+
+    Images that see the same landmarks stay together. Packed afterwards, each tile has its own budget.
+
+    Examples:
+
+        hfnet-map tile scene.hfmap -o place.tiles
+
+        hfnet-map tile scene.hfmap --images 100 -o place.tiles
+    """
+    needs("maps", "pymetis")
+    from hfnet_maps.tiles_cli import tile_map
+
+    tile_map(source, images, output)
 
 
 @main.command()
@@ -648,7 +679,7 @@ def apply(
 
 @main.command()
 @reports_errors
-def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]) -> None:
+def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map, or a folder of tiles.")]) -> None:
     """Check every byte and every index of a map, and print its statistics.
 
     Example:
@@ -659,6 +690,11 @@ def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]
 
     from hfnet_maps.content import content_of
 
+    if os.path.isdir(path):
+        from hfnet_maps.tiles_cli import verify_place
+
+        verify_place(path)
+        return
     m = LocalizationMap.open(path)
     content_of(m)  # checks everything, sections for tools included
     observed = np.array([len(m.observed(image)) for image in range(m.image_count)])
@@ -688,7 +724,7 @@ def verify(path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")]
 @main.command()
 @reports_errors
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map.")],
+    path: Annotated[Path, typer.Argument(metavar="MAP", help="Any map, or a folder of tiles.")],
     picture: Annotated[Path | None, typer.Option(metavar="F.png", help="The map from above.")] = None,
 ) -> None:
     """Show what a map holds and what its bytes are spent on.
@@ -697,6 +733,15 @@ def inspect(
 
         hfnet-map inspect scene.hfmap --picture above.png
     """
+    if os.path.isdir(path):
+        from hfnet_maps.content import MapNetworks
+        from hfnet_maps.tiles_cli import inspect_place
+
+        def localize(map_: LocalizationMap) -> str:
+            return _localize(path, _networks(MapNetworks.of_map(map_), ()), _method(()))
+
+        inspect_place(path, picture, localize)
+        return
     m = LocalizationMap.open(path)
     if picture is not None:
         check_png("--picture", picture, CommandFiles(path))

@@ -23,7 +23,7 @@ from hfnet_edge.map.codecs import project, rounded
 from hfnet_edge.map.container import CHECKSUM_AT, Section
 from hfnet_edge.map.georeference import Earth
 from hfnet_edge.map.map_file import LocalizationMap
-from hfnet_edge.map.place_index import INDEX, MAX_TILES, ROW
+from hfnet_edge.map.place_index import INDEX, MAX_TILES, ROW, read_tiles
 from hfnet_edge.shell.writing import CHECK
 from hfnet_maps.content import DescribedMap, MapNetworks
 from hfnet_maps.pack.packer import project_globals
@@ -75,15 +75,11 @@ def write_place(folder: Path | str, tiles: Iterable[Tile], representatives: int 
     Raises:
         OutputError: it cannot be written. InputError, MismatchError: as of `index_place`.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as e:
-        raise OutputError(f"cannot make the folder {folder}: {e.strerror or e}", CHECK) from e
+    folder = _made(folder)
 
     def written() -> Iterator[tuple[Path, Sequence[str]]]:
         for tile in tiles:
-            path = folder / f"{NEW}{secrets.token_hex(8)}.hfmap"
+            path = _new(folder)
             write_map(tile.sections, path)
             yield path, tile.core
 
@@ -114,13 +110,34 @@ def index_place(
         raise InputError(f"there is no tile for {folder}", "name at least one map")
     if len(indexed) > MAX_TILES:
         raise InputError(f"{len(indexed)} tiles; at most {MAX_TILES} are possible", "make larger tiles")
-    index = write_map(_index_sections(indexed), folder / INDEX)
-    named = {f"{tile.row['sha256'].tobytes().hex()}.hfmap" for tile in indexed}
-    for old in sorted(folder.iterdir()):
-        if OURS.fullmatch(old.name) and old.name not in named:
-            with suppress(OSError):  # another time
-                old.unlink()
-    return index + sum(int(tile.row["bytes"]) for tile in indexed)
+    sections = _index_sections(indexed)
+    return _finished(folder, sections, np.stack([tile.row for tile in indexed]))
+
+
+def rewrite_place(folder: Path | str, index: LocalizationMap, tiles: Iterable[Sections]) -> int:
+    """Writes a place of the same images as another has, in tiles of other bytes: packed ones.
+
+    Args:
+        index: of the other place. tiles: in its order, asked for one by one.
+
+    Returns:
+        Bytes of all files.
+
+    Raises:
+        OutputError: it cannot be written. InputError: a tile has other images than it had.
+    """
+    folder = _made(folder)
+    rows = index.file.array(Section.PLACE_TILES, ROW, len(read_tiles(index))).copy()
+    for row, sections in zip(rows, tiles, strict=True):
+        path = _new(folder)
+        write_map(sections, path)
+        map_ = LocalizationMap.open(path)
+        if map_.image_count != row["images"]:
+            raise InputError(f"a tile has {map_.image_count} images, and had {row['images']}", "keep all images")
+        _identify(row, map_)
+        _rename(folder, path, row)
+    known = [kind for kind in Section if kind in index.file.sections and kind != Section.CHECKSUMS]
+    return _finished(folder, {**{kind: index.file.bytes(kind) for kind in known}, Section.PLACE_TILES: rows}, rows)
 
 
 def _named(folder: Path, path: Path, core: Sequence[str], representatives: int) -> _Indexed:
@@ -142,10 +159,9 @@ def _named(folder: Path, path: Path, core: Sequence[str], representatives: int) 
         descriptors = rounded(project(descriptors, map_.global_projection.T))
     shown = _spread(descriptors, representatives)
     centers = map_.views[0][images] + map_.origin
-    digest, row = hashlib.sha256(map_.file.data), np.zeros((), ROW)
-    row["sha256"] = np.frombuffer(digest.digest(), np.uint8)
-    row["bytes"], row["images"], row["core"] = len(map_.file.data), map_.image_count, len(images)
-    row["head_checksum"] = int.from_bytes(map_.file.data[CHECKSUM_AT : CHECKSUM_AT + 4], "little")
+    row = np.zeros((), ROW)
+    _identify(row, map_)
+    row["core"] = len(images)
     row["low"], row["high"] = centers.min(axis=0), centers.max(axis=0)
     found = _Indexed(
         row,
@@ -157,11 +173,52 @@ def _named(folder: Path, path: Path, core: Sequence[str], representatives: int) 
         tuple(map_.pose(int(i)) for i in images[shown]),
         descriptors[shown],
     )
+    _rename(folder, path, row)
+    return found
+
+
+def _made(folder: Path | str) -> Path:
+    """The folder, made where it is not there. Raises OutputError."""
     try:
-        os.replace(path, folder / f"{digest.hexdigest()}.hfmap")
+        Path(folder).mkdir(exist_ok=True)
+    except OSError as e:
+        raise OutputError(f"cannot make the folder {folder}: {e.strerror or e}", CHECK) from e
+    return Path(folder)
+
+
+def _new(folder: Path) -> Path:
+    """Where a tile is written to."""
+    return folder / f"{NEW}{secrets.token_hex(8)}.hfmap"
+
+
+def _identify(row: np.ndarray, map_: LocalizationMap) -> None:
+    """Says in a row which file a tile is."""
+    data = map_.file.data
+    row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    row["bytes"], row["images"] = len(data), map_.image_count
+    row["head_checksum"] = int.from_bytes(data[CHECKSUM_AT : CHECKSUM_AT + 4], "little")
+
+
+def _name(row: np.ndarray) -> str:
+    return f"{row['sha256'].tobytes().hex()}.hfmap"
+
+
+def _rename(folder: Path, path: Path, row: np.ndarray) -> None:
+    try:
+        os.replace(path, folder / _name(row))
     except OSError as e:
         raise OutputError(f"cannot name the tile {path}: {e.strerror or e}", CHECK) from e
-    return found
+
+
+def _finished(folder: Path, index: Sections, rows: np.ndarray) -> int:
+    """Writes the index of tiles that are there, then removes what it does not name. Returns bytes of all files."""
+    size = write_map(index, folder / INDEX)
+    named = {_name(row) for row in rows}
+    for old in sorted(folder.iterdir()):
+        if OURS.fullmatch(old.name) and old.name not in named:
+            with suppress(OSError):  # another time
+                old.unlink()
+    return size + int(rows["bytes"].sum())
 
 
 def _spread(descriptors: np.ndarray, most: int) -> np.ndarray:
