@@ -21,7 +21,7 @@ from hfnet_edge.image.frame import ANY
 from hfnet_edge.localizer import Localizer
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.remote import is_url
-from hfnet_edge.map.tiled_map import TiledMap, open_place
+from hfnet_edge.map.tiled_map import TiledMap
 from hfnet_edge.map_cameras import OF_MAP, MapCameras
 from hfnet_edge.methods.method import LocalizationConfig
 from hfnet_edge.networks.by_role import open_network
@@ -246,13 +246,16 @@ def localize(
         needs("maps", "h5py")
     opened = [open_network(file, threads) for file in networks]
     localizers: dict[bool, Localizer | HlocLocalizer] = {}  # by whether the focal length is to be found
-    place: LocalizationMap | TiledMap = LocalizationMap.open(where) if by_features else open_place(where, cache)
+    place: Path | str | LocalizationMap | TiledMap = where
+    hloc_map: LocalizationMap | None = None
     for seek in sorted({refine_focal or (one_camera is None and of_map is None) for _, one_camera in todo}):
         seeking = replace(config, refine_focal=seek)
-        if features is not None and global_features is not None and isinstance(place, LocalizationMap):
-            localizers[seek] = HlocLocalizer(place, features, global_features, seeking)
+        if features is not None and global_features is not None:
+            by_hloc = HlocLocalizer(hloc_map or where, features, global_features, seeking)
+            localizers[seek], hloc_map = by_hloc, by_hloc.map
         else:
-            localizers[seek] = Localizer(place, *opened, config=seeking)
+            by_model = Localizer(place, *opened, config=seeking, cache=cache)
+            localizers[seek], place = by_model, by_model.place or by_model.map
 
     def pose_of(name: str, stated: Camera, seek: bool) -> LocalizationResult:
         """Of one query, whichever way its features come."""

@@ -432,7 +432,14 @@ def localized_rig(m, views, solver=None):
 
 def walked(m, frames, camera, pixel, odometry, window, solver=None):
     method = method_of(m, solver)
-    opened = SimpleNamespace(map=m, config=method.config, method=method)
+    opened = SimpleNamespace(
+        map=m,
+        place=None,
+        config=method.config,
+        method=method,
+        near=lambda expected, depth: (method, expected),
+        localize_query=lambda query, camera, clock: localizer.localize_query(method, query, camera, clock),
+    )
     walk, after = session.Session(opened, window, session.Odometry(*odometry)), []
     for frame in map(dict, frames):
         told = pose_of(frame.pop("session_from_cam"))

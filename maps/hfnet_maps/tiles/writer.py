@@ -30,7 +30,7 @@ from hfnet_maps.pack.packer import project_globals
 from hfnet_maps.pack.writer import Sections, lay_out, write_map
 
 REPRESENTATIVES = 64  # images of a tile that the index shows, at most
-INDEX_DIM = 128  # of their global descriptors, along their principal axes, at most
+INDEX_DIM = 128  # of their global descriptors, along their principal axes, where that takes fewer bytes
 NEW = "new-"  # before the name of a tile that has none yet
 OURS = re.compile(r"([0-9a-f]{64}|new-[0-9a-f]{16})\.hfmap")
 
@@ -267,6 +267,8 @@ def _index_sections(tiles: Sequence[_Indexed]) -> Sections:
         np.zeros((0, first.hypercolumn_dim), np.int8) if first.hypercolumn_dim else None,
         earth=next((tile.earth for tile in tiles if tile.earth is not None), None),
     )
-    descriptors, projection = project_globals(described.global_descriptors, INDEX_DIM)
+    count, dim = described.global_descriptors.shape
+    narrow = INDEX_DIM * (count + dim) < count * dim  # of few images the projection takes more than it saves
+    descriptors, projection = project_globals(described.global_descriptors, INDEX_DIM if narrow else dim)
     packed = replace(described.encoded(), global_descriptors=descriptors, global_projection=projection)
     return {**lay_out(packed), Section.PLACE_TILES: rows}
