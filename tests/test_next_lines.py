@@ -108,6 +108,20 @@ def test_of_what_looks_into_a_map(shell, kit):
     shell.then(line, "hfnet-localize")
 
 
+def test_of_a_place_in_tiles(shell, kit):
+    shutil.copy(kit.map, "a map.hfmap")
+    assert shell("hfnet-map", "tile", "a map.hfmap", "--images", "12", "-o", "a place.tiles").startswith("hfnet-map pack")
+    line = shell.then(shell("hfnet-map", "verify", "a place.tiles"), "hfnet-map inspect")
+    shell.then(line, "hfnet-localize")
+
+
+@pytest.mark.slow
+def test_of_packing_a_place_in_tiles(shell, kit):
+    shutil.copy(kit.map, "a map.hfmap")
+    line = shell("hfnet-map", "tile", "a map.hfmap", "--images", "12", "-o", "a place.tiles")
+    shell.then(shell.then(line, "hfnet-map pack"), "hfnet-map inspect")
+
+
 def test_of_what_changed(shell):
     for images in (3, 4):
         write_map(full_sections(synthetic_place(images=images, landmarks=100).source()), f"{images} images.hfmap")
