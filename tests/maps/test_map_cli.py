@@ -454,7 +454,7 @@ def test_a_place_without_landmarks_is_refused(scene):
         (["notes.hfmap"], ["notes.hfmap is not an hfnet-edge map", "hfnet-map build"]),
         (["short.hfmap"], ["short.hfmap", "truncated"]),
         (["nowhere.hfmap"], ["there is no map nowhere.hfmap"]),
-        (["sfm"], ["sfm", "not a file"]),
+        (["sfm"], ["sfm", "no place in tiles"]),
         (["scene.hfmap", "--curve", "out.pdf"], ["out.pdf is not a .png"]),
         (["scene.hfmap", "--curve", "nowhere/out.png"], ["no folder nowhere"]),
         (["scene.hfmap", "--curve", "scene.hfmap"], ["scene.hfmap", "names the same file"]),
@@ -661,7 +661,7 @@ def test_verify_refuses_and_names_what_is_damaged(scene, share):
         ("notes.hfmap", ["not an hfnet-edge map"]),
         ("short.hfmap", ["truncated"]),
         ("nowhere.hfmap", ["there is no map"]),
-        ("sfm", ["not a file"]),
+        ("sfm", ["no place in tiles"]),
     ],
 )
 def test_verify_refuses(scene, path, words):

@@ -49,6 +49,11 @@ class TiledMap:
             remote = _remote(name, self._cache)
             self._server = remote.server
             self.index = LocalizationMap.fetched(remote)
+        elif name.parent.is_dir() and not os.path.lexists(name):
+            raise MapFormatError(
+                f"{name.parent} is a folder without {INDEX}, so no place in tiles",
+                "make one with `hfnet-map tile`, or name a map's file",
+            )
         else:
             self.index = LocalizationMap.open(name)
         self.tiles = read_tiles(self.index)
