@@ -110,7 +110,9 @@ def test_of_what_looks_into_a_map(shell, kit):
 
 def test_of_a_place_in_tiles(shell, kit):
     shutil.copy(kit.map, "a map.hfmap")
-    assert shell("hfnet-map", "tile", "a map.hfmap", "--images", "12", "-o", "a place.tiles").startswith("hfnet-map pack")
+    assert shell("hfnet-map", "tile", "a map.hfmap", "--images", "12", "-o", "a place.tiles").startswith(
+        "hfnet-map pack"
+    )
     line = shell.then(shell("hfnet-map", "verify", "a place.tiles"), "hfnet-map inspect")
     shell.then(line, "hfnet-localize")
 

@@ -130,6 +130,7 @@ def record(
         *(network.model for network in networks),
         config=LocalizationConfig(method),
     )
+    localizer.one_map("a bundle")
     place = read_bytes(map_)
     files = find_images(images, (name for name, _ in queries))
     CommandFiles(map_, *files.values()).writes(output)

@@ -78,6 +78,7 @@ def run_on(
     recorded = bundle.recording
     method = method or recorded.method
     here = Localizer(map_, *networks, config=LocalizationConfig(method))
+    here.one_map("a parity run")
     if recorded.about.get("processor") != HLOC:
         _check_methods(bundle, method, here.networks)
     files = bundle.files()

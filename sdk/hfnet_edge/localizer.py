@@ -130,7 +130,7 @@ class Localizer:
         if self.place is not None:
             raise MismatchError(
                 f"{what} works in one map, and {self.map.path} is the index of many",
-                "give it a Localizer of one tile, Localizer(localizer.map_of(result), ...), or of a map in one file",
+                "give it one tile, a file of the folder, or a map in one file",
             )
         return self.map
 
