@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from range_server import RangeServer
 
 from hfnet_edge.cli import app as localize_app
+from hfnet_edge.errors import MismatchError
 from hfnet_edge.map.map_file import LocalizationMap
 from hfnet_edge.map.place_index import INDEX
 from hfnet_edge.map.tiled_map import TiledMap
@@ -20,6 +21,7 @@ from hfnet_maps.cli import main
 from hfnet_maps.content import BuiltMap, PackedMap, read_content
 from hfnet_maps.pack.writer import full_sections, write_map
 from hfnet_maps.tiles.cut import covisibility, take_images
+from hfnet_parity.run import run_on
 from synthetic import place, toy_source
 
 
@@ -162,3 +164,9 @@ def test_photos_are_localized_in_tiles_and_over_http(kit, tmp_path):
     assert len(read_names(town / "map.txt")) == sum(tile.core for tile in TiledMap(tmp_path / "town").tiles)
     refused(run(localize_app, "--map", server.url, *given, "-o", tmp_path / "p.txt"), "cannot fetch", "check the URL")
     refused(run(localize_app, "--map", kit.map, "--cache", tmp_path, *given, "-o", tmp_path / "p.txt"), "--cache")
+
+
+def test_what_records_stages_wants_one_map(kit, tmp_path):
+    assert run(main, "tile", kit.map, "--images", 10, "-o", tmp_path / "town").exit_code == 0
+    with pytest.raises(MismatchError, match="a parity run works in one map"):
+        run_on(None, kit.bundle, [kit.int8], tmp_path / "town")
