@@ -13,7 +13,7 @@ from hfnet_maps.pack.writer import full_sections, write_map
 from synthetic import place
 
 EXPORT = ["tensorflow", "keras", "ai_edge_quantizer", "onnx", "onnxruntime"]
-ALL = [*EXPORT, "pycolmap", "h5py", "matplotlib", "jinja2", "markupsafe", "cryptography"]
+ALL = [*EXPORT, "pycolmap", "pymetis", "h5py", "matplotlib", "jinja2", "markupsafe", "cryptography"]
 
 # Runs each case in a fork, so that what needs no extra is imported once.
 DRIVER = """
@@ -64,6 +64,7 @@ REFUSED = [
     ([*PACK[:2], *HLOC, *PACK[3:]], ["h5py"], "maps"),
     (["hfnet-map", "inspect", "a.hfmap", "--picture", "OUT.png"], ["matplotlib"], "maps"),
     (["hfnet-map", "example", "-o", "OUT"], ["pycolmap"], "maps"),
+    (["hfnet-map", "tile", "no.hfmap", "-o", "OUT"], ["pymetis"], "maps"),
     (["hfnet-map", "diff", "no.hfmap", "no2.hfmap", "--key", "no.pem", "-o", "OUT"], ["cryptography"], "signing"),
     (["hfnet-map", "apply", "no.hfmap", "no.hfdelta", "--trust", "no.pem", "-o", "OUT"], ["cryptography"], "signing"),
     ([*EVAL, "--picture", "OUT.png"], ["matplotlib"], "maps"),

@@ -270,6 +270,8 @@ def pack(
 
         hfnet-map pack --sfm sfm --features features.h5 --global-features global-feats.h5 --budget 4MB -o packed.hfmap
 
+        hfnet-map pack scene2.hfmap --onto packed.hfmap --budget 5MB -o packed2.hfmap
+
         hfnet-map pack town.tiles --budget 4MB -o packed.tiles
     """
     size = parse_size(budget)
@@ -283,13 +285,20 @@ def pack(
             "give SOURCE.hfmap, or --sfm, --features and --global-features",
         )
     if source is not None and os.path.isdir(source):
-        if curve is not None or reliability is not None:
-            raise InputError("--curve and --reliability are of one map", "give them with one tile as SOURCE.hfmap")
+        if curve is not None or reliability is not None or onto is not None:
+            raise InputError(
+                "--curve, --reliability and --onto are of one map", "give them with one tile as SOURCE.hfmap"
+            )
         from hfnet_maps.tiles_cli import pack_place
 
         pack_place(source, size, codec, output)
         return
-    files = CommandFiles(source, features, global_features, model, *(model_files(sfm) if sfm else ()))
+    if onto is not None and (source is None or any((codec, curve, reliability))):
+        raise InputError(
+            "--onto takes all but new landmarks from a packed map, and judges nothing",
+            "give it with SOURCE.hfmap, without --codec, --curve and --reliability",
+        )
+    files = CommandFiles(source, onto, features, global_features, model, *(model_files(sfm) if sfm else ()))
     files.writes(output)
     for option, picture in (("--curve", curve), ("--reliability", reliability)):
         if picture is not None:
