@@ -495,15 +495,25 @@ def train(
 @main.command()
 @reports_errors
 def merge(
-    sources: Annotated[list[Path], typer.Argument(metavar="A.hfmap B.hfmap ...", help="In one frame.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="A.hfmap B.hfmap ...", help="In one frame; or one place in tiles.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.hfmap", help="The merged map.")],
 ) -> None:
-    """Merge several maps in one frame into one file.
+    """Merge several maps in one frame into one file, or the tiles of a place.
 
-    Example:
+    Examples:
 
         hfnet-map merge floor1.hfmap floor2.hfmap -o house.hfmap
+
+        hfnet-map merge town.tiles -o town.hfmap
     """
+    if len(sources) == 1 and os.path.isdir(sources[0]):
+        needs("maps", "scipy")
+        from hfnet_maps.tiles_cli import join_place
+
+        join_place(sources[0], output, _pack(output))
+        return
     if len(sources) < 2:
         raise InputError("there is one map", "name the maps to merge")
     CommandFiles(*sources).writes(output)

@@ -18,10 +18,11 @@ from hfnet_edge.shell.command_files import CommandFiles
 from hfnet_edge.shell.console import Report, command, progress, size_text, wrote
 from hfnet_edge.shell.tables import show
 from hfnet_edge.shell.writing import check_writable, resolved
-from hfnet_maps.content import content_of, read_content
+from hfnet_maps.content import BuiltMap, content_of, read_content
 from hfnet_maps.pack.budget import choose
-from hfnet_maps.pack.writer import Sections
+from hfnet_maps.pack.writer import Sections, built_sections, write_map
 from hfnet_maps.tiles.cut import cut
+from hfnet_maps.tiles.join import join
 from hfnet_maps.tiles.writer import rewrite_place, write_place
 
 
@@ -51,6 +52,24 @@ def pack_place(source: Path, budget: int, codec: CodecName | None, output: Path)
     copy_cameras(source, output)
     _show(TiledMap(output))
     wrote(output, command("hfnet-map", "inspect", output))
+
+
+def join_place(source: Path, output: Path, then: str) -> None:
+    """Makes one map of a place's tiles, as they were built."""
+    place = TiledMap(source)
+    CommandFiles(*(source / name for name in (INDEX, *(tile.name for tile in place.tiles)))).writes(output)
+    tiles = [content_of(place.tile(number)) for number in range(len(place.tiles))]
+    built = [tile for tile in tiles if isinstance(tile, BuiltMap)]
+    if len(built) < len(tiles):
+        raise InputError(
+            f"the tiles of {source} are packed, each with tables of its own", "join them as they were built"
+        )
+    joined = join(built)
+    with progress() as report:
+        write_map(built_sections(joined, report), output)
+    copy_cameras(source, output)
+    print(f"{len(joined.names)} images, {len(joined.positions)} landmarks of {sum(len(t.positions) for t in built)}")
+    wrote(output, then)
 
 
 def verify_place(path: Path) -> None:

@@ -12,6 +12,7 @@ from hfnet_edge.map_cameras import MapCameras
 from hfnet_edge.result import Status
 from hfnet_maps.build import candidates, parts, workers
 from hfnet_maps.cli import main
+from hfnet_maps.content import read_content
 from hfnet_maps.evaluation.alignment import align
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.tiles import triangulate
@@ -64,6 +65,41 @@ def test_tiles_of_given_poses_localize_as_the_whole_map(tmp_path, street):
         assert expected.status is Status.LOCALIZED
         found = [localize_features(t, query, CAMERA) for t in tiles if f"a{i:02d}.png" in t.image_names]
         assert any(r.pose is not None and pose_error(r.pose, pose)[0] < 0.05 for r in found)
+
+
+def test_tiles_become_one_map_like_that_of_all_images(tmp_path, street):
+    p, model = street
+    built(tmp_path, model, tmp_path / "t", "--reference", tmp_path / "reference", "--tile-images", "4")
+    built(tmp_path, model, tmp_path / "whole.hfmap", "--reference", tmp_path / "reference")
+    result = run("merge", tmp_path / "t", "-o", tmp_path / "joined.hfmap")
+    assert result.exit_code == 0, result.output
+    joined, whole = (read_content(tmp_path / f"{name}.hfmap") for name in ("joined", "whole"))
+    assert joined.names == whole.names
+    for a, b in zip(joined.poses, whole.poses, strict=True):
+        assert np.array_equal(a.quaternion, b.quaternion) and np.array_equal(a.translation, b.translation)
+    tiles = [read_content(path) for path in tiles_in(tmp_path / "t")]
+    assert len(tiles) >= 3 and len(joined.positions) < 0.8 * sum(len(tile.positions) for tile in tiles)
+    assert len(joined.positions) == pytest.approx(len(whole.positions), rel=0.1)
+    assert len(joined.images) == pytest.approx(len(whole.images), rel=0.1)
+    assert len(set(zip(joined.landmarks.tolist(), joined.images.tolist(), strict=True))) == len(joined.images)
+    for i in range(12):
+        mine, theirs = joined.features(i), whole.features(i)
+        order = [np.lexsort(f.keypoints.T) for f in (mine, theirs)]
+        assert np.array_equal(mine.keypoints[order[0]], theirs.keypoints[order[1]]), "each keypoint once"
+        assert np.array_equal(mine.descriptors[order[0]], theirs.descriptors[order[1]])
+    one = LocalizationMap.open(tmp_path / "joined.hfmap")
+    for pose in p.poses[::3]:
+        found = localize_features(one, p.features(pose, 0.3, 20), CAMERA)
+        assert found.pose is not None and pose_error(found.pose, pose)[0] < 0.05
+
+
+@pytest.mark.slow
+def test_packed_tiles_are_not_joined(tmp_path, street):
+    _, model = street
+    built(tmp_path, model, tmp_path / "t", "--reference", tmp_path / "reference", "--tile-images", "4")
+    assert run("pack", tmp_path / "t", "--budget", "30kB", "-o", tmp_path / "p").exit_code == 0
+    refused = run("merge", tmp_path / "p", "-o", tmp_path / "none.hfmap")
+    assert refused.exit_code == 2 and "are packed" in refused.stderr and not (tmp_path / "none.hfmap").exists()
 
 
 def test_a_build_that_was_stopped_goes_on_and_blocks_change_nothing(tmp_path, street, monkeypatch):
