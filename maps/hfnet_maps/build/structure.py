@@ -23,9 +23,10 @@ from hfnet_edge.features import Features
 from hfnet_edge.geometry import Camera, Pose
 from hfnet_edge.shell.console import Report, silent
 from hfnet_maps.build.choices import Mapper
+from hfnet_maps.build.joining import join_models
 from hfnet_maps.build.pairs import MIN_MATCHES, SEED
 from hfnet_maps.build.photos import Device, Photos
-from hfnet_maps.build.triangulation import rigid
+from hfnet_maps.build.triangulation import pose_of, rigid
 from hfnet_maps.evaluation.ground_plane import upright
 
 TRIALS = 1000  # of a two-view geometry, at most
@@ -132,7 +133,9 @@ def reconstruct(
                 known = {camera.camera_id for camera in cameras if camera.has_prior_focal_length}
                 found = _incremental(database, len(photos.names), known, progress)
         models, taken = [], set[int]()
-        for model in sorted(found, key=lambda m: (-m.num_reg_images(), min(m.reg_image_ids()))):
+        for model in sorted(
+            join_models(found, geometries), key=lambda m: (-m.num_reg_images(), min(m.reg_image_ids()))
+        ):
             registered = set(model.reg_image_ids())
             if len(registered) < min(LEAST_MODEL, len(photos.names)) or len(registered - taken) < len(registered) / 2:
                 continue
@@ -337,12 +340,6 @@ def transformed(
     }
     poses = {i - 1: pose_of(model, i) for i in sorted(model.reg_image_ids())}
     return SfmModel(model, poses, {k: cameras[k] for k in sorted(cameras)})
-
-
-def pose_of(model: pycolmap.Reconstruction, image_id: int) -> Pose:
-    """cam_from_world of an image."""
-    pose = model.image(image_id).cam_from_world()
-    return Pose.from_matrix(pose.rotation.matrix(), pose.translation)
 
 
 def why_unregistered(

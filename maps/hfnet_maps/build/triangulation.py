@@ -95,6 +95,22 @@ def triangulation_options(views: Sequence[View], max_error: float) -> pycolmap.I
     )
 
 
+def triangulator_options(max_error: float, focal: float) -> pycolmap.IncrementalTriangulatorOptions:
+    """Of tracks with reprojection errors up to ``max_error``. Args: both in network pixels."""
+    max_angle = max(2.0, float(np.degrees(np.arctan(max_error / focal))))
+    return pycolmap.IncrementalTriangulatorOptions(
+        ignore_two_view_tracks=False,
+        min_angle=MIN_ANGLE,
+        create_max_angle_error=max_angle,
+        continue_max_angle_error=max_angle,
+        complete_max_reproj_error=max_error,
+        merge_max_reproj_error=max_error,
+        min_focal_length_ratio=0.0,  # the intrinsics are given, not to be judged
+        max_focal_length_ratio=np.inf,
+        random_seed=SEED,
+    )
+
+
 def adjust_points(model: pycolmap.Reconstruction) -> None:
     """Bundle adjustment of the points alone."""
     # Unlike pycolmap.bundle_adjustment this does not log, which no option silences in pycolmap 4.2.
@@ -143,6 +159,12 @@ def rigid(pose: Pose) -> pycolmap.Rigid3d:
 def of_rigid(transform: pycolmap.Rigid3d) -> Pose:
     """What COLMAP has as our pose."""
     return Pose.from_matrix(transform.rotation.matrix(), transform.translation)
+
+
+def pose_of(model: pycolmap.Reconstruction, image_id: int) -> Pose:
+    """cam_from_world of an image."""
+    pose = model.image(image_id).cam_from_world()
+    return Pose.from_matrix(pose.rotation.matrix(), pose.translation)
 
 
 def read_tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:
