@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hfnet_edge.errors import InputError, OutputError
+from hfnet_edge.map.tiled_map import TiledMap
 from hfnet_edge.map_cameras import cameras_path, write_cameras
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.shell.command_files import CommandFiles
@@ -37,7 +38,7 @@ from hfnet_maps.build_report import (
     tell_unregistered,
     what_came,
 )
-from hfnet_maps.evaluation.pictures import draw_map
+from hfnet_maps.evaluation.pictures import draw_map, draw_tiles
 from hfnet_maps.evaluation.png import check_png
 from hfnet_maps.pack.writer import built_sections, to_map, write_map
 
@@ -128,7 +129,9 @@ class PhotoOptions:
         return None if self.distance is None else ByDistance(self.distance)
 
 
-def build_tiles(options: PhotoOptions, reference: Path | None, size: int, then: Callable[[Path], str]) -> None:
+def build_tiles(
+    options: PhotoOptions, reference: Path | None, size: int, picture: Path | None, then: Callable[[Path], str]
+) -> None:
     """Builds a folder of tiles, and says what came of it."""
     from hfnet_maps.build.crew import crew
     from hfnet_maps.build.work_store import WorkStore
@@ -142,6 +145,8 @@ def build_tiles(options: PhotoOptions, reference: Path | None, size: int, then: 
     files.writes(cameras_path(output))
     if options.store is None:
         check_writable(options.sfm, folder=True)
+    if picture is not None:
+        check_png("--picture", picture, files)
     networks = _networks(options.model, options.method)
     if networks.patches is not None:
         raise InputError("tiles have no random trees", "leave out --method parallel, or --tile-images")
@@ -173,6 +178,10 @@ def build_tiles(options: PhotoOptions, reference: Path | None, size: int, then: 
         tell_cameras(cameras)
         wrote(cameras_path(output))
         tell_unregistered(made.unregistered, len(made.photos.names) + len(made.photos.left_out))
+    if picture is not None:
+        place = TiledMap(output)
+        draw_tiles((place.tile(number) for number in range(len(place.tiles))), picture)
+        wrote(picture)
     for part in made.parts[1:]:
         wrote(part.folder)
     wrote(output, then(output))

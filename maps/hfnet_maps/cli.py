@@ -165,14 +165,9 @@ def build(
         )
     if align is not None and distance is not None:
         raise InputError("--align and --distance both give the scale", "leave one of them out")
-    for wrong, option in (
-        (refine_poses, "--refine-poses"),
-        (picture, "--picture"),
-        (video, "--video"),
-        (distance, "--distance"),
-    ):
+    for wrong, option in ((refine_poses, "--refine-poses"), (distance, "--distance")):
         if tile_images is not None and wrong:
-            raise InputError(f"{option} does not go with --tile-images", "leave one of them out")
+            raise InputError(f"{option} does not go with --tile-images", "leave it out")
     if tile_images is None and reference is not None and (jobs > 1 or dask is not None or store is not None):
         raise InputError(
             "--jobs, --dask and --store are of builds from photos or in tiles", "leave them out, or add --tile-images"
@@ -195,7 +190,7 @@ def build(
         store,
     )  # fmt: skip
     if tile_images is not None:
-        build_tiles(options, reference, tile_images, _pack_tiles)
+        build_tiles(options, reference, tile_images, picture, _pack_tiles)
     elif reference is None or images is None:
         build_from_photos(options, picture, then)
     else:

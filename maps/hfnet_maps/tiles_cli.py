@@ -19,6 +19,8 @@ from hfnet_edge.shell.console import Report, command, progress, size_text, wrote
 from hfnet_edge.shell.tables import show
 from hfnet_edge.shell.writing import check_writable, resolved
 from hfnet_maps.content import BuiltMap, content_of, read_content
+from hfnet_maps.evaluation.pictures import draw_tiles
+from hfnet_maps.evaluation.png import check_png
 from hfnet_maps.pack.budget import choose
 from hfnet_maps.pack.writer import Sections, built_sections, write_map
 from hfnet_maps.tiles.cut import cut
@@ -91,7 +93,9 @@ def inspect_place(path: Path, picture: Path | None, localize: Callable[[Localiza
     """Shows what a place holds; ``localize`` is the command that localizes in it."""
     place = TiledMap(path)
     if picture is not None:
-        raise InputError("--picture is of one map", f"name a tile, as {path / place.tiles[0].name}")
+        check_png(
+            "--picture", picture, CommandFiles(*(path / name for name in (INDEX, *(t.name for t in place.tiles))))
+        )
     d = place.index.description
     print(f"{path}: a place of {sum(tile.core for tile in place.tiles)} images in tiles, made by {d.generator}")
     print(f"extractor: {d.architecture} ({d.precision}), weights {d.weightsHash or 'unknown'}")
@@ -101,6 +105,9 @@ def inspect_place(path: Path, picture: Path | None, localize: Callable[[Localiza
     if (earth := place.index.earth) is not None:
         print(f"place on Earth: {earth.latitude:.6f}, {earth.longitude:.6f}; a unit is {earth.metres:.4g} m")
     _show(place)
+    if picture is not None:
+        draw_tiles((place.tile(number) for number in range(len(place.tiles))), picture)
+        wrote(picture)
     print(f"next: {localize(place.index)}")
 
 

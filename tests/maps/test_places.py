@@ -143,7 +143,8 @@ def test_photos_alone_are_reconstructed_in_parts_and_folded(tmp_path, monkeypatc
 def test_photos_that_do_not_hold_together_go_into_places_of_their_own(tmp_path, monkeypatch):
     places = {"a": place(0, landmarks=400, images=8), "b": place(1, landmarks=400, images=6)}
     model = photograph(tmp_path / "photos", places | {"lost": place(2, images=1)}, monkeypatch)
-    said = built(tmp_path, model, tmp_path / "t.tiles", "--tile-images", "9")
+    said = built(tmp_path, model, tmp_path / "t.tiles", "--tile-images", "9", "--picture", tmp_path / "t.png")
+    assert (tmp_path / "t.png").stat().st_size > 10_000
     assert "fall into 2 parts that do not hold together, of 8, 6 photos" in said
     assert "lost00.png: it shares matches with no other photo" in said and "camera: SIMPLE_RADIAL 640 480" in said
     for folder, letter, count in (("t.tiles", "a", 8), ("t_2.tiles", "b", 6)):

@@ -133,7 +133,8 @@ def test_what_is_refused_leaves_everything_as_it_was(tmp_path, scene):
     assert refused(run(main, *arguments, "--curve", "c.png", "-o", tmp_path / "u"), "--curve")
     assert refused(run(main, "pack", tmp_path / "t", "--budget", "100B", "-o", tmp_path / "u"), "too small")
     assert not (tmp_path / "u" / INDEX).exists()
-    assert refused(run(main, "inspect", tmp_path / "t", "--picture", tmp_path / "p.png"), "--picture")
+    over = tmp_path / "t" / INDEX
+    assert refused(run(main, "inspect", tmp_path / "t", "--picture", over), "the same file")
     (tmp_path / "t" / INDEX).write_bytes(b"HFMAP")
     assert refused(run(main, "verify", tmp_path / "t"), "too short for a map")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE, LEAST_SIDE = 9.0, 3.5  # inches
+OF_TILE = 20000  # landmarks that are drawn, at most
 
 
 def draw_from_above(
@@ -159,6 +160,39 @@ def draw_map(map_: LocalizationMap, path: Path | str) -> None:
     _quiver(axes, cameras, directions * 0.03 * max(high - low), "#c0392b")
     axes.scatter(cameras[:, 0], cameras[:, 1], s=5, c="#c0392b", linewidths=0, zorder=4)
     _title(figure, f"{map_.image_count} reference images, {map_.landmark_count} landmarks from above")
+    save_png(figure, path)
+
+
+def draw_tiles(tiles: Iterable[LocalizationMap], path: Path | str) -> None:
+    """Writes a PNG of a place in tiles from above: reference cameras and landmarks, in a colour of each tile.
+
+    Args:
+        tiles: asked for one by one, so that one is open at a time.
+
+    Raises:
+        OutputError: the file cannot be written. MapFormatError: a tile is damaged. InputError: one has no images.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    poses: list[list[Pose]] = []
+    landmarks = []
+    for tile in tiles:
+        poses.append(_reference_poses(tile))
+        some = np.unique(np.linspace(0, tile.landmark_count - 1, min(tile.landmark_count, OF_TILE)).astype(np.int64))
+        landmarks.append(tile.in_world(tile.positions(some)))
+    plane = ground_plane([pose for own in poses for pose in own])
+    seen = [plane.project(xyz) for xyz in landmarks]
+    low, high = _frame(plane.project(np.stack([p.center for own in poses for p in own])), np.concatenate(seen))
+    figure, axes = _figure(low, high, plane)
+    for k, (own, points) in enumerate(zip(poses, seen, strict=True)):
+        colour = to_hex(colormaps["tab10"](k % 10))
+        axes.scatter(points[:, 0], points[:, 1], s=1.2, color=colour, alpha=0.5, linewidths=0)
+        cameras, directions = _arrows(plane, own)
+        _quiver(axes, cameras, directions * 0.02 * max(high - low), colour)
+        axes.scatter(cameras[:, 0], cameras[:, 1], s=8, color=colour, edgecolors="#333333", linewidths=0.3, zorder=4)
+    images = sum(map(len, poses))
+    _title(figure, f"{len(poses)} tiles from above, {images} images, those at borders in each")
     save_png(figure, path)
 
 
