@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,34 +81,30 @@ def reconstruct_parts(
     files, held = kept.store.files, np.flatnonzero(shared)
     edges = np.array(pairs, np.int64).reshape(-1, 2)[held]
     labels = partition(len(kept.keys), edges, shared[held], PART)
-    parts: list[tuple[np.ndarray, _PartTask]] = []
+    rows: list[np.ndarray] = []  # photos of each part, ...
+    core: list[frozenset[int]] = []  # ... and which of them are no other's
+    tasks: list[_PartTask] = []
     for part, beside in enumerate(halo(labels, edges, shared[held], OVERLAP)):
-        rows = np.union1d(np.flatnonzero(labels == part), beside)
-        inside = held[np.isin(edges, rows).all(axis=1)]
+        own = np.flatnonzero(labels == part)
+        photos = np.union1d(own, beside)
+        inside = held[np.isin(edges, photos).all(axis=1)]
         if len(inside):
-            parts.append((rows, _part_task(kept, rows, inside, pairs, keys, mapper)))
-    tasks = [task for _, task in parts]
+            rows.append(photos)
+            core.append(frozenset(own.tolist()))
+            tasks.append(_part_task(kept, photos, inside, pairs, keys, mapper))
     _do(_reconstruct, tasks, files, crew, progress, "sfm of parts")
-    core = [frozenset(np.flatnonzero(labels == _core_of(labels, rows)).tolist()) for rows, _ in parts]
-    first = [m for own, (rows, task) in zip(core, parts, strict=True) for m in _models(files, task.target, rows, own)]
-    cameras = _common_cameras(first, kept.photos)
+
+    def models(targets: Iterable[_PartTask | _AgainTask]) -> list[_Model]:
+        return [m for one in zip(targets, rows, core, strict=True) for m in _models(files, *one)]
+
+    cameras = _common_cameras(models(tasks), kept.photos)
     told, pixel = tuple(sorted(cameras.items())), float(np.median(kept.pixels))
     again = [
         _AgainTask(files.where, task.target, f"{MODELS}/{key_of('again', task.target, told)}.zip", told, pixel)
         for task in tasks
     ]
     _do(_adjust, again, files, crew, progress, "adjust parts")
-    models = [
-        m
-        for own, (rows, _), task in zip(core, parts, again, strict=True)
-        for m in _models(files, task.target, rows, own)
-    ]
-    return _folded(models, kept.photos, cameras)
-
-
-def _core_of(labels: np.ndarray, rows: np.ndarray) -> int:
-    """The part that most of its photos are the core of."""
-    return int(np.bincount(labels[rows]).argmax())
+    return _folded(models(again), kept.photos, cameras)
 
 
 def _part_task(
@@ -173,8 +169,8 @@ def _read_models(files: Files, name: str) -> Iterator[SfmModel]:
             yield transformed(pycolmap.Reconstruction(str(path)), 1.0, np.eye(3), np.zeros(3))
 
 
-def _models(files: Files, name: str, rows: np.ndarray, core: frozenset[int]) -> Iterator[_Model]:
-    for model in _read_models(files, name):
+def _models(files: Files, task: _PartTask | _AgainTask, rows: np.ndarray, core: frozenset[int]) -> Iterator[_Model]:
+    for model in _read_models(files, task.target):
         poses = {int(rows[i]): pose for i, pose in model.poses.items()}
         yield _Model(core, Part(poses, _depth(model)), model.cameras)
 
