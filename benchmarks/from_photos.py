@@ -6,8 +6,9 @@ castle, herzjesu (../shared/data/scenes, five folds): of each fold's map photos 
 laid on the true camera positions by a similarity; its queries are localized with the camera that it was found with, and
 in a map with the true poses and cameras of the same features. `around` lays the map on the true positions of the eight
 cameras nearest to each query alone: what is left is no drift of the whole. fox, lund (../shared/data/footage) and the
-map photos of room are registered whole: positions against transforms.json, GPS, and a headset. Prints tables, and
-writes benchmarks/results/from_photos.json; with --places it replaces these places there.
+map photos of room are registered whole: positions against transforms.json, GPS, and a headset. castle and room are
+also reconstructed in parts that are folded, as large places are. Prints tables, and writes
+benchmarks/results/from_photos.json; with --places it replaces these places there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +31,7 @@ from hfnet_edge.localizer import localize_features
 from hfnet_edge.networks.by_role import Networks
 from hfnet_edge.networks.hfnet import Model
 from hfnet_edge.shell.lists import read_names
+from hfnet_maps.build import parts
 from hfnet_maps.build.builder import map_from_features
 from hfnet_maps.build.from_photos import Looked, look, map_of_model, maps_from_photos
 from hfnet_maps.build.georeference import Fixes, georeference, gps_of, up_of
@@ -39,10 +42,12 @@ from hfnet_maps.build.work_store import WorkStore
 from hfnet_maps.evaluation.alignment import Similarity, align
 from hfnet_maps.evaluation.errors import pose_error
 from hfnet_maps.pack.writer import full_sections, to_map
+from hfnet_maps.tiles.places import place_from_photos
 
 FOLDED = ("castle", "herzjesu")
 AROUND = 8  # cameras about a query
 WHOLE = ("fox", "lund", "room")
+PARTED = {"castle": (12, 8), "room": (100, 50)}  # photos of a part, of its neighbours
 
 
 def main() -> None:
@@ -54,6 +59,9 @@ def main() -> None:
     rows: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
     for place in options.places:
         rows[place] = folded(model, place) if place in FOLDED else whole(model, place)
+        if place in PARTED:
+            with TemporaryDirectory() as store:
+                rows[place]["in_parts"] = parted(model, place, store)
         path.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
 
@@ -97,6 +105,13 @@ def show(rows: Mapping[str, Mapping]) -> None:
                 f"{100 * a['recall']:.0f}, {100 * b['recall']:.0f} %",
             )
     Console(width=150).print(table)
+    for place, row in rows.items():
+        if found := row.get("in_parts"):
+            size, beside = found["photos_of_a_part_and_beside"]
+            print(
+                f"{place} in parts of {size} and {beside} beside: {found['registered']} in {found['parts']}, off by "
+                f"{found['median_off']:.4f}, {found['degrees']:.2f} degrees"
+            )
     print("lengths in metres, of fox in units of its transforms.json; lund against GPS, room against a headset's poses")
 
 
@@ -208,6 +223,21 @@ def whole(model: Model, place: str) -> dict:
         }
     true = fox() if place == "fox" else dict(read_reference(SCENES / "room" / "reference").poses)
     return row | positions(photos.names, sfm, true)
+
+
+def parted(model: Model, place: str, store: str) -> dict:
+    """All photos of a place registered in parts."""
+    scene, (size, beside) = SCENES / place, PARTED[place]
+    reference = dict(read_reference(scene / "reference").poses)
+    names = read_names(scene / "map.txt") if place == "room" else list(reference)
+    with mock.patch.multiple(parts, PART=size, OVERLAP=beside), TemporaryDirectory() as folder:
+        made = place_from_photos(
+            scene / "images", Networks(model), WorkStore(store), 100, Path(folder) / "t.tiles", names
+        )
+    return positions(made.photos.names, made.parts[0].model, reference) | {
+        "photos_of_a_part_and_beside": [size, beside],
+        "parts": len(made.parts),
+    }
 
 
 def fox() -> dict[str, Pose]:
