@@ -18,6 +18,7 @@ from random import Random
 
 import flatbuffers
 import numpy as np
+from place import expected_of_place, place_of, refused_places, write_sample
 from refusals import (
     FIELDS,
     HYPERCOLUMN_FIELDS,
@@ -372,12 +373,17 @@ def make(folder: Path) -> None:
         m.check_all()
         path.with_suffix(".json").write_text(_dump(expected(m, Numbers(100 + i))))
     _write_cases(folder / "refused.json", "minimal.hfmap", refused((folder / "minimal.hfmap").read_bytes()))
+    n = Numbers(14)
+    place = place_of(n.source(36, 72, (8, 6), 60))
+    write_sample(place, folder / "place", lambda sections: meta_of(sections, False))
+    (folder / "place.json").write_text(_dump(expected_of_place(folder / "place", n.vectors(4, 6))))
     for name, check, refuse in (
         ("random_trees", "trees", refused_trees),
         ("calibrated", "calibration", refused_calibrations),
         ("hypercolumns", "hypercolumns", refused_hypercolumns),
         ("scene_tree", "scene_tree", refused_scene_trees),
         ("georeference", "georeference", refused_georeferences),
+        ("place/index", "place", refused_places),
     ):
         content = (folder / f"{name}.hfmap").read_bytes()
         cases = [checksummed(content, *case) | {"check": check} for case in refuse(content)]

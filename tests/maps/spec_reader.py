@@ -338,6 +338,72 @@ class Georeference:
         ]
 
 
+class Place:
+    """The tiles of an index. Raises ValueError for everything that the document says to refuse."""
+
+    def __init__(self, r: Reader):
+        self.reader = r
+        require(31 in r.sections, "PLACE_TILES")
+        length = r.sections[31][1]
+        require(length % 104 == 0 and 1 <= length // 104 <= 65536, "length of PLACE_TILES")
+        rows = list(struct.iter_unpack("<32sQIIII3d3d", r.use(31)))
+        ends = [*(row[5] for row in rows[1:]), r.M]
+        require(rows[0][5] == 0 and len({row[0] for row in rows}) == len(rows), "first, sha256")
+        self.tiles = []
+        for (sha256, size, head, images, core, first, *corners), end in zip(rows, ends, strict=True):
+            low, high = corners[:3], corners[3:]
+            require(first < end <= r.M and end - first <= core <= images and size < 1 << 63, "a tile's numbers")
+            require(all(map(math.isfinite, corners)) and all(a <= b for a, b in zip(low, high, strict=True)), "a box")
+            name = sha256.hex() + ".hfmap"
+            self.tiles.append(
+                {"name": name, "bytes": size, "head_checksum": head, "images": images, "core": core}
+                | {"representatives": [first, end], "low": low, "high": high}
+            )
+
+    def check(self, tile: int, file: bytes) -> None:
+        row, size = self.tiles[tile], len(file)
+        require(size == row["bytes"] and U4.unpack_from(file, 24)[0] == row["head_checksum"], "another version")
+        require(
+            row["images"] == Reader(file).M and row["name"] == hashlib.sha256(file).hexdigest() + ".hfmap", "a tile"
+        )
+
+    def asked(self, descriptor: list[int], near: set[int]) -> tuple[list[int], list[int]]:
+        """The tiles of a query that are compared, and those that are asked after them, of those that are near."""
+        y = self.reader.global_compared(descriptor)
+        of = {image: i for i, tile in enumerate(self.tiles) for image in range(*tile["representatives"])}
+        alike = {
+            image: sum(a * b for a, b in zip(y, self.reader.global_descriptor(image), strict=True)) for image in of
+        }
+        ranking = [of[image] for image in sorted(of, key=lambda image: -alike[image]) if of[image] in near]
+        tiles = list(dict.fromkeys(ranking))[:3]
+        compared = [tile for tile in tiles if ranking.index(tile) < 5]
+        return compared, tiles[len(compared) :]
+
+    def near(self, position: list[float], radius: float) -> set[int]:
+        """The tiles that may show what is seen within a radius of a position."""
+        centers = []
+        for i in range(self.reader.M):
+            w, x, y, z, *t = self.reader.pose(i)
+            r = (
+                (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+                (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+                (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+            )
+            centers.append([-sum(r[k][axis] * t[k] for k in range(3)) for axis in range(3)])
+        apart = [math.dist(center, position) for center in centers]
+        nearest = sorted(range(len(apart)), key=lambda i: apart[i])
+        images = {i for rank, i in enumerate(nearest) if rank < 20 or apart[i] <= 2 * radius}
+        return {
+            i
+            for i, tile in enumerate(self.tiles)
+            if images & {*range(*tile["representatives"])}
+            or math.dist(
+                position, [max(a, min(b, v)) for a, b, v in zip(tile["low"], tile["high"], position, strict=True)]
+            )
+            <= 2 * radius
+        }
+
+
 class Calibration:
     """The calibration of a map. Raises ValueError for everything that the document says to refuse."""
 

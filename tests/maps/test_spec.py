@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from spec_reader import (
     Calibration,
     Georeference,
     Hypercolumns,
+    Place,
     Reader,
     SceneTree,
     Trees,
@@ -40,6 +42,8 @@ from hfnet_edge.map import (
 )
 from hfnet_edge.map.container import ENTRY, HEADER, Section
 from hfnet_edge.map.map_file import TILE, LocalizationMap
+from hfnet_edge.map.place_index import INDEX
+from hfnet_edge.map.tiled_map import TiledMap
 from hfnet_edge.schema import description_generated
 from hfnet_maps.content import EncodedHypercolumns
 from hfnet_maps.pack.codebooks import encode as encode_rows
@@ -97,10 +101,15 @@ def sample(name):
 
 def test_the_samples_are_made_by_code_byte_for_byte(tmp_path):
     subprocess.run([sys.executable, SAMPLES / "make.py", tmp_path], check=True)
-    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert made == {path.name: path.read_bytes() for path in SAMPLES.iterdir() if path.suffix in (".hfmap", ".json")}
-    assert max(map(len, made.values())) < 20_000 and sum(map(len, made.values())) < 110_000
-    assert {f"{name}.hfmap" for name in NAMES} == {name for name in made if name.endswith("hfmap")}
+
+    def files(folder):
+        return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.suffix in (".hfmap", ".json")}
+
+    made = files(tmp_path)
+    assert made == files(SAMPLES)
+    assert max(map(len, made.values())) < 20_000 and sum(map(len, made.values())) < 130_000
+    alone = {path.stem for path in made if path.suffix == ".hfmap" and path.parent == Path()}
+    assert {*NAMES} == alone
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -244,6 +253,52 @@ def test_both_readers_put_a_map_in_the_same_place():
     assert ours.to_map(*there) == pytest.approx(told["points"][1], abs=1e-6)
 
 
+def place_sample():
+    return (SAMPLES / "place" / INDEX).read_bytes(), json.loads((SAMPLES / "place.json").read_text())
+
+
+def test_both_readers_find_the_same_tiles():
+    content, found = place_sample()
+    theirs, ours = Place(Reader(content)), TiledMap(SAMPLES / "place")
+    assert theirs.tiles == found["tiles"] and theirs.reader.version == (2, 6)
+    for i, (entry, told) in enumerate(zip(ours.tiles, found["tiles"], strict=True)):
+        assert [entry.name, entry.bytes, entry.head_checksum, entry.images, entry.core] == [
+            told[name] for name in ("name", "bytes", "head_checksum", "images", "core")
+        ]
+        assert [entry.representatives.start, entry.representatives.stop] == told["representatives"]
+        assert (entry.low.tolist(), entry.high.tolist()) == (told["low"], told["high"])
+        file = (SAMPLES / "place" / told["name"]).read_bytes()
+        theirs.check(i, file)
+        assert ours.tile(i).image_count == told["images"]
+        with pytest.raises(ValueError):
+            theirs.check(i - 1, file)
+    cores = [{*ours.index.image_names[slice(*tile["representatives"])]} for tile in found["tiles"]]
+    assert all(core <= {*ours.tile(i).image_names} for i, core in enumerate(cores))
+    assert any(len(core) < tile["core"] for core, tile in zip(cores, found["tiles"], strict=True))
+
+
+def test_both_readers_ask_the_same_tiles(make):
+    from place import rounds_of  # beside `make`
+
+    content, found = place_sample()
+    theirs, ours = Place(Reader(content)), TiledMap(SAMPLES / "place")
+    names, asked = ours.index.image_names, []
+    for query in found["queries"]:
+        near, prior = {*range(len(theirs.tiles))}, query["prior"]
+        if "position" in prior:
+            near = theirs.near(prior["position"], prior["radius"])
+        if "images" in prior:
+            named = {i for i, name in enumerate(names) if any(fnmatchcase(name, one) for one in prior["images"])}
+            near = {i for i, tile in enumerate(theirs.tiles) if named & {*range(*tile["representatives"])}}
+        assert theirs.asked(query["descriptor"], near) == (query["compared"], query["further"])
+        asked.append((len(near), len(query["compared"]), len(query["further"])))
+    assert {one[0] for one in asked} == {3, 4} and {one[1] for one in asked} == {1, 2, 3}
+    assert max(one[1] + one[2] for one in asked) == 3 < len(theirs.tiles)
+    for descriptor in make.Numbers(20).vectors(40, 6):
+        compared, *further = rounds_of(ours, descriptor, None)
+        assert theirs.asked(descriptor.tolist(), {0, 1, 2, 3}) == (compared, [tile for (tile,) in further])
+
+
 def test_the_samples_have_what_the_document_says():
     read = {name: Reader(sample(name)[0]) for name in NAMES}
     assert {row[0].strip("`") for row in table("map", "what it has")} == set(NAMES)
@@ -285,6 +340,7 @@ USERS = {
     "hypercolumns": Hypercolumns,
     "scene_tree": SceneTree,
     "georeference": Georeference,
+    "place": Place,
 }
 CASES = [
     case | {"of": listed["of"]}
@@ -297,6 +353,7 @@ CASES = [
             "refused_hypercolumns",
             "refused_scene_tree",
             "refused_georeference",
+            "refused_place",
         )
     )
     for case in listed["cases"]
@@ -310,7 +367,10 @@ def test_both_readers_refuse_what_the_document_refuses(case):
         content[at : at + len(new) // 2] = bytes.fromhex(new)
     content = bytes(content[: case.get("bytes")])
     with pytest.raises(MapFormatError):
-        LocalizationMap.read(content).check_all()
+        m = LocalizationMap.read(content)
+        m.check_all()
+        if case.get("check") == "place":  # of which a map's own check knows nothing
+            place_index.read_tiles(m)
     if case.get("check") == "whole":
         Reader(content).check_parts()
         with pytest.raises(ValueError):
