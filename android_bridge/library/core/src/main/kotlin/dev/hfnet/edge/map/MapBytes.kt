@@ -39,6 +39,7 @@ public object Section {
     public const val SCENE_TREE: Int = 28
     public const val SCENE_LANDMARKS: Int = 29
     public const val GEOREFERENCE: Int = 30
+    public const val PLACE_TILES: Int = 31
 }
 
 /** Where a section lies: its first byte, and how many it has. */
@@ -55,12 +56,18 @@ public class MapBytes internal constructor(private val source: ByteSource, inter
     /** The minor version. */
     public val minorVersion: Int
 
+    /** Of the file. */
+    internal val size: Long
+
+    /** Of the head, as the header says it. */
+    internal val headChecksum: Long
+
     private val start: Long
     private val checksums: Long
     private val checked = BitSet()
 
     init {
-        val size = source.size
+        size = source.size
         if (size < HEADER) throw fail("it has $size bytes, a map has $HEADER at least")
         val header = read(0, HEADER)
         for (i in MAGIC.indices) if (header.get(i) != MAGIC[i]) throw fail("it is not a map")
@@ -98,7 +105,8 @@ public class MapBytes internal constructor(private val source: ByteSource, inter
         val crc = CRC32()
         crc.add(0, 24)
         crc.add(28, start - 28)
-        if (crc.value != header.getInt(24).toLong() and 0xffffffffL) throw fail("its header is damaged (checksum)")
+        headChecksum = header.uint(24)
+        if (crc.value != headChecksum) throw fail("its header is damaged (checksum)")
     }
 
     /** Whether there is such a section. */
