@@ -88,6 +88,8 @@ public class LocalizationResult internal constructor(
     public val rotation: Int = 0,
     /** What a caller should know of a prior that was contradicted or dropped. */
     public val notes: List<String> = emptyList(),
+    /** Number of the tile that it is of, in a place in tiles; null: the map is of one file. */
+    public val tile: Int? = null,
     /** By stage. */
     public val milliseconds: Map<String, Double> = emptyMap(),
 ) {
@@ -100,8 +102,10 @@ public class LocalizationResult internal constructor(
         priorFrames: IntArray = this.priorFrames,
         rotation: Int = this.rotation,
         notes: List<String> = this.notes,
+        tile: Int? = this.tile,
         milliseconds: Map<String, Double> = this.milliseconds,
     ) = LocalizationResult(
-        status, pose, probability, wrong, candidate, matches, coarse, priorFrames, rotation, notes, milliseconds,
+        status, pose, probability, wrong, candidate, matches, coarse, priorFrames, rotation, notes, tile,
+        milliseconds,
     )
 }

@@ -3,6 +3,7 @@ package dev.hfnet.edge
 import dev.hfnet.edge.image.Output
 import dev.hfnet.edge.image.Photo
 import dev.hfnet.edge.map.LocalizationMap
+import dev.hfnet.edge.map.PlaceIndex
 import dev.hfnet.edge.methods.Method
 import dev.hfnet.edge.methods.Query
 import dev.hfnet.edge.methods.SceneLabels
@@ -12,6 +13,7 @@ import dev.hfnet.edge.networks.Role
 import dev.hfnet.edge.networks.SceneNetwork
 import dev.hfnet.edge.pose.OpenCvSolver
 import dev.hfnet.edge.pose.Solver
+import dev.hfnet.edge.prior.Known
 import dev.hfnet.edge.prior.Prior
 import dev.hfnet.edge.search.Retrieval
 import dev.hfnet.edge.shell.Clock
@@ -20,7 +22,8 @@ import java.util.concurrent.ConcurrentLinkedQueue
 import java.util.concurrent.atomic.AtomicBoolean
 
 /**
- * Localizes frames in one map with the networks that made its features: load, look, search, pose, second look, accept?
+ * Localizes frames in one map, or in a place in tiles, with the networks that made its features: load, look, search, pose,
+ * second look, accept?
  *
  * Threads may share it: every call answers for its own frame, with the results that it gets alone. It does not close the
  * map nor the networks, which others may share.
@@ -28,24 +31,70 @@ import java.util.concurrent.atomic.AtomicBoolean
  * @throws MismatchException map and networks do not belong together, or the map lacks what the method searches in.
  * @throws MapFormatException the map is damaged where the method opens it.
  */
-public class Localizer @JvmOverloads constructor(
+public class Localizer private constructor(
+    /** The map; of a place in tiles its index, which says where it is and has no landmarks. */
     public val map: LocalizationMap,
     public val networks: Networks,
-    public val config: LocalizationConfig = LocalizationConfig(),
-    solver: Solver = OpenCvSolver,
+    public val config: LocalizationConfig,
+    private val solver: Solver,
+    place: PlaceIndex?,
+    source: TileSource?,
 ) : Closeable {
     private val cells: Boolean
     private val closed = AtomicBoolean()
     private val memories = ConcurrentLinkedQueue<Memory>()
-    internal val pipeline: Pipeline
+    private val pipeline: Pipeline
+    private val tiles: TileSearches?
+
+    /** In one map. */
+    @JvmOverloads
+    public constructor(
+        map: LocalizationMap, networks: Networks, config: LocalizationConfig = LocalizationConfig(),
+        solver: Solver = OpenCvSolver,
+    ) : this(map, networks, config, solver, null, null)
+
+    /**
+     * In a place in tiles, by the methods hierarchical, sparse-to-dense and auto. Of a query at most three tiles are
+     * asked, and opened for it; those that are as likely as each other are compared before a pose is given.
+     *
+     * @param tiles where the bytes of tiles come from.
+     * @throws MismatchException as of a map, before any tile is asked for.
+     */
+    @JvmOverloads
+    public constructor(
+        place: PlaceIndex, tiles: TileSource, networks: Networks, config: LocalizationConfig = LocalizationConfig(),
+        solver: Solver = OpenCvSolver,
+    ) : this(place.map, networks, config, solver, place, tiles)
 
     init {
         val method = config.method
-        networks.check(map, networks.roles(map) + method.roles, method.furtherRoles(map))
+        if (place != null) TileSearches.check(method)
         val dense = method == Method.AUTO && map.hypercolumnCodec != null && Role.HYPERCOLUMNS in networks
         cells = Role.HYPERCOLUMNS in method.roles || dense
-        pipeline = Pipeline(map, config, solver, networks.scene?.let(::labels))
+        pipeline = opened(map)
+        tiles = if (place == null) null else TileSearches(place, source!!, pipeline, ::opened)
     }
+
+    private fun opened(map: LocalizationMap): Pipeline {
+        networks.check(map, networks.roles(map) + config.method.roles, config.method.furtherRoles(map))
+        return Pipeline(map, config, solver, networks.scene?.let(::labels))
+    }
+
+    /** What searches in the map, for [what] needs one. Throws [MismatchException]: it is a place in tiles. */
+    internal fun oneMap(what: String): Pipeline {
+        if (tiles == null) return pipeline
+        throw MismatchException(
+            "$what works in one map, and ${map.file.name} is the index of many", "give it one tile, or a map in one file",
+        )
+    }
+
+    /**
+     * The map that a result is of, whose images its [LocalizationResult.priorFrames] are; of a place in tiles the tile.
+     *
+     * @throws MapFormatException the tile has to be opened again, and cannot be.
+     */
+    public fun mapOf(result: LocalizationResult): LocalizationMap =
+        if (tiles == null || result.tile == null) map else tiles.tile(result.tile)
 
     /**
      * The pose of one frame, always that of the camera as described.
@@ -53,7 +102,8 @@ public class Localizer @JvmOverloads constructor(
      * @param prior what is known beforehand.
      * @throws ImageException the frame is no image. @throws CameraException the camera is of another size.
      * @throws InputException another argument makes no sense, or the localizer is closed.
-     * @throws MapFormatException the map is damaged where the query touches it. @throws ModelException a network fails.
+     * @throws MapFormatException the map is damaged where the query touches it, or a tile cannot be had or is another
+     *   version. @throws ModelException a network fails.
      */
     @JvmOverloads
     public fun localize(frame: Frame, camera: Camera, prior: Prior? = null): LocalizationResult = remembering { memory ->
@@ -62,7 +112,7 @@ public class Localizer @JvmOverloads constructor(
         val turn = prior?.rotation
         if (frame.unsaid && turn != null && turn != 0) upright = frame.turnedBy(turn)
         val query = look(upright, camera, memory, clock)
-        val found = pipeline.localize(query, camera, prior?.inMap(map), clock)
+        val found = search(query, camera, prior?.inMap(map), clock)
         found.with(rotation = upright.rotation)
     }
 
@@ -75,7 +125,7 @@ public class Localizer @JvmOverloads constructor(
         val clock = Clock()
         val known = prior?.inMap(map)
         val (described, first) = frame.asDescribed(camera)
-        val upright = pipeline.localize(look(described.turnedBy(first), camera, Memory(), clock), camera, known, clock)
+        val upright = search(look(described.turnedBy(first), camera, Memory(), clock), camera, known, clock)
         if (upright.status == Status.LOCALIZED) return upright.with(rotation = first)
         val others = listOf(0, 90, 180, 270).filter { it != first }.map { rotation ->
             val query = look(described.turnedBy(rotation), camera, Memory(), clock)
@@ -83,11 +133,14 @@ public class Localizer @JvmOverloads constructor(
             Triple(-like, rotation, query)
         }
         for ((_, rotation, query) in others.sortedWith(compareBy({ it.first }, { it.second }))) {
-            val found = pipeline.localize(query, camera, known, clock)
+            val found = search(query, camera, known, clock)
             if (found.status == Status.LOCALIZED) return found.with(rotation = rotation)
         }
         return upright.with(rotation = first, milliseconds = clock.milliseconds)
     }
+
+    private fun search(query: Query, camera: Camera, known: Known?, clock: Clock): LocalizationResult =
+        tiles?.localize(query, camera, known, clock) ?: pipeline.localize(query, camera, known, clock)
 
     /** What the networks make of a frame. */
     internal fun look(frame: Frame, camera: Camera, memory: Memory, clock: Clock): Query =

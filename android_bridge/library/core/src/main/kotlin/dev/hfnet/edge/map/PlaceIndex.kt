@@ -37,11 +37,15 @@ public class TileEntry internal constructor(
  * The index of a place in tiles (SPEC, section 19): which tiles there are, where each lies, and what it looks like. Threads
  * may share it.
  *
- * Where the bytes of a tile come from, a download, assets, a cache of files, is the app's:
+ * Where the bytes of a tile come from, a download, assets, a cache of files, is the app's. A localizer asks for those that it
+ * needs:
  * ```
  * val place = PlaceIndex.open(File(folder, "index.hfmap"))
- * val localizer = Localizer(place, { tile -> MappedFile(downloaded(tile.name)) }, networks)   // or, without a localizer:
- * val asked = TileRanking.of(place, features.globalDescriptor, Prior(position = last, radius = 50.0))
+ * val localizer = Localizer(place, { tile -> MappedFile(downloaded(tile.name)) }, networks)
+ * ```
+ * Without one, of features that are already there:
+ * ```
+ * val asked = TileRanking.of(place, features.globalDescriptor)
  * val maps = asked.tiles.map { place.read(it, MappedFile(downloaded(place.tiles[it].name))) }
  * ```
  */

@@ -11,6 +11,8 @@ public class Known internal constructor(
     internal val disks: List<Disk>,
     private val gravity: DoubleArray?,
     private val earth: Georeference?,
+    /** What it was told by, for another map. */
+    internal val prior: Prior,
 ) {
     /** Whether each of the M reference images may be retrieved; null: all. */
     public val among: BooleanArray? get() = images?.copyOf()

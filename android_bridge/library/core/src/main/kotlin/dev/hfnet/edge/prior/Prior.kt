@@ -79,7 +79,7 @@ public class Prior @JvmOverloads constructor(
             val centers = map.inWorld(map.views.centers)
             for (disk in disks) among = both(among, disk.images(centers))
         }
-        return Known(among, disks, down?.let { unit(it) }, earth)
+        return Known(among, disks, down?.let { unit(it) }, earth, this)
     }
 
     private fun named(map: LocalizationMap): BooleanArray {

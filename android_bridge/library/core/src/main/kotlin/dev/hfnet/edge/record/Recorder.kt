@@ -39,7 +39,7 @@ public class Recorder(private val localizer: Localizer) {
             hashes[role] = digest(floats(output.toFloats()))
             arrays["$at/outputs/$role"] = sketch(role, output)
         }
-        val result = localizer.pipeline.localize(query, camera, null, clock)
+        val result = localizer.oneMap("a recording").localize(query, camera, null, clock)
         val dim = (localizer.networks.patches ?: localizer.networks.image).description.localDim
         val features = query.features!!.own(dim)
         arrays["$at/thumbnail"] = thumbnail(photo)

@@ -1,5 +1,6 @@
 package dev.hfnet.edge.rig
 
+import dev.hfnet.edge.Best
 import dev.hfnet.edge.Camera
 import dev.hfnet.edge.Candidate
 import dev.hfnet.edge.LocalizationResult
@@ -60,7 +61,7 @@ internal class RigLocalizer(private val pipeline: Pipeline) {
     fun view(query: Query, camera: Camera, camFromRig: Pose, clock: Clock): View {
         val features = query.features
             ?: throw MismatchException("${config.method.label} has no features", "take several views by another method")
-        val places = pipeline.search.candidates(query, clock).matches.take(Pipeline.PLACES).toList().map { it.own() }
+        val places = pipeline.search.candidates(query, clock).matches.take(Best.PLACES).toList().map { it.own() }
             .filter { it.landmarks != null && it.keypoints != null }
         val maxError = config.maxError * query.pixel
         val iterations = min(config.iterations, ITERATIONS)

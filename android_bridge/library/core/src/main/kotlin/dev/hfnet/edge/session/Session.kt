@@ -38,7 +38,7 @@ import kotlin.math.sqrt
  * them, and where a frame shows nothing the odometry carries the pose on. A frame that contradicts the session does not
  * move it, until three in a row agree on another place.
  *
- * @throws InputException [window] is not 1 to 100.
+ * @throws InputException [window] is not 1 to 100. @throws dev.hfnet.edge.MismatchException it is a place in tiles.
  */
 public class Session internal constructor(
     private val pipeline: Pipeline,
@@ -49,7 +49,7 @@ public class Session internal constructor(
     /** Of a [localizer], which sessions may share. @param window frames that are taken together. */
     @JvmOverloads
     public constructor(localizer: Localizer, window: Int = 10, odometry: Odometry = Odometry()) :
-        this(localizer.pipeline, window, odometry, localizer)
+        this(localizer.oneMap("a session"), window, odometry, localizer)
 
     internal constructor(pipeline: Pipeline, window: Int = 10, odometry: Odometry = Odometry()) :
         this(pipeline, window, odometry, null)

@@ -165,6 +165,19 @@ internal class Examined(
 
     private val share get() = near / sqrt(look.guided.expectedCount + 100.0)
 
+    /** The same among points relative to another origin, [to] in the place of [from], world; itself where that is the same. */
+    fun moved(from: DoubleArray, to: DoubleArray): Examined {
+        val by = DoubleArray(3) { from[it] - to[it] }
+        if (by.all { it == 0.0 }) return this
+        val pose = refined.pose
+        val back = Pose(pose.quaternion, DoubleArray(3)).transform(by)
+        val there = Pose(pose.quaternion, DoubleArray(3) { pose.translation[it] - back[it] })
+        val xyz = DoubleArray(3 * matches.size) { matches.xyz[it] + by[it % 3] }
+        return Examined(
+            camera, matches.with(xyz = xyz), refined.with(pose = there), look, firstInliers, firstMatches, near, depth, held,
+        )
+    }
+
     fun isAnotherThan(pose: Pose): Boolean = Support.apart(refined.pose, pose, depth)
 
     /** Whether what supports another place does not fit this pose. */
