@@ -3,20 +3,29 @@ package dev.hfnet.edge
 import com.google.gson.JsonElement
 import com.google.gson.JsonObject
 import com.google.gson.JsonParser
+import dev.hfnet.edge.image.Output
 import dev.hfnet.edge.map.LocalizationMap
 import dev.hfnet.edge.map.MappedFile
 import dev.hfnet.edge.map.PlaceIndex
 import dev.hfnet.edge.methods.Method
 import dev.hfnet.edge.methods.Query
 import dev.hfnet.edge.networks.Networks
+import dev.hfnet.edge.networks.RecordedRuntime
+import dev.hfnet.edge.networks.Role
+import dev.hfnet.edge.networks.described
+import dev.hfnet.edge.networks.network
 import dev.hfnet.edge.pose.OpenCvSolver
 import dev.hfnet.edge.pose.distance
 import dev.hfnet.edge.prior.Prior
+import dev.hfnet.edge.session.Session
 import dev.hfnet.edge.shell.Clock
 import java.io.File
 import java.io.FileNotFoundException
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
+import java.util.Random
+import java.util.concurrent.Callable
+import java.util.concurrent.Executors
 import kotlin.test.assertContains
 import kotlin.test.assertContentEquals
 import kotlin.test.assertEquals
@@ -135,6 +144,48 @@ class TilesTest {
         }
         assertContains(e.problem, "parallel does not search in tiles")
         assertFailsWith<MismatchException> { Localizer(place, source, networks) }
+    }
+
+    @Test
+    fun `threads that share a place get what they would get alone`() {
+        val names = queries.keys.toList()
+        val searches = tiles()
+        val alone = names.map { searches.localize(it) }
+        val shared = tiles()
+        val threads = Executors.newFixedThreadPool(4)
+        try {
+            val asked = List(2 * names.size) { i -> threads.submit(Callable { shared.localize(names[i % names.size]) }) }
+            for ((i, found) in asked.withIndex()) {
+                val expected = alone[i % names.size]
+                assertEquals(expected.pose?.toString(), found.get().pose?.toString())
+                assertEquals(listOf(expected.status, expected.tile), listOf(found.get().status, found.get().tile))
+            }
+        } finally {
+            threads.shutdown()
+        }
+    }
+
+    @Test
+    fun `frames go where their features go`() {
+        val random = Random(5)
+        fun output(h: Int, w: Int, channels: Int) =
+            Output.of(FloatArray(h * w * channels) { random.nextFloat() - 0.5f }, h, w, channels)
+        val outputs = mapOf(
+            Role.KEYPOINT_LOGITS to output(20, 28, 65), Role.LOCAL to output(20, 28, 32), Role.GLOBAL to output(1, 1, 16),
+        )
+        val about = described(outputs.keys, 160, 224, 32, 16, place.map.meta.weightsHash)
+        val networks = Networks(listOf(network("recorded.tflite", about, RecordedRuntime.of(160, 224, outputs))))
+        val localizer = Localizer(place, { MappedFile(File(folder, it.name)).also { _ -> opened.add(it.name) } }, networks)
+        val seen = Camera.parse("PINHOLE 224 160 200 200 112 80")
+        val frame = Frame.ofGrey(ByteArray(160 * 224) { random.nextInt(256).toByte() }, 224, 160)
+        val found = localizer.localize(frame, seen)
+        assertTrue(found.pose == null && found.status != Status.NO_KEYPOINTS && opened.isNotEmpty(), "${found.status}")
+        val tile = place.tiles[found.tile!!]
+        assertEquals(tile.images, localizer.mapOf(found).imageCount.toLong())
+        assertTrue(tile.name in opened && found.priorFrames.all { it < tile.images })
+        assertEquals(found.status, localizer.localizeAtAnyRotation(frame, seen).status)
+        val e = assertFailsWith<MismatchException> { Session(localizer) }
+        assertContains(e.problem, "a session works in one map, and")
     }
 
     companion object {
