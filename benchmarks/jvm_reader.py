@@ -27,6 +27,7 @@ from scenes import RESULTS  # noqa: E402
 from attacks.test_map_fuzz import mutant  # noqa: E402
 from hfnet_edge.errors import MapFormatError  # noqa: E402
 from hfnet_edge.map.map_file import LocalizationMap  # noqa: E402
+from hfnet_edge.map.place_index import is_index, read_tiles  # noqa: E402
 
 LIBRARY = ROOT / "android_bridge" / "library"
 CORE = LIBRARY / "core" / "target"
@@ -45,7 +46,10 @@ def classpath() -> str:
 
 def verdict(content: bytes) -> str:
     try:
-        LocalizationMap.read(content).check_all()
+        map_ = LocalizationMap.read(content)
+        map_.check_all()
+        if is_index(map_):
+            read_tiles(map_)
     except MapFormatError:
         return "refused"
     return "ok"

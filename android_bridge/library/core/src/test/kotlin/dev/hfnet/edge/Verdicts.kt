@@ -2,6 +2,7 @@ package dev.hfnet.edge
 
 import dev.hfnet.edge.map.ByteArraySource
 import dev.hfnet.edge.map.LocalizationMap
+import dev.hfnet.edge.map.PlaceIndex
 import java.io.DataInputStream
 import java.io.EOFException
 
@@ -20,7 +21,8 @@ fun main() {
         }
         val content = ByteArray(length).also { input.readFully(it) }
         val verdict = try {
-            LocalizationMap.read(ByteArraySource(content)).checkAll()
+            val map = LocalizationMap.read(ByteArraySource(content)).also { it.checkAll() }
+            if (PlaceIndex.isIndex(map)) PlaceIndex.of(map)
             "ok"
         } catch (e: Throwable) {
             e.javaClass.simpleName
