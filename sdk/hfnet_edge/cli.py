@@ -328,7 +328,7 @@ def _files_of(where: Path | str) -> list[Path]:
     """The files of a map, which no output may replace."""
     if isinstance(where, str):
         return []
-    return [where, *sorted(where.glob("*.hfmap"))] if where.is_dir() else [where]
+    return [where, *sorted(where.glob("*.hfmap"))] if os.path.isdir(where) else [where]
 
 
 def prior_of(near: str | None, gps: str | None, gravity: str | None, among: tuple[str, ...]) -> Prior | None:
