@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -31,18 +32,20 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def quick_exports():
-    """TensorFlow converts a network once for all tests, which takes longer than all else of a small export, and without
-    saving its variables first, for a third of the time. Exports are timed in one round: how fast a network is, no test
-    asks. Returns the conversion that users get, with which golden vectors are compared."""
+    """A network is built once for all exports of its weights, and TensorFlow converts it once, which takes longer than
+    all else of a small export, and without saving its variables first, for a third of the time. Exports are timed in
+    one round: how fast a network is, no test asks. Returns the conversion that users get, with which golden vectors are
+    compared."""
     tf = pytest.importorskip("tensorflow")
     import numpy as np
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     from hfnet_export import export
+    from hfnet_export.networks import trained_crbnet, trained_densernet, trained_hfnet
     from hfnet_export.networks.weights import weights_hash
     from hfnet_export.tflite import convert
 
-    users, known = convert.to_float_tflite, {}
+    users, known, built = convert.to_float_tflite, {}, {}
 
     def frozen(model):
         image = tf.TensorSpec(model.inputs[0].shape, tf.float32, "image")
@@ -63,7 +66,30 @@ def quick_exports():
             known[key] = frozen(model)
         return known[key]
 
+    def once(build):
+        def network(path, *arguments, **more):
+            if not path.is_file():
+                return build(path, *arguments, **more)
+            key = (build, sha256(path.read_bytes()).digest(), arguments, tuple(more.items()))
+            if key not in built:
+                built[key] = build(path, *arguments, **more)
+            return built[key]
+
+        return network
+
+    def fold_pca(network, *arguments):  # changes the network
+        built.clear()
+        return fold(network, *arguments)
+
+    fold = trained_hfnet.fold_pca
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained_hfnet, "fold_pca", fold_pca)
+        for module, name in (
+            (trained_hfnet, "hfnet_from_weights"),
+            (trained_crbnet, "crbnet_from_weights"),
+            (trained_densernet, "densernet_from_weights"),
+        ):
+            patch.setattr(module, name, once(getattr(module, name)))
         patch.setattr(convert, "to_float_tflite", to_float_tflite)
         patch.setattr(export, "WARM_UP", 0)
         patch.setattr(export, "ROUNDS", 1)

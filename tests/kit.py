@@ -121,7 +121,8 @@ def make_kit(root: Path) -> Kit:
 
 
 def make_patch_kit(kit: Kit) -> PatchKit:
-    """Adds to a kit's folder what the parallel method needs; half a minute."""
+    """Adds to a kit's folder what the parallel method needs, with four queries: in float, the patch network takes
+    seconds for each; half a minute."""
     root, place = kit.root, kit.root / "place"
     for name, precision in (("float", "none"), ("int8", "int8")):
         export_crbnet(weights.BUNDLED_CRBNET, root / f"patches_{name}.tflite", precision)
@@ -136,7 +137,7 @@ def make_patch_kit(kit: Kit) -> PatchKit:
         [load_network(str(root / name)) for name in ("float.tflite", "patches_float.tflite")],
         root / "patches.hfmap",
         place / "images",
-        read_queries(place / "queries_with_intrinsics.txt"),
+        read_queries(place / "queries_with_intrinsics.txt")[:4],
         root / "patches.bundle",
         dict(read_reference(place / "reference").poses),
         method="parallel",

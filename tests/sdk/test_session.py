@@ -123,7 +123,7 @@ def test_a_session_is_carried_where_frames_show_nothing_and_tracks_where_they_do
 
 def test_a_session_says_so_when_the_last_fix_is_too_long_ago():
     p = place()
-    poses = walk(60, step=4)
+    poses = walk(24, step=10)
     session = Session(opened(p), odometry=Odometry(0.2, 3.0))
     ends = [
         session.localize_query(query(p, pose, 1) if i == 0 else NOTHING, CAMERA, at)
