@@ -179,13 +179,14 @@ def test_patches_of_other_inputs_are_cut_anew(small, data, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), tf.errors.DataLossError(None, None, "No space left on device")]
 )
-def test_a_full_disk(small, data, tmp_path, monkeypatch, error):
+def test_a_full_disk(small, data, monkeypatch, error):
     def full(*_):
         raise error
 
     monkeypatch.setattr(crbnet_runs, "train_crbnet", full)
+    run = data / "full"  # of both errors: patches are cut once
     with pytest.raises(OutputError, match=r"the run in .* stopped: .*No space left on device; check the folder"):
-        crbnet_runs.run_crbnet(data / "scenes", data / "images", ["there"], tmp_path / "run", data / "recipe.toml")
+        crbnet_runs.run_crbnet(data / "scenes", data / "images", ["there"], run, data / "recipe.toml")
 
 
 def test_stopped(data, tmp_path, monkeypatch):

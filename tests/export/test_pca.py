@@ -66,9 +66,9 @@ def test_a_place_decides_the_dimensions(weights):
     whole, before = hfnet_from_weights(weights, SIZE)
     network, _ = hfnet_from_weights(weights, SIZE, 4)
     after = fold_pca(network, weights, photos)
-    vectors = keras.Model(whole.input, whole.get_layer("projection").output).predict(inputs, verbose=0)
+    vectors = np.asarray(keras.Model(whole.input, whole.get_layer("projection").output)(inputs))
     unfolded = PCA.fit(vectors, 4)(vectors)
-    np.testing.assert_allclose(network.predict(inputs, verbose=0)["global_descriptor"], unfolded, atol=1e-4)
+    np.testing.assert_allclose(network(inputs)["global_descriptor"], unfolded, atol=1e-4)
     assert after != before, "a map of the unfolded weights must not match"
     with pytest.raises(InputError, match="no PCA to 4"):
         fold_pca(network, weights, photos[:4])

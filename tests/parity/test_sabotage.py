@@ -102,7 +102,7 @@ def test_keypoints_aside_by_half_a_pixel(kit, tmp_path, monkeypatch):
     assert (dx, dy) == pytest.approx((-0.5, -0.5), abs=0.05)
 
 
-@pytest.mark.parametrize("x", [25, -12])
+@pytest.mark.parametrize("x", [25, pytest.param(-12, marks=pytest.mark.slow)])
 def test_a_wrong_principal_point(kit, tmp_path, x):
     """A device that localizes with the intrinsics of another camera."""
     folder, job = kit.job(tmp_path / "job")
