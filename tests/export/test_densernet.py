@@ -41,7 +41,7 @@ from hfnet_export.networks.weights import (
 )
 from hfnet_export.networks.weights_card import network_of
 from hfnet_export.tflite.calibration import built_in_images
-from hfnet_export.training import densernet_runs
+from hfnet_export.training import densernet_runs, densernet_stage
 from hfnet_export.training.covisible import Images, Photographs, draw_triplet, from_aside, read_covisible
 from hfnet_export.training.densernet_stage import DenserNetTraining, embed, likeness, mean_precision
 from hfnet_export.training.training_recipe import BUNDLED_DENSERNET_RECIPE, read_densernet_training_recipe
@@ -245,7 +245,9 @@ def data(imagenet, tmp_path_factory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:Even though")  # tf.data does not run eagerly
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(eager, data, tmp_path):
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(eager, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(densernet_stage, "HELD_OUT", 2)
+
     def power_cut(what, done, total, note=""):
         if what == "training, densernet" and done == 2:
             shutil.copytree(tmp_path / "whole", tmp_path / "resumed")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -91,6 +94,11 @@ def test_tracks_of_photographs(photographs):
     again = of_photographs(photographs, processes=2)
     np.testing.assert_array_equal(again.patches, tracks.patches)
     np.testing.assert_array_equal(again.start, tracks.start)
+
+
+def test_processes_that_cut_patches_load_no_tensorflow():
+    code = "import sys, hfnet_export.training.patch_tracks; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_same_keypoints_of_a_turned_and_enlarged_view():

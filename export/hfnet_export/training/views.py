@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from hfnet_edge.image.keypoints import CELL
-from hfnet_export.networks.hfnet import KEYPOINT_CHANNELS
 
 
 def random_homography(size: tuple[int, int], side: int, rng: np.random.Generator, warped: bool) -> np.ndarray:
@@ -79,7 +78,7 @@ def keypoint_labels(xy: np.ndarray, scores: np.ndarray, side: int) -> np.ndarray
     cells = to_cells(splat.reshape(side, side))
     total = cells.sum(axis=-1, keepdims=True)
     best = best.reshape(*cells.shape[:2], 1)
-    labels = np.zeros((*cells.shape[:2], KEYPOINT_CHANNELS), np.float32)
+    labels = np.zeros((*cells.shape[:2], CELL**2 + 1), np.float32)
     labels[..., :-1] = np.divide(cells * best, total, out=np.zeros_like(cells), where=(total > 0) & (best > 0))
     labels[..., -1] = 1 - labels[..., :-1].sum(axis=-1)
     return labels
