@@ -218,7 +218,7 @@ def test_a_session_walks_through_tiles(town, odometry):
     session, asked = Session(localizer), []
     tile = localizer.place.tile
     localizer.place.tile = lambda number: asked.append(number) or tile(number)
-    for i, x in enumerate(np.arange(3.0, 110.0, 1.5 if odometry else 0.5)):
+    for i, x in enumerate(np.arange(3.0, 110.0, 3.0 if odometry else 0.8)):
         truth = looking_at(np.array([x, 0.2, 0.0]), np.array([x, 10, 0.1]))
         features = p.features(truth, outliers=50)
         r = session.localize_query(Query(1.0, features), CAMERA, truth.inverse if odometry else None)
