@@ -63,7 +63,7 @@ class KeptPhotos:
     """Photos whose features are in a store; M of them.
 
     Attributes:
-        store, photos.
+        store: that has them. photos: whose they are.
         keys: (M,) of the features.
         counts: (M,) int64 keypoints.
         pixels: (M,) float64 `Features.pixel`.

@@ -87,7 +87,7 @@ def place_with_poses(
         size, folder: see `hfnet_maps.tiles.triangulate.write_tiles`.
 
     Raises:
-        As both of these do.
+        HFNetEdgeError: what both of these raise.
     """
     check_networks(networks, dense)
     model = read_reference(reference)
@@ -133,7 +133,7 @@ def place_from_photos(
         Others as of `place_with_poses`.
 
     Raises:
-        As both of these do.
+        HFNetEdgeError: what both of these raise.
     """
     check_networks(networks, dense)
     seconds: dict[str, float] = {}
