@@ -122,6 +122,12 @@ class PhotoOptions:
         return self.output.with_name(f"{self.output.stem}_sfm")
 
     @property
+    def files(self) -> CommandFiles:
+        """The inputs but the photos."""
+        align = None if self.align in (None, GPS) else self.align
+        return CommandFiles(self.list_, self.video, *self.model, align)
+
+    @property
     def place(self) -> Place | None:
         """What gives models their frame."""
         if self.align is not None:
@@ -138,9 +144,7 @@ def build_tiles(
     from hfnet_maps.tiles.places import place_from_photos, place_with_poses
 
     output = options.output
-    files = CommandFiles(
-        options.list_, options.video, *options.model, None if options.align in (None, GPS) else options.align
-    )
+    files = options.files
     check_writable(output, folder=True)
     files.writes(cameras_path(output))
     if options.store is None:
@@ -207,8 +211,7 @@ def build_from_photos(options: PhotoOptions, picture: Path | None, then: Next) -
     from hfnet_maps.build.from_photos import maps_from_photos
     from hfnet_maps.build.work_store import WorkStore
 
-    output, align = options.output, options.align
-    files = CommandFiles(options.list_, options.video, *options.model, None if align in (None, GPS) else align)
+    output, files = options.output, options.files
     files.writes(output)
     files.writes(cameras_path(output))
     check_writable(options.sfm, folder=True)

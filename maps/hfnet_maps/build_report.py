@@ -74,13 +74,18 @@ def tell_photos(made: PhotoMaps) -> None:
     for k, placed in enumerate(made.placed):
         tell_placed(k, placed)
     tell_cameras(list(devices(made.photos, made.models[0])))
-    if len(made.models) > 1:
-        sizes = ", ".join(f"{len(model.poses)}" for model in made.models)
-        print(
-            f"the photos fall into {len(made.models)} parts that do not hold together, of {sizes} photos: "
-            "each has a map and a model of its own, in a frame of its own; photos between them would join them"
-        )
+    _tell_apart([len(model.poses) for model in made.models], "a map")
     tell_unregistered(made.unregistered, count)
+
+
+def _tell_apart(sizes: Sequence[int], each: str) -> None:
+    """That the photos fall into parts of such sizes, each of which has a map or tiles."""
+    if len(sizes) > 1:
+        told = ", ".join(map(str, sizes))
+        print(
+            f"the photos fall into {len(sizes)} parts that do not hold together, of {told} photos: "
+            f"each has {each} and a model of its own, in a frame of its own; photos between them would join them"
+        )
 
 
 def tell_cameras(cameras: Sequence[tuple[Camera, str]]) -> None:
@@ -120,12 +125,7 @@ def tell_place(made: LargePlace) -> None:
     table.add_row("bytes", f"{sum(part.report.bytes for part in made.parts)}")
     table.add_row("seconds", in_seconds(made.seconds))
     show(table)
-    if len(made.parts) > 1:
-        sizes = ", ".join(f"{len(part.model.poses)}" for part in made.parts if part.model)
-        print(
-            f"the photos fall into {len(made.parts)} parts that do not hold together, of {sizes} photos: "
-            "each has tiles and a model of its own, in a frame of its own; photos between them would join them"
-        )
+    _tell_apart([len(part.model.poses) for part in made.parts if part.model], "tiles")
     agreements = [tile.agreement for tile in tiles if not np.isnan(tile.agreement)]
     if agreements and min(agreements) < MIN_AGREEMENT:
         print(f"in a tile only {100 * min(agreements):.0f} % of the matches are within a pixel of the poses")

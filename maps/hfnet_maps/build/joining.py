@@ -13,7 +13,7 @@ import numpy as np
 import pycolmap
 
 from hfnet_maps.build.fold import Folded, Part, fold
-from hfnet_maps.build.triangulation import adjustment, pose_of, rigid, triangulator_options
+from hfnet_maps.build.triangulation import adjustment, pose_of, rigid, triangulation, triangulation_options
 
 ROUNDS = 3  # of adjustment and filtering at a seam
 LOOSE, CLOSE = 16.0, 4.0  # network pixels that an observation is off at most, before the seam is adjusted and after
@@ -67,17 +67,12 @@ def _joined(
                     model.add_camera_with_trivial_rig(found[k].camera(theirs.camera_id))
                 image = pycolmap.Image(name=theirs.name, keypoints=xy, camera_id=theirs.camera_id, image_id=i)
                 model.add_image_with_trivial_frame(image, rigid(frame.pose(pose)))
-    graph = pycolmap.CorrespondenceGraph()
-    for i, image in model.images.items():
-        graph.add_image(i, image.num_points2D())
-    inside = {(i, j): g for (i, j), g in geometries.items() if model.exists_image(i + 1) and model.exists_image(j + 1)}
-    for (i, j), geometry in inside.items():
-        graph.add_two_view_geometry(i + 1, j + 1, geometry)
-    graph.finalize()
-    observations = pycolmap.ObservationManager(model, graph)
-    triangulator = pycolmap.IncrementalTriangulator(graph, model, observations)
+    of_images = {(i + 1, j + 1): geometry for (i, j), geometry in geometries.items()}
+    inside = {ij: geometry for ij, geometry in of_images.items() if all(map(model.exists_image, ij))}
+    observations, triangulator = triangulation(model, inside)
+    focal = float(np.median([camera.mean_focal_length() for camera in model.cameras.values()]))
     for bound in (LOOSE, *[CLOSE] * ROUNDS):
-        options = triangulator_options(bound, float(np.median([c.mean_focal_length() for c in model.cameras.values()])))
+        options = triangulation_options(bound, focal)
         for i in sorted(new):
             triangulator.triangulate_image(options, i)
         triangulator.complete_all_tracks(options)

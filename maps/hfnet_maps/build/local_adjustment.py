@@ -22,8 +22,11 @@ from hfnet_maps.build.triangulation import (
     MIN_ANGLE,
     Tracks,
     adjustment,
+    as_geometries,
     colmap_model,
-    of_rigid,
+    make_robust,
+    median_focal,
+    pose_of,
     read_tracks,
     triangulation,
     triangulation_options,
@@ -31,9 +34,7 @@ from hfnet_maps.build.triangulation import (
 from hfnet_maps.build.view import View
 
 ROUNDS = 3  # of verification, triangulation and adjustment
-ROBUST = 0.25  # network pixels, about what a keypoint is off: beyond, an observation pulls less
 STEPS = 50  # of one adjustment
-TOLERANCE = 1e-6  # an adjustment ends where a step gains less, as a share of the cost
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def adjust_new(views: Sequence[View], first_new: int, landmarks: Landmarks, matc
     for _ in range(ROUNDS):
         model = _adjusted_model(here, first_new, replace(landmarks, positions=positions), matches)
         for i in range(first_new, len(here)):
-            here[i] = replace(here[i], pose=of_rigid(model.image(i).cam_from_world()))
+            here[i] = replace(here[i], pose=pose_of(model, i))
     tracks = read_tracks(model, here)
     ids = np.array(sorted(model.points3D), np.int64)
     known = ids <= len(positions)  # ids count from 1, old landmarks first
@@ -116,8 +117,8 @@ def _adjusted_model(
             track.add_element(int(landmarks.images[row]), int(landmarks.keypoints[row]))
         model.add_point3D(xyz, track)
     old = set(model.points3D)
-    observations, triangulator = triangulation(model, views, verify(views, matches))
-    options = triangulation_options(views, MAX_REPROJECTION)
+    observations, triangulator = triangulation(model, as_geometries(verify(views, matches)))
+    options = triangulation_options(MAX_REPROJECTION, median_focal(views))
     for i in range(first_new, len(views)):
         triangulator.triangulate_image(options, i)
     triangulator.complete_tracks(options, set(model.points3D) - old)
@@ -140,9 +141,5 @@ def _adjust(model: pycolmap.Reconstruction, first_new: int, old: set[int]) -> No
             config.set_constant_rig_from_world_pose(image.frame_id)
     for k in old & set(model.points3D):
         config.add_constant_point(k)
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = ROBUST
-    options.ceres.solver_options.max_num_iterations = STEPS
-    options.ceres.solver_options.function_tolerance = TOLERANCE
-    options.ceres.solver_options.num_threads = 1
+    make_robust(options, 1.0, STEPS)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+HALO = 0.5  # of a tile's images, those of other tiles that it has beside them, at most
 MAX_WEIGHT = 1 << 30  # of all edges together: METIS counts in 32 bits
 
 

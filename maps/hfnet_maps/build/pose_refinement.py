@@ -24,6 +24,7 @@ from hfnet_maps.build.triangulation import (
     adjust_points,
     adjustment,
     of_rigid,
+    pose_of,
     read_tracks,
     rigid,
     triangulated_model,
@@ -87,7 +88,7 @@ def refine_poses(views: Sequence[View], matches: Matches, progress: Report = sil
             distance = _median_distance(model, refined)
             deviation = FIRST_DEVIATION * distance
         _adjust(model, [view.pose.center for view in given], deviation)
-        adjusted = [replace(v, pose=of_rigid(model.image(i).cam_from_world())) for i, v in enumerate(refined)]
+        adjusted = [replace(v, pose=pose_of(model, i)) for i, v in enumerate(refined)]
         refined = _laid_on(given, adjusted, verified, distance)
         moved, turned = _changes(given, refined)
         deviation = max(float(np.median(moved)) / SPREAD, LEAST_DEVIATION * distance)

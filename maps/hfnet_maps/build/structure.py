@@ -26,18 +26,16 @@ from hfnet_maps.build.choices import Mapper
 from hfnet_maps.build.joining import join_models
 from hfnet_maps.build.pairs import MIN_MATCHES, SEED
 from hfnet_maps.build.photos import Device, Photos
-from hfnet_maps.build.triangulation import pose_of, rigid
+from hfnet_maps.build.triangulation import make_robust, pose_of, rigid
 from hfnet_maps.evaluation.ground_plane import upright
 
 TRIALS = 1000  # of a two-view geometry, at most
 LEAST_SHARE = 0.25  # of a pair's matches that fit its geometry: chance alone reaches a fifth
 LEAST_MODEL = 3  # photos
 OWN_CENTER = 10  # photos of a device, from which its principal point and second distortion are told
-ROBUST = 0.25  # network pixels, about what a keypoint is off: beyond, an observation pulls less in the last adjustment
 OFF_CENTER = 0.03  # of the longer side, that a principal point is off the middle at most
 OFF_FOCAL = 0.1  # of EXIF's focal length, that an adjusted one is off at most
 STEPS = 100  # of the last adjustment
-TOLERANCE = 1e-6  # it ends where a step gains less, as a share of the cost
 
 
 def _turn(x: tuple[int, int], y: tuple[int, int]) -> Pose:
@@ -295,11 +293,7 @@ def _adjust_all(model: pycolmap.Reconstruction, fixed: set[int], pixel: float = 
             camera.params = params
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = ROBUST * pixel
-    options.ceres.solver_options.max_num_iterations = STEPS
-    options.ceres.solver_options.function_tolerance = TOLERANCE
-    options.ceres.solver_options.num_threads = 1
+    make_robust(options, pixel, STEPS)
     options.ceres.min_num_residuals_for_cpu_multi_threading = 2**31 - 1
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from hfnet_maps.build.view import View
 MAX_REPROJECTION = 4.0  # network pixels
 MIN_ANGLE = 1.5  # degrees between the two rays of a track that differ most
 ROUNDS = 3  # of adjustment and filtering
+ROBUST = 0.25  # network pixels, about what a keypoint is off: beyond, an observation pulls less in a robust adjustment
+TOLERANCE = 1e-6  # a robust adjustment ends where a step gains less, as a share of the cost
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def triangulated_model(
 ) -> pycolmap.Reconstruction:
     """`triangulate` up to reprojection errors of ``max_error`` network pixels; image i has the id i."""
     model = colmap_model(views)
-    observations, triangulator = triangulation(model, views, matches)
-    options = triangulation_options(views, max_error)
+    observations, triangulator = triangulation(model, as_geometries(matches))
+    options = triangulation_options(max_error, median_focal(views))
     for i in range(len(views)):
         triangulator.triangulate_image(options, i)
     triangulator.complete_all_tracks(options)
@@ -66,37 +68,26 @@ def triangulated_model(
 
 
 def triangulation(
-    model: pycolmap.Reconstruction, views: Sequence[View], matches: Matches
+    model: pycolmap.Reconstruction, geometries: Mapping[tuple[int, int], pycolmap.TwoViewGeometry]
 ) -> tuple[pycolmap.ObservationManager, pycolmap.IncrementalTriangulator]:
-    """What filters and what triangulates the points of a model of the views by their matches."""
+    """What filters and what triangulates the points of a model. Args: geometries: by the ids of two of its images."""
     graph = pycolmap.CorrespondenceGraph()
-    for i, view in enumerate(views):
-        graph.add_image(i, len(view.xy))
-    for (i, j), rows in matches.items():
-        graph.add_two_view_geometry(i, j, pycolmap.TwoViewGeometry(inlier_matches=rows.astype(np.uint32)))
+    for i, image in sorted(model.images.items()):
+        graph.add_image(i, image.num_points2D())
+    for (i, j), geometry in geometries.items():
+        graph.add_two_view_geometry(i, j, geometry)
     graph.finalize()
     observations = pycolmap.ObservationManager(model, graph)
     return observations, pycolmap.IncrementalTriangulator(graph, model, observations)
 
 
-def triangulation_options(views: Sequence[View], max_error: float) -> pycolmap.IncrementalTriangulatorOptions:
-    """Of tracks up to reprojection errors of ``max_error`` network pixels."""
-    max_angle = max(2.0, float(np.degrees(np.arctan(max_error / np.median([view.focal for view in views])))))
-    return pycolmap.IncrementalTriangulatorOptions(
-        ignore_two_view_tracks=False,
-        min_angle=MIN_ANGLE,
-        create_max_angle_error=max_angle,
-        continue_max_angle_error=max_angle,
-        complete_max_reproj_error=max_error,
-        merge_max_reproj_error=max_error,
-        min_focal_length_ratio=0.0,  # the intrinsics are given, not to be judged
-        max_focal_length_ratio=np.inf,
-        random_seed=SEED,
-    )
+def as_geometries(matches: Matches) -> dict[tuple[int, int], pycolmap.TwoViewGeometry]:
+    """Verified matches as COLMAP takes them."""
+    return {pair: pycolmap.TwoViewGeometry(inlier_matches=rows.astype(np.uint32)) for pair, rows in matches.items()}
 
 
-def triangulator_options(max_error: float, focal: float) -> pycolmap.IncrementalTriangulatorOptions:
-    """Of tracks with reprojection errors up to ``max_error``. Args: both in network pixels."""
+def triangulation_options(max_error: float, focal: float) -> pycolmap.IncrementalTriangulatorOptions:
+    """Of tracks up to reprojection errors of ``max_error``. Args: both in network pixels."""
     max_angle = max(2.0, float(np.degrees(np.arctan(max_error / focal))))
     return pycolmap.IncrementalTriangulatorOptions(
         ignore_two_view_tracks=False,
@@ -109,6 +100,11 @@ def triangulator_options(max_error: float, focal: float) -> pycolmap.Incremental
         max_focal_length_ratio=np.inf,
         random_seed=SEED,
     )
+
+
+def median_focal(views: Sequence[View]) -> float:
+    """Focal length of views, network pixels."""
+    return float(np.median([view.focal for view in views]))
 
 
 def adjust_points(model: pycolmap.Reconstruction) -> None:
@@ -134,6 +130,19 @@ def adjustment(
     for image_id in model.images:
         config.add_image(image_id)
     return options, config
+
+
+def make_robust(options: pycolmap.BundleAdjustmentOptions, pixel: float, steps: int) -> None:
+    """Observations pull less beyond `ROBUST`, and an adjustment ends after so many ``steps`` or where one gains little.
+
+    Args:
+        pixel: of the network, in pixels of the model.
+    """
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = ROBUST * pixel
+    options.ceres.solver_options.max_num_iterations = steps
+    options.ceres.solver_options.function_tolerance = TOLERANCE
+    options.ceres.solver_options.num_threads = 1
 
 
 def colmap_model(views: Sequence[View]) -> pycolmap.Reconstruction:
@@ -163,8 +172,7 @@ def of_rigid(transform: pycolmap.Rigid3d) -> Pose:
 
 def pose_of(model: pycolmap.Reconstruction, image_id: int) -> Pose:
     """cam_from_world of an image."""
-    pose = model.image(image_id).cam_from_world()
-    return Pose.from_matrix(pose.rotation.matrix(), pose.translation)
+    return of_rigid(model.image(image_id).cam_from_world())
 
 
 def read_tracks(model: pycolmap.Reconstruction, views: Sequence[View]) -> Tracks:

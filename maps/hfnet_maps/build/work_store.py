@@ -20,6 +20,7 @@ import pycolmap
 
 from hfnet_edge.errors import InputError
 from hfnet_edge.features import Features
+from hfnet_edge.geometry import Pose
 from hfnet_maps.build.work_files import Files
 
 VERSION = "2"  # of what is computed: another one computes everything again
@@ -38,6 +39,11 @@ Pair = tuple[np.ndarray, pycolmap.TwoViewGeometry | None]
 def key_of(*made_of: object) -> str:
     """A hash of what a result is made of."""
     return hashlib.sha256("\n".join([VERSION, *map(str, made_of)]).encode()).hexdigest()
+
+
+def told_pose(pose: Pose) -> str:
+    """A pose as a part of a key, to the last bit."""
+    return f"{pose.quaternion.tolist()} {pose.translation.tolist()}"
 
 
 class WorkStore:

@@ -50,6 +50,7 @@ from hfnet_maps.build.work_store import (
     key_of,
     read_features,
     read_looks,
+    told_pose,
     write_features,
     write_pairs,
 )
@@ -104,7 +105,7 @@ class Shot:
 
     def described(self) -> str:
         """What the geometry of its pairs is made of."""
-        pose = None if self.pose is None else (*self.pose.quaternion.tolist(), *self.pose.translation.tolist())
+        pose = None if self.pose is None else told_pose(self.pose)
         return f"{self.key} {self.device.camera} {self.device.from_exif} {self.pixel} {pose}"
 
 

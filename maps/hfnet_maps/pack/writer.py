@@ -261,13 +261,18 @@ def write_map(sections: Sections, path: Path | str) -> int:
         InputError: no reader would accept it, SOURCE sections included. Nothing is left of it.
     """
     with atomic_write(path) as file:
-        size = _write(sections, file)
-        file.flush()
-        try:
-            content_of(LocalizationMap.read(mmap(file.fileno(), 0, access=ACCESS_READ)))
-        except MapFormatError as e:
-            raise _refused(e.problem.removeprefix("the map: ")) from e
-        return size
+        return write_into(sections, file)
+
+
+def write_into(sections: Sections, file: BinaryIO) -> int:
+    """Writes a map into an empty file, open for reading too; its size in bytes. Raises InputError: see `write_map`."""
+    size = _write(sections, file)
+    file.flush()
+    try:
+        content_of(LocalizationMap.read(mmap(file.fileno(), 0, access=ACCESS_READ)))
+    except MapFormatError as e:
+        raise _refused(e.problem.removeprefix("the map: ")) from e
+    return size
 
 
 def _refused(why: object) -> InputError:

@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from hfnet_edge.shell.console import Report, silent
-from hfnet_maps.build.partition import halo, partition
+from hfnet_maps.build.partition import HALO, halo, partition
 from hfnet_maps.content import BuiltMap, PackedMap, ReferenceKeypoints, Structure
 from hfnet_maps.pack.writer import built_sections, full_sections
 from hfnet_maps.tiles.writer import Tile
 
 SHARED = 10  # landmarks that an image has in common with a tile's core, at least, to be in its halo
-HALO = 0.5  # images of a halo over those of a core, at most
 
 
 def cut(source: BuiltMap | PackedMap, size: int, progress: Report = silent) -> Iterator[Tile]:

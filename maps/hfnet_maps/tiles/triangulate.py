@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -27,14 +26,13 @@ from hfnet_edge.shell.console import Report, silent
 from hfnet_edge.shell.writing import CHECK
 from hfnet_maps.build.builder import described_by, map_from_features
 from hfnet_maps.build.crew import Crew
-from hfnet_maps.build.partition import halo, partition
-from hfnet_maps.build.work_store import At, key_of, read_features, read_pairs
+from hfnet_maps.build.partition import HALO, halo, partition
+from hfnet_maps.build.work_store import At, key_of, read_features, read_pairs, told_pose
 from hfnet_maps.build.workers import KeptPhotos, files_of, networks_of
-from hfnet_maps.pack.writer import built_sections, write_map
+from hfnet_maps.pack.writer import built_sections, write_into
 from hfnet_maps.tiles.writer import NEW, index_place
 
 TILES = "tiles"  # folder of the store
-HALO = 0.5  # of a tile's images, those of other tiles that it has beside them, at most
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def _task(
     kept, rows = posed.kept, posed.rows[images]
     ends = np.searchsorted(images, edges).tolist()
     cameras, poses = [posed.cameras[i] for i in images], [posed.poses[i] for i in images]
-    told = [f"{c} {p.quaternion.tolist()} {p.translation.tolist()}" for c, p in zip(cameras, poses, strict=True)]
+    told = [f"{camera} {told_pose(pose)}" for camera, pose in zip(cameras, poses, strict=True)]
     made_of = key_of(
         "tile", *(kept.keys[i] for i in rows), *told, *(posed.keys[k] for k in inside), dense, posed.chosen, earth
     )
@@ -229,11 +227,8 @@ def _triangulate(task: _TileTask, networks: Networks | None = None) -> None:
         told = None
     else:
         told = asdict(TileReport(report.images, report.landmarks, report.observations, report.agreement))
-        with TemporaryDirectory() as folder, files.write(f"{task.target}.hfmap") as file:
-            path = Path(folder) / "tile.hfmap"
-            write_map(built_sections(replace(built, earth=task.earth)), path)
-            with path.open("rb") as whole:
-                shutil.copyfileobj(whole, file)
+        with files.write(f"{task.target}.hfmap") as file:
+            write_into(built_sections(replace(built, earth=task.earth)), file)
     with files.write(f"{task.target}.json") as file:
         file.write(json.dumps(told).encode())
 
